@@ -1,0 +1,212 @@
+// The whole server on one screen: which path leads where, what surrounds every request.
+
+import { Hono } from "hono";
+import { JwtGate } from "../auth/jwt-gate.ts";
+import { ByteBudget } from "../http/byte-budget.ts";
+import type { Metrics } from "../http/metrics.ts";
+import {
+  createBackupRoute,
+  createDocumentRoute,
+  createMetricsRoute,
+  getRoute,
+  showLiveness,
+  showName,
+  showReadiness,
+} from "../http/ops-routes.ts";
+import { logRequest } from "../http/request-log.ts";
+import { hasHost, requestPath } from "../http/request-path.ts";
+import { type HttpServer, RequestScope, type ServerState } from "../http/request-scope.ts";
+import { respondError } from "../http/respond.ts";
+import { Admission, type AppEnv } from "../http/surface.ts";
+import { CachedKvEngine } from "../kv/cached-kv-engine.ts";
+import { createKvHandler, createMetaHandler } from "../kv/kv-routes.ts";
+import { createListHandler } from "../kv/list-routes.ts";
+import { GcraLimiter } from "../limits/gcra-limiter.ts";
+import type { Relay } from "../relay/relay-service.ts";
+import { MiB } from "../shared/bounds.ts";
+import type { Clock } from "../shared/clock.ts";
+import { AppError, internalError, messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { Settings } from "../shared/settings.ts";
+import type { BackupClient } from "../storage/backup-client.ts";
+import type { KvEntry } from "../storage/kv-engine.ts";
+import type { SqliteStore } from "../storage/sqlite-store.ts";
+import { AppGate } from "../token/app-gate.ts";
+import { createTokenHandler } from "../token/token-routes.ts";
+import { TokenStore } from "../token/token-store.ts";
+import { lazily, Opening } from "./opening.ts";
+import { reservedBuckets } from "./reserved-buckets.ts";
+
+/** Some fifty thousand clients at once; those seen least recently are forgiven. */
+const LIMITER_BYTES = 16 * MiB;
+
+/** How long after the start services are opened that nobody has asked for yet. */
+const OPENING_DELAY_MS = 250;
+
+export interface App extends AsyncDisposable {
+  fetch(request: Request, server: HttpServer | null): Response | Promise<Response>;
+  /** Opens what a service needs before its first request; to be called when requests are taken. */
+  start(): void;
+  /** Tells the clients of endless answers that the server stops. */
+  interruptStreams(): void;
+}
+
+export interface AppParts {
+  readonly settings: Settings;
+  readonly log: Log;
+  /** Of gates, limits and backups. The storage thread dates writes by its own. */
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly store: SqliteStore;
+  readonly backups: BackupClient;
+  readonly state: ServerState;
+}
+
+export function createApp(parts: AppParts): App {
+  const { settings, log, metrics, store, state } = parts;
+  const tools = createTools(parts);
+  metrics.observe(
+    () => store.figures,
+    () => tools.budget.usedBytes,
+  );
+  const app = new Hono<AppEnv>({ getPath: (request) => requestPath(request.url) });
+  mountOperations(app, parts, tools);
+  if (settings.services.has("token")) mountToken(app, parts, tools);
+  const relay = settings.services.has("relay") ? mountRelay(app, parts, tools) : null;
+  if (settings.services.has("kv")) mountKv(app, parts, tools);
+  app.notFound(() => {
+    throw new AppError("route_not_found", "There is nothing at this path.");
+  });
+  app.onError((error, context) => respondError(context.env.scope, asAppError(error)));
+
+  function finish(scope: RequestScope, response: Response): Response {
+    tools.admission.leave(scope);
+    const { status } = response;
+    metrics.countRequest(scope.route, scope.request.method, status, (performance.now() - scope.startedMs) / 1000);
+    if (scope.failure instanceof AppError) metrics.countFailure(scope.failure);
+    logRequest(log, settings.accessLog, scope, status);
+    return response;
+  }
+
+  let opening: ReturnType<typeof setTimeout> | undefined;
+  return {
+    fetch(request, server) {
+      const scope = new RequestScope(request, server, state);
+      const answer = hasHost(request.url)
+        ? app.fetch(request, { scope })
+        : respondError(scope, new AppError("host_invalid", "The request needs a Host header that a URL can hold."));
+      return answer instanceof Promise ? answer.then((response) => finish(scope, response)) : finish(scope, answer);
+    },
+    start() {
+      // The first requests are not to wait for it, unless it is what they want.
+      opening = setTimeout(() => {
+        relay?.open().catch((error: unknown) => log.error("the relay could not start", { cause: messageOf(error) }));
+      }, OPENING_DELAY_MS);
+    },
+    interruptStreams() {
+      relay?.opened?.interruptStreams();
+    },
+    async [Symbol.asyncDispose]() {
+      clearTimeout(opening);
+      await (await relay?.settled())?.[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What the services share: one engine, one gate, one budget, one limiter. */
+function createTools({ settings, clock, metrics, store }: AppParts) {
+  const gate = new JwtGate({
+    secrets: settings.secrets,
+    clock,
+    onFailure: (reason) => metrics.countAuthFailure(reason),
+  });
+  const admission = new Admission(settings.maxInflight);
+  return {
+    ...{ gate, admission, surface: { gate, admission } },
+    engine: CachedKvEngine.over(store, settings.readCacheBytes),
+    budget: new ByteBudget(settings.bodyBudgetBytes),
+    limiter: new GcraLimiter(clock, LIMITER_BYTES),
+    templates: new WeakMap<KvEntry, Headers>(),
+    reservedBuckets: reservedBuckets(settings.services),
+  };
+}
+
+type Tools = ReturnType<typeof createTools>;
+
+function mountOperations(app: Hono<AppEnv>, parts: AppParts, { surface }: Tools): void {
+  const { settings, clock, metrics, backups } = parts;
+  app.all("/", getRoute("/", showName));
+  app.all("/livez", getRoute("/livez", showLiveness));
+  app.all("/readyz", getRoute("/readyz", showReadiness));
+  app.all("/metrics", getRoute("/metrics", createMetricsRoute(surface, metrics, settings.metrics)));
+  app.all(
+    "/openapi.json",
+    lazily(async () => {
+      const { apiDocument } = await import("./api-document.ts");
+      return getRoute("/openapi.json", createDocumentRoute(apiDocument(settings.services)));
+    }),
+  );
+  app.all(
+    "/_admin/backup",
+    createBackupRoute(surface, async () => {
+      const report = await backups.run(clock());
+      metrics.noteBackup(clock());
+      return report;
+    }),
+  );
+}
+
+function mountToken(app: Hono<AppEnv>, { settings, clock, store }: AppParts, tools: Tools): void {
+  const { surface, engine, budget, templates, admission, limiter } = tools;
+  const tokens = new TokenStore(store);
+  const appGate = new AppGate(tokens, limiter, clock, settings);
+  const services = { engine, budget, templates, admission, settings, tokens, appGate };
+  app.all("/kv/token/*", createTokenHandler(services, "/kv/token"));
+  if (settings.tokenKvAlias) app.all("/kv/*", createTokenHandler(services, "/kv"));
+  app.all(
+    "/api/kv/*",
+    lazily(async () => {
+      const { createTokenAdminHandler } = await import("../token/token-admin-routes.ts");
+      return createTokenAdminHandler({ ...surface, tokens, budget, reservedBuckets: tools.reservedBuckets });
+    }),
+  );
+}
+
+function mountRelay(
+  app: Hono<AppEnv>,
+  { settings, clock, metrics, store, log }: AppParts,
+  tools: Tools,
+): Opening<Relay> {
+  const { surface, budget, limiter } = tools;
+  const relay = new Opening(async () => {
+    const { Relay } = await import("../relay/relay-service.ts");
+    const units = store;
+    return Relay.open({ settings, store: units, surface, budget, limiter, metrics, clock, log });
+  });
+  const admin = lazily(async () => {
+    const [{ createRelayAdminHandler }, { adminServices }] = await Promise.all([
+      import("../relay/relay-admin-routes.ts"),
+      relay.open(),
+    ]);
+    return createRelayAdminHandler(adminServices);
+  });
+  app.all("/v1/*", async (context) => (await relay.open()).handle(context));
+  for (const path of ["/api/channel", "/api/token", "/api/log"]) app.all(`${path}/*`, admin);
+  app.all("/_admin/rekey", admin);
+  return relay;
+}
+
+/** Comes last: whatever no other mount took is a bucket and a key. */
+function mountKv(app: Hono<AppEnv>, { settings }: AppParts, tools: Tools): void {
+  const { surface, engine, budget, templates } = tools;
+  const { maxValueBytes } = settings;
+  const services = { ...surface, engine, budget, templates, maxValueBytes, reservedBuckets: tools.reservedBuckets };
+  app.all("/_list", createListHandler(services));
+  app.all("/_meta/*", createMetaHandler(services));
+  app.all("*", createKvHandler(services));
+}
+
+/** Whatever is no AppError is a defect: the client is told nothing, the log everything. */
+function asAppError(error: Error): AppError {
+  return error instanceof AppError ? error : internalError(error);
+}

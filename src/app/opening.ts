@@ -1,0 +1,42 @@
+// What is opened when somebody asks for it first: services with a start of their own, routes that are rarely asked.
+
+import type { AppContext } from "../http/surface.ts";
+
+/** Opened once; a failure is forgotten, so that the next one who asks tries again. */
+export class Opening<T> {
+  readonly #open: () => Promise<T>;
+  #opening: Promise<T> | null = null;
+  opened: T | null = null;
+
+  constructor(open: () => Promise<T>) {
+    this.#open = open;
+  }
+
+  open(): Promise<T> {
+    this.#opening ??= this.#open().then(
+      (opened) => {
+        this.opened = opened;
+        return opened;
+      },
+      (error: unknown) => {
+        this.#opening = null;
+        throw error;
+      },
+    );
+    return this.#opening;
+  }
+
+  /** What was opened, after an opening that is under way; null when there is nothing to close. */
+  async settled(): Promise<T | null> {
+    await this.#opening?.catch(() => undefined);
+    return this.opened;
+  }
+}
+
+export type Handler = (context: AppContext) => Response | Promise<Response>;
+
+/** For what is asked rarely and costs the start more than its turn: loaded with the first request. */
+export function lazily(load: () => Promise<Handler>): Handler {
+  const handler = new Opening(load);
+  return async (context) => (await handler.open())(context);
+}

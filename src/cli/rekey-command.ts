@@ -1,0 +1,65 @@
+// gokv rekey: seals every stored key with the secret of today, in the store itself or through a running server.
+
+import { ChannelStore } from "../relay/channel-store.ts";
+import { AppError, EXIT, ExitError } from "../shared/errors.ts";
+import { openLog } from "../shared/log.ts";
+import { environmentOf, readDbPath, readSettings } from "../shared/settings.ts";
+import { SqliteStore } from "../storage/sqlite-store.ts";
+import { threadStarter } from "../storage/start-thread.ts";
+import { requireStore } from "../storage/store-snapshot.ts";
+import { AdminClient, CLIENT_ENVIRONMENT } from "./admin-client.ts";
+import type { StrictCommand } from "./run-cli.ts";
+
+const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
+
+interface Rekeyed {
+  readonly resealed: number;
+  readonly kid: string;
+}
+
+export const rekeyCommand: StrictCommand = {
+  meta: { name: "rekey", description: "Seals the stored provider keys with the secret of today: all of them or none" },
+  args: { url: { type: "string", description: "A running server; without it and GOKV_URL the store itself" } },
+  environment: {
+    ...environmentOf("dbPath", "jwtSecret", "jwtSecretPrevious", "masterKey", "masterKeyPrevious"),
+    GOKV_URL: "a running server that shall do it",
+    GOKV_JWT: CLIENT_ENVIRONMENT.GOKV_JWT,
+  },
+  async run({ url }) {
+    const isRemote = url !== undefined || Boolean(process.env.GOKV_URL);
+    const { resealed, kid } = isRemote ? await rekeyThrough(url as string | undefined) : await rekeyHere();
+    process.stdout.write(`resealed ${resealed} (kid ${kid})\n`);
+    return EXIT.done;
+  },
+};
+
+async function rekeyThrough(url: string | undefined): Promise<Rekeyed> {
+  const client = await AdminClient.open(url, process.env);
+  return (await client.ask("POST", "/_admin/rekey")) as unknown as Rekeyed;
+}
+
+/** A store that a server has open is that server's to change. @throws ExitError (1, 2, 4) */
+async function rekeyHere(): Promise<Rekeyed> {
+  requireStore(readDbPath(process.env));
+  // Secrets are read whatever services are on; the settings of the relay are of no concern here.
+  const settings = readSettings({ ...process.env, SERVICES: "task" });
+  const log = openLog({ mode: "test", logLevel: "error" });
+  let store: SqliteStore;
+  try {
+    store = await SqliteStore.open(settings, log, threadStarter(THREAD_ENTRY), {
+      onCommit: () => undefined,
+      onFailed: (reason) => log.fatal("the store has failed", { reason }),
+    });
+  } catch (error) {
+    if (error instanceof ExitError && error.exitCode === EXIT.storeInUse) return rekeyThrough(undefined);
+    throw error;
+  }
+  await using _ = store;
+  try {
+    // The units of all services run in this store; those of the relay are among them.
+    const channels = await ChannelStore.open(store, settings.sealingSecrets);
+    return await channels.change("relay.rekey", { ring: channels.ring });
+  } catch (error) {
+    throw error instanceof AppError ? new ExitError(EXIT.failed, error.message) : error;
+  }
+}

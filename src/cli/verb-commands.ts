@@ -1,0 +1,140 @@
+// Commands that each ask a running server one thing and print its answer.
+
+import type { ArgsDef } from "citty";
+import { LIFETIME_MS_MAX } from "../shared/bounds.ts";
+import { systemClock } from "../shared/clock.ts";
+import { parseDurationMs } from "../shared/durations.ts";
+import { EXIT } from "../shared/errors.ts";
+import { AdminClient, type Answer, CLIENT_ENVIRONMENT } from "./admin-client.ts";
+import { commandGroup, type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
+
+const COMMON: ArgsDef = {
+  url: { type: "string", description: "The server; default GOKV_URL or this machine" },
+  json: { type: "boolean", description: "Print the server's JSON" },
+};
+
+type Ask = (client: AdminClient, flags: FlagValues, id: string) => Promise<Answer>;
+
+/** What a verb acts on: its positional argument. */
+export interface Target {
+  readonly name: string;
+  readonly description: string;
+  readonly isOptional?: boolean;
+  /** It must be a number from 1, as the server counts. */
+  readonly isNumber?: boolean;
+}
+
+export interface Verb {
+  readonly description: string;
+  readonly target?: Target;
+  readonly args?: ArgsDef;
+  /** Without any of `args` there is nothing to do. */
+  readonly isUpdate?: boolean;
+  readonly ask: Ask;
+  /** What to print instead of the whole answer. */
+  readonly show?: (answer: Answer) => string;
+}
+
+/** Commands that ask a server, and groups of them. */
+export function clientGroup(
+  path: string,
+  description: string,
+  subCommands: NonNullable<StrictCommand["subCommands"]>,
+): StrictCommand {
+  return { ...commandGroup(path, description, subCommands), environment: CLIENT_ENVIRONMENT };
+}
+
+/** `repeatable` are flags that may be given more than once. */
+export function verbGroup(
+  path: string,
+  description: string,
+  verbs: Readonly<Record<string, Verb>>,
+  repeatable: readonly string[] = [],
+): StrictCommand {
+  const commands = Object.entries(verbs).map(
+    ([verb, definition]) => [verb, async () => verbCommand(`${path} ${verb}`, definition, repeatable)] as const,
+  );
+  return clientGroup(path, description, Object.fromEntries(commands));
+}
+
+export function verbCommand(
+  path: string,
+  { description, target, args = {}, isUpdate = false, ask, show = describe }: Verb,
+  repeatable: readonly string[] = [],
+): StrictCommand {
+  const positional: ArgsDef =
+    target === undefined
+      ? {}
+      : {
+          [target.name]: {
+            type: "positional",
+            required: target.isOptional !== true,
+            description: target.description,
+          },
+        };
+  return {
+    meta: { name: path, description },
+    args: { ...positional, ...args, ...COMMON },
+    environment: CLIENT_ENVIRONMENT,
+    repeatable,
+    async run(flags) {
+      const id = target === undefined ? "" : requireTarget(target, flags);
+      const changes = Object.keys(args);
+      if (isUpdate && !changes.some((name) => name in flags)) {
+        throw new Misuse(`nothing to change: give one of ${changes.map((name) => `--${name}`).join(", ")}`);
+      }
+      const client = await AdminClient.open(flags.url as string | undefined, process.env);
+      const answer = await ask(client, flags, id);
+      process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
+      return EXIT.done;
+    },
+  };
+}
+
+/** @throws Misuse */
+function requireTarget({ name, isNumber = false }: Target, flags: FlagValues): string {
+  const id = (flags[name] as string | undefined) ?? "";
+  if (isNumber && !/^[1-9]\d{0,14}$/.test(id)) throw new Misuse(`${name} "${id}" is not a number from 1`);
+  return id;
+}
+
+/** When what is made or changed now with `--expires-in` ends, ms since 1970. @throws Misuse */
+export function expiryMs(flags: FlagValues): number | undefined {
+  const text = flags["expires-in"] as string | undefined;
+  if (text === undefined) return undefined;
+  const ms = parseDurationMs(text);
+  if (ms === null || ms <= 0 || ms > LIFETIME_MS_MAX) {
+    throw new Misuse(`--expires-in "${text}" is not a duration up to 36500d, such as 90d`);
+  }
+  return systemClock() + ms;
+}
+
+/** True or false as one of two flags was given, undefined without either. @throws Misuse */
+export function oneOrOther(flags: FlagValues, on: string, off: string): boolean | undefined {
+  if (flags[on] === true && flags[off] === true) throw new Misuse(`give one of --${on} and --${off}`);
+  return flags[on] === true ? true : flags[off] === true ? false : undefined;
+}
+
+export function query(flags: FlagValues, names: readonly string[]): string {
+  const pairs = names
+    .filter((name) => name in flags)
+    .map((name) => `${name.replaceAll("-", "_")}=${encodeURIComponent(String(flags[name]))}`);
+  return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
+}
+
+/** Rows of a list, or the fields of one thing, as aligned text. */
+function describe(answer: Answer): string {
+  if (answer === null) return "";
+  if (Array.isArray(answer)) return answer.map(fieldsText).join("\n");
+  if (!Array.isArray(answer.items)) return fieldsText(answer);
+  const items = answer.items as Record<string, unknown>[];
+  const rest = answer.nextCursor === null ? "" : `more: --cursor ${answer.nextCursor}\n`;
+  return items.map(fieldsText).join("\n") + rest;
+}
+
+function fieldsText(fields: Record<string, unknown>): string {
+  const width = Math.max(...Object.keys(fields).map((name) => name.length));
+  return Object.entries(fields)
+    .map(([name, value]) => `${name.padEnd(width)}  ${typeof value === "string" ? value : JSON.stringify(value)}\n`)
+    .join("");
+}

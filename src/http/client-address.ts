@@ -1,0 +1,34 @@
+// Whose request it is when proxies stand between.
+
+import { type BlockList, isIP } from "node:net";
+
+const IPV4_IN_IPV6 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
+
+/**
+ * The peer's address; only if the peer is a trusted proxy, X-Forwarded-For is walked from the right to the first
+ * address that is not one. An invalid entry, or the end of the header, stops at the last address seen.
+ */
+export function clientAddress(peer: string | null, headers: Headers, trustedProxies: BlockList | null): string | null {
+  let address = peer === null ? null : normalise(peer);
+  if (address === null || trustedProxies === null) return address;
+  const forwarded = headers.get("x-forwarded-for")?.split(",") ?? [];
+  while (isTrusted(address, trustedProxies)) {
+    const next = forwarded.pop()?.trim();
+    if (next === undefined || isIP(next) === 0) break;
+    address = normalise(next);
+  }
+  return address;
+}
+
+function isTrusted(address: string, trustedProxies: BlockList): boolean {
+  return trustedProxies.check(address, isIP(address) === 6 ? "ipv6" : "ipv4");
+}
+
+/** IPv4 written as IPv6 becomes IPv4; IPv6 takes its compressed form. */
+function normalise(address: string): string {
+  if (!address.includes(":")) return address;
+  const ipv4 = IPV4_IN_IPV6.exec(address)?.[1];
+  if (ipv4 !== undefined) return ipv4;
+  if (isIP(address) !== 6) return address;
+  return new URL(`http://[${address.split("%")[0]}]/`).hostname.slice(1, -1);
+}

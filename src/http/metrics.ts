@@ -1,0 +1,134 @@
+// The figures that /metrics shows. Labels hold routes, methods, statuses and fixed reasons, never a bucket or a key.
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { AppError } from "../shared/errors.ts";
+import { VERSION } from "../shared/version.ts";
+import { RequestTally } from "./request-tally.ts";
+
+const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const ITEMS = [1, 2, 4, 8, 16, 32, 64, 128];
+
+export interface MetricsSource {
+  readonly queueLength: number;
+  readonly walBytes: number;
+  readonly databaseBytes: number;
+  readonly sweptTotal: number;
+  readonly isFull: boolean;
+}
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #requests = new RequestTally();
+  readonly #commitSeconds: Histogram;
+  readonly #batchItems: Histogram;
+  readonly #checksumFailures: Counter;
+  readonly #authFailures: Counter<"reason">;
+  readonly #rejected: Counter<"reason">;
+  readonly #lastBackup: Gauge;
+
+  constructor(sqliteVersion: string) {
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    this.#requests.register(this.#registry);
+    this.#commitSeconds = new Histogram({
+      name: "gokv_commit_duration_seconds",
+      help: "Time of a transaction of the storage thread, its sync included.",
+      buckets: SECONDS,
+      registers,
+    });
+    this.#batchItems = new Histogram({
+      name: "gokv_commit_batch_items",
+      help: "Writes in one transaction.",
+      buckets: ITEMS,
+      registers,
+    });
+    this.#checksumFailures = new Counter({
+      name: "gokv_checksum_failures_total",
+      help: "Reads that met a damaged value.",
+      registers,
+    });
+    this.#authFailures = new Counter({
+      name: "gokv_auth_failures_total",
+      help: "Requests whose credential was refused.",
+      labelNames: ["reason"],
+      registers,
+    });
+    this.#rejected = new Counter({
+      name: "gokv_rejected_total",
+      help: "Requests refused because of load, a lock, a full volume or shutdown.",
+      labelNames: ["reason"],
+      registers,
+    });
+    this.#lastBackup = new Gauge({
+      name: "gokv_last_backup_timestamp_seconds",
+      help: "When the last backup was finished; 0 = none since the start.",
+      registers,
+    });
+    const build = { version: VERSION, bun: Bun.version, sqlite: sqliteVersion };
+    new Gauge({
+      name: "gokv_build_info",
+      help: "Always 1.",
+      labelNames: Object.keys(build),
+      registers,
+    }).set(build, 1);
+  }
+
+  /** For the figures of a service. */
+  get registry(): Registry {
+    return this.#registry;
+  }
+
+  /** Figures that are read when somebody asks. */
+  observe(figures: () => MetricsSource, bodyBudgetUsedBytes: () => number): void {
+    const gauge = (name: string, help: string, read: () => number) =>
+      new Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(read());
+        },
+      });
+    gauge("gokv_write_queue_length", "Writes waiting for the storage thread.", () => figures().queueLength);
+    gauge("gokv_body_budget_used_bytes", "Memory in use for bodies and streamed values.", bodyBudgetUsedBytes);
+    gauge("gokv_wal_bytes", "Bytes of the write-ahead log in use.", () => figures().walBytes);
+    gauge("gokv_db_bytes", "Size of the database file.", () => figures().databaseBytes);
+    gauge("gokv_storage_full", "1 while puts are refused for lack of space.", () => (figures().isFull ? 1 : 0));
+    new Counter({
+      name: "gokv_swept_total",
+      help: "Expired entries removed.",
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        this.inc(figures().sweptTotal);
+      },
+    });
+  }
+
+  countRequest(route: string, method: string, status: number, seconds: number): void {
+    this.#requests.count(route, method, status, seconds);
+  }
+
+  countCommit(items: number, seconds: number): void {
+    this.#commitSeconds.observe(seconds);
+    this.#batchItems.observe(items);
+  }
+
+  countAuthFailure(reason: string): void {
+    this.#authFailures.inc({ reason });
+  }
+
+  countFailure({ code, status }: AppError): void {
+    if (code === "value_damaged") this.#checksumFailures.inc();
+    if (status === 503 || status === 507) this.#rejected.inc({ reason: code });
+  }
+
+  noteBackup(nowMs: number): void {
+    this.#lastBackup.set(nowMs / 1000);
+  }
+
+  /** Prometheus text format 0.0.4. */
+  async render(): Promise<{ contentType: string; text: string }> {
+    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
+  }
+}

@@ -1,0 +1,131 @@
+// The OpenAPI 3.1 document, put together from what each service says of its routes.
+
+import { z } from "zod";
+import { STATUS_BY_CODE } from "../shared/errors.ts";
+import { VERSION } from "../shared/version.ts";
+
+export type JsonSchema = Readonly<Record<string, unknown>>;
+export type Security = "operator" | "app" | "relay" | "none";
+
+export interface ParameterDoc {
+  readonly name: string;
+  readonly in: "path" | "query" | "header";
+  readonly description: string;
+  readonly schema: JsonSchema;
+}
+
+/** One method of one path. HEAD goes with GET, OPTIONS with every path; they are not listed. */
+export interface RouteDoc {
+  /** With `{name}` for parameters. */
+  readonly path: string;
+  readonly method: "get" | "post" | "put" | "patch" | "delete";
+  readonly summary: string;
+  readonly tag: string;
+  readonly security: Security;
+  readonly parameters?: readonly ParameterDoc[];
+  /** A schema, or "bytes" for a raw body. */
+  readonly body?: JsonSchema | "bytes";
+  /** Successful answers: a schema, "bytes", or null for no body. */
+  readonly answers: Readonly<Record<number, JsonSchema | "bytes" | null>>;
+  /** Statuses of refusals, besides those that every route can have. */
+  readonly refusals: readonly number[];
+}
+
+/** The definition that validates, as the schema that documents. */
+export function schemaOf(definition: z.ZodType): JsonSchema {
+  const { $schema: _, ...schema } = z.toJSONSchema(definition, { io: "input" });
+  return schema;
+}
+
+export function object(properties: Record<string, JsonSchema>, required = Object.keys(properties)): JsonSchema {
+  return { type: "object", properties, required };
+}
+
+export const text: JsonSchema = { type: "string" };
+export const textOrNull: JsonSchema = { type: ["string", "null"] };
+export const count: JsonSchema = { type: "integer", minimum: 0 };
+export const time: JsonSchema = { type: "string", format: "date-time" };
+
+const ERROR = object({
+  statusCode: { type: "integer" },
+  message: text,
+  code: { type: "string", enum: Object.keys(STATUS_BY_CODE) },
+});
+
+/** Of the relay, whose clients expect it like this. */
+const RELAY_ERROR = object({ error: object({ message: text, type: text, param: textOrNull, code: textOrNull }) });
+
+const SECURITY_SCHEMES = {
+  operator: { type: "http", scheme: "bearer", bearerFormat: "JWT", description: "HS256 with JWT_SECRET; see jwt-gen" },
+  app: { type: "http", scheme: "bearer", description: "The token of an installation; also X-App-Token or ?token=" },
+  relay: { type: "http", scheme: "bearer", description: "The key of a relay token" },
+};
+
+const REASONS: Readonly<Record<number, string>> = {
+  400: "The request is malformed",
+  401: "No valid credential",
+  403: "The credential does not cover this",
+  404: "Not there",
+  409: "In the way of something that exists",
+  412: "A precondition does not hold",
+  413: "Too large",
+  415: "Must not be compressed",
+  416: "Outside the value",
+  429: "Too many requests",
+  500: "Something failed on the server",
+  502: "An upstream failed",
+  503: "Not now; surely not applied",
+  504: "An upstream took too long",
+  507: "No space; surely not applied",
+};
+
+export function openApiDocument(routes: readonly RouteDoc[]): JsonSchema {
+  const paths: Record<string, Record<string, unknown>> = {};
+  for (const route of routes) {
+    const path = paths[route.path] ?? {};
+    paths[route.path] = path;
+    path[route.method] = operation(route);
+  }
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "gokv",
+      version: VERSION,
+      description: "A durable key-value server.",
+      license: { name: "MIT", identifier: "MIT" },
+    },
+    paths,
+    components: { schemas: { Error: ERROR, RelayError: RELAY_ERROR }, securitySchemes: SECURITY_SCHEMES },
+  };
+}
+
+function operation({ summary, tag, security, parameters = [], body, answers, refusals }: RouteDoc): JsonSchema {
+  const always = security === "none" ? [503] : [401, 403, 503];
+  const errorName = security === "relay" ? "RelayError" : "Error";
+  const statuses = [...new Set([...refusals, ...always])].sort();
+  const refused = statuses.map((status) => [
+    status,
+    {
+      description: REASONS[status],
+      content: { "application/json": { schema: { $ref: `#/components/schemas/${errorName}` } } },
+    },
+  ]);
+  const answered = Object.entries(answers).map(([status, schema]) => [
+    status,
+    schema === null ? { description: "Done" } : { description: "The answer", content: content(schema) },
+  ]);
+  return {
+    summary,
+    tags: [tag],
+    security: security === "none" ? [] : [{ [security]: [] }],
+    ...(parameters.length === 0
+      ? {}
+      : { parameters: parameters.map((item) => ({ ...item, required: item.in === "path" })) }),
+    ...(body === undefined ? {} : { requestBody: { required: body !== "bytes", content: content(body) } }),
+    responses: Object.fromEntries([...answered, ...refused]),
+  };
+}
+
+function content(schema: JsonSchema | "bytes"): JsonSchema {
+  return schema === "bytes" ? { "*/*": {} } : { "application/json": { schema } };
+}

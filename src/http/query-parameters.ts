@@ -1,0 +1,37 @@
+// Query strings read strictly: a misspelt or doubled parameter is an error, not a silent default.
+
+import { AppError } from "../shared/errors.ts";
+
+/**
+ * The parameters of a URL. A plus is a space, as forms send it.
+ * @throws AppError query_invalid for a name that is not in `known`, one given twice, or malformed encoding
+ */
+export function parseQuery<Name extends string>(url: string, known: readonly Name[]): Partial<Record<Name, string>> {
+  const parameters: Partial<Record<Name, string>> = Object.create(null);
+  const start = url.indexOf("?");
+  if (start < 0) return parameters;
+  const end = url.indexOf("#", start);
+  for (const pair of url.slice(start + 1, end < 0 ? undefined : end).split("&")) {
+    if (pair === "") continue;
+    const equals = pair.indexOf("=");
+    const name = decode(equals < 0 ? pair : pair.slice(0, equals));
+    if (!isKnown(name, known)) {
+      throw new AppError("query_invalid", `Unknown query parameter. Known here: ${known.join(", ")}.`);
+    }
+    if (name in parameters) throw new AppError("query_invalid", `The query parameter ${name} is given twice.`);
+    parameters[name] = equals < 0 ? "" : decode(pair.slice(equals + 1));
+  }
+  return parameters;
+}
+
+function isKnown<Name extends string>(name: string, known: readonly Name[]): name is Name {
+  return (known as readonly string[]).includes(name);
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    throw new AppError("query_invalid", "The query holds a malformed percent-encoding or invalid UTF-8.");
+  }
+}

@@ -1,0 +1,128 @@
+// Reads request bodies under the byte budget: what is too large or does not fit is refused before it is read.
+
+import { BODY_STEP_BYTES, KiB } from "../shared/bounds.ts";
+import { AppError } from "../shared/errors.ts";
+import type { ByteBudget } from "./byte-budget.ts";
+import type { BodyReader } from "./linger.ts";
+import type { RequestScope } from "./request-scope.ts";
+
+/** A body with its share of the budget, which the caller must release when the bytes are no longer held. */
+export interface HeldBody {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  release(): void;
+}
+
+/** Small, so that many who have sent next to nothing hold next to nothing. */
+const STRANGER_STEP_BYTES = 16 * KiB;
+
+const EMPTY: HeldBody = { bytes: new Uint8Array(0), release: () => undefined };
+
+/**
+ * The raw body, whatever its encoding; no body is an empty one. Of a client that is not known yet only what arrived
+ * counts against the budget: an announced length would cost it nothing.
+ * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
+ */
+export async function readBody(
+  scope: RequestScope,
+  maxBytes: number,
+  budget: ByteBudget,
+  isKnown = true,
+): Promise<HeldBody> {
+  const { request } = scope;
+  const length = request.headers.get("content-length");
+  // The runtime lets one that is given twice with the same number pass, as "3, 3".
+  if (length?.includes(",")) throw refuse(scope, new AppError("body_incomplete", "Content-Length is given twice."));
+  if (length !== null && (isKnown || Number(length) > maxBytes || request.body === null)) {
+    return readKnownLength(scope, Number(length), maxBytes, budget);
+  }
+  if (length !== null) return readChunked(scope, request.body!.getReader(), maxBytes, budget, STRANGER_STEP_BYTES);
+  if (!request.headers.has("transfer-encoding")) return EMPTY;
+  const stepBytes = isKnown ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
+  return request.body === null ? EMPTY : readChunked(scope, request.body.getReader(), maxBytes, budget, stepBytes);
+}
+
+async function readKnownLength(
+  scope: RequestScope,
+  lengthBytes: number,
+  maxBytes: number,
+  budget: ByteBudget,
+): Promise<HeldBody> {
+  if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
+  if (!budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
+  try {
+    const bytes = new Uint8Array(await scope.request.arrayBuffer());
+    if (bytes.length !== lengthBytes) throw incomplete();
+    scope.bytesIn = lengthBytes;
+    return { bytes, release: () => budget.release(lengthBytes) };
+  } catch (error) {
+    budget.release(lengthBytes);
+    throw incomplete(error);
+  }
+}
+
+async function readChunked(
+  scope: RequestScope,
+  reader: BodyReader,
+  maxBytes: number,
+  budget: ByteBudget,
+  stepBytes: number,
+): Promise<HeldBody> {
+  const chunks: Uint8Array[] = [];
+  let total = 0;
+  let reserved = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      total += value.length;
+      if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
+      for (; reserved < total; reserved += stepBytes) {
+        if (!budget.tryReserve(stepBytes)) throw refuse(scope, overloaded(), reader);
+      }
+      chunks.push(value);
+    }
+    await requireProperEnd(scope);
+    scope.bytesIn = total;
+    return { bytes: concat(chunks, total), release: () => budget.release(reserved) };
+  } catch (error) {
+    budget.release(reserved);
+    throw error instanceof AppError ? error : incomplete(error);
+  }
+}
+
+/**
+ * The runtime hands the end of a body over before it has looked at what stands behind the last chunk. Malformed, it
+ * answers 400 by itself and ends the request: in that case nothing may be stored.
+ */
+async function requireProperEnd({ request }: RequestScope): Promise<void> {
+  await new Promise(setImmediate);
+  if (request.signal.aborted) throw incomplete();
+}
+
+function concat(chunks: readonly Uint8Array[], total: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(total);
+  let offset = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return bytes;
+}
+
+/** The rest of the body is not wanted: the answer lingers over it, then the connection closes. */
+function refuse(scope: RequestScope, error: AppError, reader?: BodyReader): AppError {
+  scope.unreadBody = reader ?? scope.request.body?.getReader() ?? null;
+  return error;
+}
+
+function tooLarge(maxBytes: number): AppError {
+  return new AppError("body_too_large", `The body is larger than ${maxBytes} bytes.`);
+}
+
+function overloaded(): AppError {
+  return new AppError("overloaded", "Too many bodies are being received. Try again.");
+}
+
+function incomplete(cause?: unknown): AppError {
+  return new AppError("body_incomplete", "The body ended early; nothing was stored.", { cause });
+}

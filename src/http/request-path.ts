@@ -1,0 +1,20 @@
+// The path of a request as the URL standard left it: the text that is routed, authorised and acted on.
+
+/**
+ * `http://host/b/k?x` → `/b/k`, still percent-encoded. Hono's own reading decodes some of it, by which `/%5flist`
+ * would become `/_list`. A raw "#" stays in the path, so that it can be refused.
+ */
+export function requestPath(url: string): string {
+  const start = url.indexOf("/", url.indexOf("://") + 3);
+  if (start < 0) return "/";
+  const query = url.indexOf("?", start);
+  return query < 0 ? url.slice(start) : url.slice(start, query);
+}
+
+/**
+ * False for a request without a Host, or with one that no URL can hold: then the runtime passes Host and target on as
+ * they came, and no "..", no backslash in the path has been resolved.
+ */
+export function hasHost(url: string): boolean {
+  return url.startsWith("http") && URL.canParse(url);
+}

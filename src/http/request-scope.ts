@@ -1,0 +1,70 @@
+// What the server knows of one request while it is at work: created first, accounted for last.
+
+import type { BlockList } from "node:net";
+import type { Server } from "bun";
+import { clientAddress } from "./client-address.ts";
+import type { BodyReader } from "./linger.ts";
+
+export type HttpServer = Server<undefined>;
+
+/** An incoming id is kept when it has this form: nothing in it can break a log line or a header. */
+const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
+
+/** State that all requests of one server share. */
+export interface ServerState {
+  /** From the first signal on every answer closes its connection. */
+  isDraining: boolean;
+  /** The store has failed: readiness and liveness say so until the process is gone. */
+  hasFailed: boolean;
+  readonly trustedProxies: BlockList | null;
+}
+
+export class RequestScope {
+  readonly request: Request;
+  /** As its client sent it; a surface whose ids must be its own gives it another. */
+  id: string;
+  readonly startedMs = performance.now();
+  readonly state: ServerState;
+  readonly #server: HttpServer | null;
+  /** The pattern of the route, never the path: it becomes a metric label. */
+  route = "unmatched";
+  subject: string | null = null;
+  tokenId: string | null = null;
+  bytesIn = 0;
+  bytesOut = 0;
+  /** The answer is sent before the body was read to its end: it lingers over the rest, then the connection closes. */
+  unreadBody: BodyReader | null = null;
+  /** Headers that every answer of this request carries besides those of all: of the surface it came to. */
+  surfaceHeaders: Record<string, string> | null = null;
+  /** Counts against MAX_INFLIGHT. */
+  isAdmitted = false;
+  /** For the log: what stands behind an error answer. */
+  failure: unknown = null;
+  #clientIp: string | null | undefined;
+
+  constructor(request: Request, server: HttpServer | null, state: ServerState) {
+    this.request = request;
+    this.#server = server;
+    this.state = state;
+    const incoming = request.headers.get("x-request-id");
+    this.id = incoming !== null && REQUEST_ID.test(incoming) ? incoming : Bun.randomUUIDv7();
+  }
+
+  get isHead(): boolean {
+    return this.request.method === "HEAD";
+  }
+
+  /** The peer, or what a trusted proxy says of it; null for a peer without an address. */
+  get clientIp(): string | null {
+    if (this.#clientIp === undefined) {
+      const peer = this.#server?.requestIP(this.request)?.address ?? null;
+      this.#clientIp = clientAddress(peer, this.request.headers, this.state.trustedProxies);
+    }
+    return this.#clientIp;
+  }
+
+  /** Silence is normal on this connection for `seconds`, while a long answer is prepared. */
+  extendIdleTimeout(seconds: number): void {
+    this.#server?.timeout(this.request, seconds);
+  }
+}

@@ -1,0 +1,149 @@
+// The read cache: a KV engine in front of another that keeps small hot entries in memory.
+
+import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
+import { READ_CACHE_ENTRY_BYTES_MAX } from "../shared/bounds.ts";
+import { systemClock } from "../shared/clock.ts";
+import type {
+  BucketPageQuery,
+  Eventually,
+  KeyPageQuery,
+  KeyRange,
+  KvEngine,
+  KvEntry,
+  KvFound,
+  KvOutcome,
+  KvWrite,
+  NamePage,
+  OffsetPage,
+  OffsetPageQuery,
+} from "../storage/kv-engine.ts";
+
+/** What a cached entry costs besides its value and its name. */
+const OVERHEAD_BYTES = 512;
+
+/**
+ * Only for an engine whose writes all pass through this object. A key with a write queued or in flight is neither
+ * served from the cache nor put into it; its entry is dropped when the write is queued. Expiry is checked on each hit.
+ */
+export class CachedKvEngine implements KvEngine {
+  readonly #engine: KvEngine;
+  readonly #cache: BoundedCache<KvFound>;
+  readonly #writing = new Map<string, number>();
+  /** Wipes under way, by bucket: the store forgets the entries somewhat earlier than the cache does. */
+  readonly #wiping = new Map<string, number>();
+
+  private constructor(engine: KvEngine, cache: BoundedCache<KvFound>) {
+    this.#engine = engine;
+    this.#cache = cache;
+    engine.onWipe((bucket) => cache.deleteAll(cacheName(bucket, "")));
+  }
+
+  /** `engine` itself when `bytesMax` is 0. Disposing of the result disposes of `engine`. */
+  static over(engine: KvEngine, bytesMax: number): KvEngine {
+    const cache = createBoundedCache<KvFound>(bytesMax);
+    return cache === null ? engine : new CachedKvEngine(engine, cache);
+  }
+
+  find(bucket: string, key: string): Eventually<KvFound | null> {
+    const name = cacheName(bucket, key);
+    const cached = this.#cached(bucket, name);
+    if (cached !== null) return cached;
+    const found = this.#engine.find(bucket, key);
+    // Only what was read in this very turn is surely the latest.
+    if (!(found instanceof Promise)) this.#keep(name, found);
+    return found;
+  }
+
+  describe(bucket: string, key: string): Eventually<KvEntry | null> {
+    return this.#cached(bucket, cacheName(bucket, key)) ?? this.#engine.describe(bucket, key);
+  }
+
+  write(write: KvWrite): Promise<KvOutcome> {
+    return this.#whileWriting([write], () => this.#engine.write(write));
+  }
+
+  writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]> {
+    return this.#whileWriting(writes, () => this.#engine.writeTogether(writes));
+  }
+
+  async wipe(bucket: string): Promise<void> {
+    begin(this.#wiping, bucket);
+    try {
+      await this.#engine.wipe(bucket);
+    } finally {
+      end(this.#wiping, bucket);
+    }
+  }
+
+  onWipe(listener: (bucket: string) => void): void {
+    this.#engine.onWipe(listener);
+  }
+
+  pageByOffset(query: OffsetPageQuery): Eventually<OffsetPage> {
+    return this.#engine.pageByOffset(query);
+  }
+
+  load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {
+    return this.#engine.load(bucket, key, revision);
+  }
+
+  listKeys(query: KeyPageQuery): Eventually<NamePage> {
+    return this.#engine.listKeys(query);
+  }
+
+  listBuckets(query: BucketPageQuery): Eventually<NamePage> {
+    return this.#engine.listBuckets(query);
+  }
+
+  count(range: KeyRange): Promise<number> {
+    return this.#engine.count(range);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#engine[Symbol.asyncDispose]();
+  }
+
+  async #whileWriting<T>(writes: readonly KvWrite[], act: () => Promise<T>): Promise<T> {
+    const names = writes.map(({ bucket, key }) => cacheName(bucket, key));
+    for (const name of names) {
+      this.#cache.delete(name);
+      begin(this.#writing, name);
+    }
+    try {
+      return await act();
+    } finally {
+      for (const name of names) end(this.#writing, name);
+    }
+  }
+
+  #cached(bucket: string, name: string): KvFound | null {
+    const cached = this.#cache.get(name);
+    return cached === undefined || isExpired(cached) || this.#wiping.has(bucket) ? null : cached;
+  }
+
+  #keep(name: string, found: KvFound | null): void {
+    const value = found?.value;
+    if (!found || !value || value.length > READ_CACHE_ENTRY_BYTES_MAX || this.#writing.has(name)) return;
+    this.#cache.set(name, found, value.length + 2 * name.length + OVERHEAD_BYTES);
+  }
+}
+
+/** One more change of `name` is under way. */
+function begin(underWay: Map<string, number>, name: string): void {
+  underWay.set(name, (underWay.get(name) ?? 0) + 1);
+}
+
+function end(underWay: Map<string, number>, name: string): void {
+  const left = underWay.get(name)! - 1;
+  if (left === 0) underWay.delete(name);
+  else underWay.set(name, left);
+}
+
+/** No bucket holds U+0000. */
+function cacheName(bucket: string, key: string): string {
+  return `${bucket}\0${key}`;
+}
+
+function isExpired(entry: KvEntry): boolean {
+  return entry.expiresAtMs !== null && entry.expiresAtMs <= systemClock();
+}

@@ -1,0 +1,88 @@
+// GET /_list: buckets or keys as a bare JSON array, page by page, with details, or only counted.
+
+import { type Principal, requireRight } from "../auth/principal.ts";
+import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import type { RequestScope } from "../http/request-scope.ts";
+import { respond, respondJson } from "../http/respond.ts";
+import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
+import type { Eventually, KvEngine, NamePage } from "../storage/kv-engine.ts";
+import { requireNoFragment } from "./kv-path.ts";
+import { describeEntry } from "./kv-routes.ts";
+import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
+import { formatCursor, type ListQuery, nextPagePath, parseListQuery } from "./list-query.ts";
+
+export interface ListServices extends OperatorSurface {
+  readonly engine: KvEngine;
+}
+
+const ALLOW = "GET, HEAD, OPTIONS";
+/** A long list may keep the connection silent for as long as one page takes, not for ever. */
+const IDLE_SECONDS = 60;
+
+export function createListHandler(services: ListServices): (context: AppContext) => Eventually<Response> {
+  return function list(context) {
+    const { scope } = context.env;
+    scope.route = "/_list";
+    const { method } = scope.request;
+    if (method === "OPTIONS") return respondOptions(scope, ALLOW);
+    if (method !== "GET" && method !== "HEAD") throw methodNotAllowed(ALLOW);
+    return asOperator(services, scope, (principal) => answer(services, scope, principal));
+  };
+}
+
+async function answer({ engine }: ListServices, scope: RequestScope, principal: Principal): Promise<Response> {
+  requireNoFragment(scope.request.url);
+  requireRight(principal, "kv:list");
+  const query = parseListQuery(scope.request.url);
+  if (query.isCount) {
+    const range = countableRange(principal, query);
+    return respondJson(scope, 200, { count: range === null ? 0 : await engine.count(range) });
+  }
+  const readPage = pageReader(engine, principal, query);
+  const page = await readPage(query);
+  if (query.limit === null && page.resumeAt !== null) return streamed(scope, query, readPage, page);
+  const cursor = page.resumeAt === null ? null : formatCursor(query, page.resumeAt);
+  const headers: Record<string, string> = {};
+  if (cursor !== null) {
+    headers["X-Next-Cursor"] = cursor;
+    headers.Link = `<${nextPagePath(query, cursor)}>; rel="next"`;
+  }
+  return respondJson(scope, 200, query.hasDetails ? detailed(page, cursor) : page.names, headers);
+}
+
+function detailed({ names, entries }: NamePage, cursor: string | null): Record<string, unknown> {
+  const keys = names.flatMap((name, index) => {
+    const entry = entries[index];
+    return entry ? [{ name, ...describeEntry(entry) }] : [];
+  });
+  const prefixes = names.filter((_, index) => !entries[index]);
+  return { keys, prefixes, list_complete: cursor === null, cursor };
+}
+
+/**
+ * Everything, one page at a time as the client takes it. No read transaction stays open between two pages. A failure
+ * in mid-stream cuts the connection, so a list that is cut is never valid JSON.
+ */
+function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPage, first: NamePage): Response {
+  scope.extendIdleTimeout(IDLE_SECONDS);
+  const encoder = new TextEncoder();
+  let page = first;
+  let opening = "[";
+  const body = new ReadableStream(
+    {
+      async pull(controller) {
+        const isLast = page.resumeAt === null;
+        const names = JSON.stringify(page.names).slice(1, -1);
+        const text = `${names === "" ? "" : opening + names}${isLast ? "]" : ""}`;
+        if (text !== "") controller.enqueue(encoder.encode(text));
+        opening = ",";
+        if (page.resumeAt === null) return controller.close();
+        // Other requests run between two pages.
+        await new Promise(setImmediate);
+        page = await readPage(resumedAt(query, page.resumeAt));
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return respond(scope, 200, { "Content-Type": "application/json" }, body);
+}

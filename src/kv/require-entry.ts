@@ -1,0 +1,13 @@
+// The rules of the KV routes for an entry that comes another way: by import.
+
+import type { NewEntry } from "../storage/kv-rows.ts";
+import { requireContentType, requireMetadata } from "./entry-headers.ts";
+import { requireBucketName, requireKey } from "./kv-path.ts";
+
+/** @throws AppError bucket_empty, bucket_invalid, key_empty, key_invalid, content_type_invalid, metadata_invalid */
+export function requireEntry({ bucket, key, contentType, metadata }: NewEntry): void {
+  requireBucketName(bucket);
+  requireKey(key);
+  if (contentType !== null) requireContentType(contentType);
+  if (metadata !== null) requireMetadata(JSON.parse(metadata));
+}

@@ -1,0 +1,150 @@
+// What one request of a token costs: reserved before it goes out, settled once when nothing more can come of it.
+
+import type { Clock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { NewLogRow } from "./ledger-units.ts";
+import type { Endpoint } from "./relay-endpoints.ts";
+import { RelayError } from "./relay-errors.ts";
+import type { Hold, RelayLimits } from "./relay-limits.ts";
+import type { RelayRequest } from "./relay-request.ts";
+import type { RelayToken } from "./relay-tables.ts";
+import { estimatePrompt, estimateTokens, reservationFor, type TokenUsage } from "./token-usage.ts";
+import type { UsageLog } from "./usage-log.ts";
+
+/** A reservation outlives its request by this much, on an engine that several nodes share. */
+const RESERVATION_GRACE_MS = 60_000;
+
+/** How a request ended. */
+export interface CallOutcome {
+  /** What the client was told; 499 = it left. */
+  readonly status: number;
+  readonly errorCode: string | null;
+  /** Whether an upstream has begun to answer: everything before is free. */
+  readonly isBilled: boolean;
+  /** As the upstream says; null = it is estimated. */
+  readonly usage: TokenUsage | null;
+  /** Bytes of text that were generated, for an estimate. */
+  readonly outputBytes: number;
+}
+
+export interface CallParts {
+  readonly requestId: string;
+  readonly token: RelayToken;
+  readonly endpoint: Endpoint;
+  readonly request: RelayRequest;
+  readonly clientIp: string | null;
+  readonly limits: RelayLimits;
+  readonly usageLog: UsageLog;
+  readonly clock: Clock;
+  readonly totalMs: number;
+  /** Called once; null = it was refused before anything was sent, and is not logged. */
+  readonly onClosed: (row: NewLogRow | null) => void;
+}
+
+export class CallAccount {
+  readonly #parts: CallParts;
+  readonly #startedMs = performance.now();
+  readonly #amount: number;
+  readonly #prompt: number;
+  readonly #hold: Hold;
+  #hasReserved = false;
+  #isClosed = false;
+  /** Kept by the engine while it tries. */
+  attempts = 0;
+  upstreamMs = 0;
+  channelId: number | null = null;
+  upstreamModel: string | null = null;
+  model: string;
+  ttftMs: number | null = null;
+
+  /** @throws RelayError rate_limit_exceeded */
+  constructor(parts: CallParts) {
+    const { token, endpoint, request, limits } = parts;
+    this.#parts = parts;
+    this.model = request.model;
+    this.#prompt = estimatePrompt(endpoint, request.body);
+    this.#amount = reservationFor(endpoint, request, this.#prompt);
+    this.#hold = limits.hold(token, this.#amount);
+  }
+
+  /** Another attempt begins. */
+  begin(channelId: number, model: string, upstreamModel: string): void {
+    this.attempts++;
+    this.channelId = channelId;
+    this.model = model;
+    this.upstreamModel = upstreamModel;
+  }
+
+  get elapsedMs(): number {
+    return performance.now() - this.#startedMs;
+  }
+
+  /** Time that was not spent waiting for an upstream. */
+  get overheadMs(): number {
+    return Math.max(0, this.elapsedMs - this.upstreamMs);
+  }
+
+  /**
+   * Only a token with a finite quota pays for this with a commit.
+   * @throws RelayError insufficient_quota, quota_store_unavailable
+   */
+  async reserve(): Promise<void> {
+    const { token, requestId, usageLog, clock, totalMs } = this.#parts;
+    if (token.isUnlimited || this.#amount === 0) return;
+    const expiresAtMs = clock() + totalMs + RESERVATION_GRACE_MS;
+    try {
+      await usageLog.reserve({ requestId, tokenId: token.id, amount: this.#amount, expiresAtMs });
+      this.#hasReserved = true;
+    } catch (error) {
+      this.#refuse();
+      if (!(error instanceof AppError)) throw error;
+      throw new RelayError("quota_store_unavailable", "quotas cannot be counted at the moment", {
+        headers: { "Retry-After": "1" },
+        cause: error,
+      });
+    }
+  }
+
+  #refuse(): void {
+    this.#isClosed = true;
+    this.#hold.release(this.#amount);
+    this.#parts.onClosed(null);
+  }
+
+  /** Settles and logs. Only the first call counts. */
+  close({ status, errorCode, isBilled, usage, outputBytes }: CallOutcome): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const { token, endpoint, request, requestId, clientIp, clock, usageLog, onClosed } = this.#parts;
+    const isEstimated = isBilled && usage === null && endpoint.cost !== "none";
+    const used = usage ?? {
+      promptTokens: this.#prompt,
+      completionTokens: estimateTokens(outputBytes),
+      cachedTokens: 0,
+    };
+    const quota = isBilled ? costOf(endpoint, used) : 0;
+    this.#hold.release(Math.max(0, this.#amount - quota));
+    const row: NewLogRow = {
+      ...{ request_id: requestId, ts: clock(), token_id: token.id, token_name: token.name },
+      ...{ channel_id: this.channelId, route: endpoint.name, model: this.model, upstream_model: this.upstreamModel },
+      ...{ status, stream: request.isStream ? 1 : 0, ttft_ms: rounded(this.ttftMs) },
+      ...{ duration_ms: Math.round(this.elapsedMs), overhead_ms: Math.round(this.overheadMs * 100) / 100 },
+      prompt_tokens: isBilled ? used.promptTokens : 0,
+      completion_tokens: isBilled ? used.completionTokens : 0,
+      cached_tokens: isBilled ? used.cachedTokens : 0,
+      ...{ estimated: isEstimated ? 1 : 0, quota, attempts: this.attempts, error_code: errorCode, client_ip: clientIp },
+    };
+    if (this.#hasReserved) usageLog.settle(row);
+    else usageLog.record(row);
+    onClosed(row);
+  }
+}
+
+function costOf({ cost }: Endpoint, { promptTokens, completionTokens }: TokenUsage): number {
+  if (cost === "none") return 0;
+  return cost === "input" ? promptTokens : promptTokens + completionTokens;
+}
+
+function rounded(ms: number | null): number | null {
+  return ms === null ? null : Math.round(ms);
+}

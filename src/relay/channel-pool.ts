@@ -1,0 +1,196 @@
+// The channels in memory: which of them can be asked for a model, and what their last answers mean for the next.
+
+import type { Clock } from "../shared/clock.ts";
+import { CircuitBreaker } from "./circuit-breaker.ts";
+import type { Channel } from "./relay-tables.ts";
+
+const COOL_MS_DEFAULT = 5_000;
+const COOL_MS_DEFAULT_MAX = 60_000;
+const MODEL_OFF_MS = 600_000;
+/** Models of one channel whose state is kept; those seen first are forgotten first. */
+const MODELS_KEPT = 1000;
+
+/** A channel with its opened key; null = no secret of the ring opens it: locked. */
+export interface OpenedChannel {
+  readonly channel: Channel;
+  readonly key: string | null;
+}
+
+/** What a channel calls a model. */
+export function upstreamModelOf({ modelMapping }: Channel, model: string): string {
+  return Object.hasOwn(modelMapping, model) ? modelMapping[model]! : model;
+}
+
+/** What was last heard of a channel's failures, for its operator; scrubbed. */
+export interface LastError {
+  readonly code: string;
+  readonly atMs: number;
+}
+
+interface ModelState {
+  coolUntilMs: number;
+  /** 429s without a Retry-After since the last success. */
+  rejections: number;
+  offUntilMs: number;
+}
+
+/** One channel and everything that is known of it in this process. */
+export class PoolChannel {
+  channel: Channel;
+  key: string | null;
+  lastError: LastError | null = null;
+  readonly breaker: CircuitBreaker;
+  readonly #clock: Clock;
+  readonly #models = new Map<string, ModelState>();
+
+  constructor(opened: OpenedChannel, clock: Clock) {
+    this.channel = opened.channel;
+    this.key = opened.key;
+    this.#clock = clock;
+    this.breaker = new CircuitBreaker(clock);
+  }
+
+  get isEnabled(): boolean {
+    return this.channel.status === 1;
+  }
+
+  serves(model: string): boolean {
+    const { models, modelMapping } = this.channel;
+    return models.length === 0 || models.includes(model) || Object.hasOwn(modelMapping, model);
+  }
+
+  /** When it may be asked for `model`, in ms since 1970: 0 = now. */
+  waitUntilMs(model: string): number {
+    const nowMs = this.#clock();
+    const state = this.#models.get(model);
+    const blockedMs = Math.max(state?.coolUntilMs ?? 0, state?.offUntilMs ?? 0);
+    if (blockedMs > nowMs) return blockedMs;
+    if (this.breaker.isPassable) return 0;
+    // Half-open with its one request out: nobody knows for how long.
+    return Math.max(this.breaker.openUntilMs, nowMs + 1000);
+  }
+
+  /** `retryAfterMs` null = the upstream gave no time. */
+  cool(model: string, retryAfterMs: number | null): void {
+    const state = this.#stateOf(model);
+    const doubled = COOL_MS_DEFAULT * 2 ** Math.min(state.rejections, 4);
+    if (retryAfterMs === null) state.rejections++;
+    const waitMs = retryAfterMs ?? Math.min(COOL_MS_DEFAULT_MAX, doubled);
+    state.coolUntilMs = Math.max(state.coolUntilMs, this.#clock() + waitMs);
+  }
+
+  switchOff(model: string): void {
+    this.#stateOf(model).offUntilMs = this.#clock() + MODEL_OFF_MS;
+  }
+
+  succeeded(model: string): void {
+    const state = this.#models.get(model);
+    if (state !== undefined) state.rejections = 0;
+  }
+
+  /** Forgets failures, cooldowns and models marked off. */
+  reset(): void {
+    this.breaker.reset();
+    this.#models.clear();
+  }
+
+  cooling(): { model: string; untilMs: number }[] {
+    return this.#marked((state) => state.coolUntilMs).map(([model, untilMs]) => ({ model, untilMs }));
+  }
+
+  modelsOff(): string[] {
+    return this.#marked((state) => state.offUntilMs).map(([model]) => model);
+  }
+
+  #marked(time: (state: ModelState) => number): [string, number][] {
+    const nowMs = this.#clock();
+    return [...this.#models].flatMap(([model, state]) => (time(state) > nowMs ? [[model, time(state)]] : []));
+  }
+
+  #stateOf(model: string): ModelState {
+    let state = this.#models.get(model);
+    if (state === undefined) {
+      if (this.#models.size >= MODELS_KEPT) this.#models.delete(this.#models.keys().next().value!);
+      state = { coolUntilMs: 0, rejections: 0, offUntilMs: 0 };
+      this.#models.set(model, state);
+    }
+    return state;
+  }
+}
+
+/** Why no channel can be asked. */
+export type Shortage = "none_enabled" | "none_serves" | { readonly waitUntilMs: number };
+
+export class ChannelPool {
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  #channels = new Map<number, PoolChannel>();
+
+  /** `random` gives numbers from 0 to below 1. */
+  constructor(clock: Clock, random: () => number) {
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  get channels(): IterableIterator<PoolChannel> {
+    return this.#channels.values();
+  }
+
+  find(id: number): PoolChannel | null {
+    return this.#channels.get(id) ?? null;
+  }
+
+  /** The channels as they are stored now. What is known of those that stay is kept, unless their address changed. */
+  replaceAll(opened: readonly OpenedChannel[]): void {
+    const next = new Map<number, PoolChannel>();
+    for (const one of opened) {
+      const known = this.#channels.get(one.channel.id);
+      const isSame = known !== undefined && known.channel.baseUrl === one.channel.baseUrl && known.key === one.key;
+      const kept = isSame ? known : new PoolChannel(one, this.#clock);
+      kept.channel = one.channel;
+      next.set(one.channel.id, kept);
+    }
+    this.#channels = next;
+  }
+
+  /** Enabled and unlocked channels in one of the groups. */
+  inGroups(groups: readonly string[]): PoolChannel[] {
+    return [...this.#channels.values()].filter(
+      (member) =>
+        member.isEnabled && member.key !== null && member.channel.groups.some((group) => groups.includes(group)),
+    );
+  }
+
+  /** Null when at least one of the models can be asked for right now. */
+  shortageOf(models: readonly string[], groups: readonly string[]): Shortage | null {
+    const enabled = this.inGroups(groups);
+    if (enabled.length === 0) return "none_enabled";
+    const waits = models.flatMap((model) =>
+      enabled.filter((member) => member.serves(model)).map((member) => member.waitUntilMs(model)),
+    );
+    if (waits.length === 0) return "none_serves";
+    const soonestMs = Math.min(...waits);
+    return soonestMs === 0 ? null : { waitUntilMs: soonestMs };
+  }
+
+  /**
+   * Of the channels that can be asked now and were not `tried`: those of the highest priority, one of them at random,
+   * in proportion to the weights; weight 0 only when all have it.
+   */
+  pick(model: string, groups: readonly string[], tried: ReadonlySet<number>): PoolChannel | null {
+    const ready = this.inGroups(groups).filter(
+      (member) => !tried.has(member.channel.id) && member.serves(model) && member.waitUntilMs(model) === 0,
+    );
+    if (ready.length === 0) return null;
+    const priority = Math.max(...ready.map(({ channel }) => channel.priority));
+    const best = ready.filter(({ channel }) => channel.priority === priority);
+    const sum = best.reduce((total, { channel }) => total + channel.weight, 0);
+    if (sum === 0) return best[Math.floor(this.#random() * best.length)]!;
+    let left = this.#random() * sum;
+    for (const member of best) {
+      left -= member.channel.weight;
+      if (left < 0) return member;
+    }
+    return best.findLast(({ channel }) => channel.weight > 0)!;
+  }
+}

@@ -1,0 +1,102 @@
+// Channels: read here, changed by write units; their keys opened for whoever calls upstream.
+
+import type { Kysely } from "kysely";
+import { deriveSealingKeys, type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
+import { AppError } from "../shared/errors.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { relayTables, VERSION_NAME } from "./base-units.ts";
+import { keyContext } from "./channel-units.ts";
+import { type Channel, type RelayTables, toChannel } from "./relay-tables.ts";
+import type { RelayUnits } from "./relay-units.ts";
+
+const SALT_BYTES = 16;
+const KEY_INFO = "gokv relay channel key v1";
+
+/** Null filters nothing. */
+export interface ChannelFilter {
+  readonly status: number | null;
+  readonly type: string | null;
+  readonly group: string | null;
+  /** Channels that serve this model. */
+  readonly model: string | null;
+}
+
+export class ChannelStore {
+  readonly #store: TableStore<RelayUnits>;
+  readonly #db: Kysely<RelayTables>;
+  readonly #seal: SecretSeal;
+
+  private constructor(store: TableStore<RelayUnits>, seal: SecretSeal) {
+    this.#store = store;
+    this.#db = relayTables(store);
+    this.#seal = seal;
+  }
+
+  /** `secrets` open what is sealed, the first one seals. Makes the salt of the store when there is none. */
+  static async open(store: TableStore<RelayUnits>, secrets: readonly Uint8Array[]): Promise<ChannelStore> {
+    const proposal = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
+    const salt = await store.run("relay.ensureSalt", { proposal });
+    return new ChannelStore(store, new SecretSeal(deriveSealingKeys(secrets, salt, KEY_INFO)));
+  }
+
+  /** For the units that seal: see channel-units.ts. */
+  get ring(): readonly SealingKey[] {
+    return this.#seal.ring;
+  }
+
+  /** Of the key that seals. */
+  get kid(): string {
+    return this.#seal.kid;
+  }
+
+  /** The provider's key; null = locked: no secret that we have opens it. */
+  keyOf({ id, baseUrl, sealedKey }: Channel): string | null {
+    return this.#seal.open(sealedKey, keyContext(id, baseUrl));
+  }
+
+  /** Throws what the unit throws; see UnitRunner. */
+  change<Name extends keyof RelayUnits>(
+    name: Name,
+    args: Parameters<RelayUnits[Name]>[1],
+  ): Promise<Awaited<ReturnType<RelayUnits[Name]>>> {
+    return this.#store.run(name, args);
+  }
+
+  /** All channels by id. */
+  async list(): Promise<Channel[]> {
+    const rows = await this.#db.selectFrom("relay_channel").selectAll().orderBy("id").execute();
+    return rows.map(toChannel);
+  }
+
+  /** Those that match, by id. There are few enough to look at all of them. */
+  async find(filter: ChannelFilter): Promise<Channel[]> {
+    return (await this.list()).filter(
+      (channel) =>
+        (filter.status === null || channel.status === filter.status) &&
+        (filter.type === null || channel.type === filter.type) &&
+        (filter.group === null || channel.groups.includes(filter.group)) &&
+        (filter.model === null || serves(channel, filter.model)),
+    );
+  }
+
+  /** @throws AppError channel_not_found */
+  async require(id: number): Promise<Channel> {
+    const row = await this.#db.selectFrom("relay_channel").selectAll().where("id", "=", id).executeTakeFirst();
+    if (row === undefined) throw new AppError("channel_not_found", "There is no such channel.");
+    return toChannel(row);
+  }
+
+  /** Goes up with every change of a channel or token, whichever node makes it. */
+  async version(): Promise<number> {
+    const row = await this.#db
+      .selectFrom("relay_meta")
+      .select("value")
+      .where("name", "=", VERSION_NAME)
+      .executeTakeFirst();
+    return row?.value ?? 0;
+  }
+}
+
+function serves({ models, modelMapping }: Channel, model: string): boolean {
+  return models.length === 0 || models.includes(model) || Object.hasOwn(modelMapping, model);
+}

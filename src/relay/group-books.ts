@@ -1,0 +1,99 @@
+// The books of several requests that share a commit: read at once, reckoned here, written at once.
+
+import type { NewLogRow, Reservation } from "./ledger-units.ts";
+
+/** What a token has, in the transaction. */
+export interface TokenQuota {
+  readonly isUnlimited: boolean;
+  readonly remain: number;
+}
+
+/** To be added to what is stored. */
+export interface QuotaChange {
+  remain: number;
+  used: number;
+}
+
+export interface StoredBooks {
+  /** By token; one that is gone is missing. */
+  readonly tokens: ReadonlyMap<number, TokenQuota>;
+  /** Amounts of the open reservations, by request. */
+  readonly open: ReadonlyMap<string, number>;
+  /** Requests that have their row. */
+  readonly logged: ReadonlySet<string>;
+}
+
+export class GroupBooks {
+  readonly #stored: StoredBooks;
+  readonly #logged: Set<string>;
+  /** What is to be written. */
+  readonly quotas = new Map<number, QuotaChange>();
+  readonly reservations = new Map<string, Reservation>();
+  readonly settled: string[] = [];
+  readonly rows: NewLogRow[] = [];
+  readonly channels = new Map<number, number>();
+
+  constructor(stored: StoredBooks) {
+    this.#stored = stored;
+    this.#logged = new Set(stored.logged);
+  }
+
+  /**
+   * Takes `amount` out of what the token has left, to be settled or returned. False = it has less, or is gone. Nothing
+   * is set aside, nor needs to be, for a token that has become unlimited.
+   */
+  reserve(reservation: Reservation): boolean {
+    const { requestId, tokenId, amount } = reservation;
+    const token = this.#stored.tokens.get(tokenId);
+    if (token === undefined) return false;
+    if (token.isUnlimited) return true;
+    if (this.#remainOf(tokenId, token) < amount) return false;
+    this.#change(tokenId, -amount, 0);
+    this.reservations.set(requestId, reservation);
+    return true;
+  }
+
+  /**
+   * Charges the request of `row` once: a second call does nothing. What was set aside for it, if that was not returned
+   * in the meantime, goes back and `row.quota` is taken, at most what there is.
+   */
+  settle(row: NewLogRow): void {
+    const { request_id, token_id, channel_id } = row;
+    if (this.#logged.has(request_id)) return;
+    this.#logged.add(request_id);
+    const amount = this.#close(request_id);
+    const token = this.#stored.tokens.get(token_id);
+    const isBounded = token !== undefined && !token.isUnlimited;
+    const quota = isBounded ? Math.min(row.quota, amount + this.#remainOf(token_id, token)) : row.quota;
+    if (token !== undefined) this.#change(token_id, isBounded ? amount - quota : amount, quota);
+    this.rows.push({ ...row, quota });
+    if (channel_id !== null) this.channels.set(channel_id, (this.channels.get(channel_id) ?? 0) + quota);
+  }
+
+  /** Returns what was set aside for a request. */
+  #close(requestId: string): number {
+    const fresh = this.reservations.get(requestId);
+    if (fresh !== undefined) {
+      this.reservations.delete(requestId);
+      return fresh.amount;
+    }
+    const amount = this.#stored.open.get(requestId);
+    if (amount === undefined) return 0;
+    this.settled.push(requestId);
+    return amount;
+  }
+
+  #remainOf(tokenId: number, { remain }: TokenQuota): number {
+    return remain + (this.quotas.get(tokenId)?.remain ?? 0);
+  }
+
+  #change(tokenId: number, remain: number, used: number): void {
+    const known = this.quotas.get(tokenId);
+    if (known === undefined) {
+      this.quotas.set(tokenId, { remain, used });
+      return;
+    }
+    known.remain += remain;
+    known.used += used;
+  }
+}

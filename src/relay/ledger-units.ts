@@ -1,0 +1,283 @@
+// The write units of usage: quota is set aside before a request and settled after it, once, with its log row.
+
+import type { Kysely } from "kysely";
+import type { UnitOfWork } from "../storage/unit-of-work.ts";
+import { relayTables } from "./base-units.ts";
+import { GroupBooks, type StoredBooks } from "./group-books.ts";
+import type { LogRow, RelayTables } from "./relay-tables.ts";
+
+/** A log row as its request knows it; `quota` is what it used, before that is held against the token. */
+export type NewLogRow = Omit<LogRow, "id">;
+
+/** Quota to be set aside for a request. */
+export interface Reservation {
+  readonly requestId: string;
+  readonly tokenId: number;
+  readonly amount: number;
+  /** When another node may take it for lost. */
+  readonly expiresAtMs: number;
+  /** Whose request it is. */
+  readonly node: string;
+}
+
+/** A reservation, or the row of a request that is over: its reservation is settled. */
+export type LedgerEntry = Reservation | { readonly row: NewLogRow };
+
+/** When a token was last used, in ms since 1970. */
+export interface TokenTouch {
+  readonly id: number;
+  readonly atMs: number;
+}
+
+/** Rows of one statement: longer ones take longer to compile than they save. */
+const INSERT_ROWS = 40;
+
+export const LEDGER_UNITS = {
+  /**
+   * What requests of tokens with a quota set aside, and what they settle, in the order given. Returns for each entry
+   * whether it was taken: false = the token has less than the reservation takes, or is gone.
+   */
+  async "relay.account"(
+    work: UnitOfWork,
+    { entries, touched = [] }: { entries: readonly LedgerEntry[]; touched?: readonly TokenTouch[] },
+  ): Promise<boolean[]> {
+    const db = relayTables(work);
+    const books = new GroupBooks(await storedBooks(db, entries));
+    const taken = entries.map((entry) => {
+      if (!("row" in entry)) return books.reserve(entry);
+      books.settle(entry.row);
+      return true;
+    });
+    await writeBooks(db, books);
+    await touch(db, touched);
+    return taken;
+  },
+
+  /**
+   * Rows of requests that set nothing aside, and what they used, in one transaction; rows that are there already are
+   * left out. Should a token have become a finite one in the meantime, it pays at most what it has left.
+   */
+  async "relay.logBatch"(
+    work: UnitOfWork,
+    { rows, touched = [] }: { rows: readonly NewLogRow[]; touched?: readonly TokenTouch[] },
+  ): Promise<null> {
+    const db = relayTables(work);
+    const fresh = await withoutKnown(db, rows);
+    const charged: NewLogRow[] = [];
+    for (const [tokenId, own] of Map.groupBy(fresh, (row) => row.token_id)) {
+      const token = await quotaOf(db, tokenId);
+      const isBounded = token !== null && !token.isUnlimited;
+      let left = isBounded ? token.remain : Number.POSITIVE_INFINITY;
+      const paid = own.map((row) => {
+        const quota = Math.min(row.quota, left);
+        left -= quota;
+        return { ...row, quota };
+      });
+      const sum = sumOf(paid);
+      if (sum > 0) await addQuota(db, tokenId, isBounded ? -sum : 0, sum);
+      charged.push(...paid);
+    }
+    for (const [channelId, own] of Map.groupBy(charged, (row) => row.channel_id)) {
+      if (channelId !== null && sumOf(own) > 0) await addChannelUsage(db, channelId, sumOf(own));
+    }
+    await insertRows(db, charged);
+    await touch(db, touched);
+    return null;
+  },
+
+  /** Quota that was set aside and never settled goes back: all of it, or what expired before. Returns how many. */
+  async "relay.returnReservations"(
+    work: UnitOfWork,
+    { expiredBeforeMs }: { expiredBeforeMs: number | null },
+  ): Promise<number> {
+    const db = relayTables(work);
+    const all = db.selectFrom("relay_reservation").selectAll();
+    const open = await (expiredBeforeMs === null ? all : all.where("expires_at", "<", expiredBeforeMs)).execute();
+    for (const { request_id, token_id, amount } of open) {
+      await addQuota(db, token_id, amount, 0);
+      await db.deleteFrom("relay_reservation").where("request_id", "=", request_id).execute();
+    }
+    return open.length;
+  },
+
+  /** `GET` and `DELETE` of a response, and its continuation, go to the channel that made it. */
+  async "relay.bindResponse"(
+    work: UnitOfWork,
+    args: { responseId: string; tokenId: number; channelId: number; expiresAtMs: number },
+  ): Promise<null> {
+    const db = relayTables(work);
+    const { responseId: response_id, tokenId, channelId, expiresAtMs } = args;
+    // Upstreams choose these ids: one that is bound already keeps its owner.
+    const known = await db
+      .selectFrom("relay_response")
+      .select("response_id")
+      .where("response_id", "=", response_id)
+      .executeTakeFirst();
+    if (known !== undefined) return null;
+    const row = { response_id, token_id: tokenId, channel_id: channelId, expires_at: expiresAtMs };
+    await db.insertInto("relay_response").values(row).execute();
+    return null;
+  },
+
+  async "relay.unbindResponse"(
+    work: UnitOfWork,
+    { responseId, tokenId }: { responseId: string; tokenId: number },
+  ): Promise<null> {
+    await relayTables(work)
+      .deleteFrom("relay_response")
+      .where("response_id", "=", responseId)
+      .where("token_id", "=", tokenId)
+      .execute();
+    return null;
+  },
+
+  /**
+   * Removes up to `limit` of the oldest log rows from before `logsBeforeMs`, and up to `limit` bindings that are over.
+   * Returns how many rows went: fewer than `limit` of each when nothing is left to do.
+   */
+  async "relay.purge"(
+    work: UnitOfWork,
+    { logsBeforeMs, limit }: { logsBeforeMs: number; limit: number },
+  ): Promise<{ logs: number; responses: number }> {
+    const db = relayTables(work);
+    const logs = await db
+      .selectFrom("relay_log")
+      .select("id")
+      .where("ts", "<", logsBeforeMs)
+      .orderBy("ts")
+      .limit(limit)
+      .execute();
+    const logIds = logs.map(({ id }) => id);
+    if (logIds.length > 0) await db.deleteFrom("relay_log").where("id", "in", logIds).execute();
+    const responses = await db
+      .selectFrom("relay_response")
+      .select("response_id")
+      .where("expires_at", "<", work.nowMs)
+      .orderBy("expires_at")
+      .limit(limit)
+      .execute();
+    const responseIds = responses.map(({ response_id }) => response_id);
+    if (responseIds.length > 0) {
+      await db.deleteFrom("relay_response").where("response_id", "in", responseIds).execute();
+    }
+    return { logs: logIds.length, responses: responseIds.length };
+  },
+} as const;
+
+type Db = Kysely<RelayTables>;
+
+/** All that `entries` are judged by. */
+async function storedBooks(db: Db, entries: readonly LedgerEntry[]): Promise<StoredBooks> {
+  const tokenIds = new Set(entries.map((entry) => ("row" in entry ? entry.row.token_id : entry.tokenId)));
+  const tokens = await db
+    .selectFrom("relay_token")
+    .select(["id", "unlimited_quota", "remain_quota"])
+    .where("id", "in", [...tokenIds])
+    .execute();
+  const settled = entries.flatMap((entry) => ("row" in entry ? [entry.row.request_id] : []));
+  const open = await inRequests(settled, (ids) =>
+    db.selectFrom("relay_reservation").select(["request_id", "amount"]).where("request_id", "in", ids).execute(),
+  );
+  const logged = await inRequests(settled, (ids) =>
+    db.selectFrom("relay_log").select("request_id").where("request_id", "in", ids).execute(),
+  );
+  return {
+    tokens: new Map(
+      tokens.map((row) => [row.id, { isUnlimited: row.unlimited_quota === 1, remain: row.remain_quota }]),
+    ),
+    open: new Map(open.map(({ request_id, amount }) => [request_id, amount])),
+    logged: new Set(logged.map(({ request_id }) => request_id)),
+  };
+}
+
+async function inRequests<T>(ids: readonly string[], find: (ids: readonly string[]) => Promise<T[]>): Promise<T[]> {
+  return ids.length === 0 ? [] : find(ids);
+}
+
+async function writeBooks(db: Db, { quotas, reservations, settled, rows, channels }: GroupBooks): Promise<void> {
+  for (const [tokenId, { remain, used }] of quotas) await addQuota(db, tokenId, remain, used);
+  const opened = [...reservations.values()].map(({ requestId: request_id, tokenId, amount, node, expiresAtMs }) => {
+    return { request_id, token_id: tokenId, amount, node, expires_at: expiresAtMs };
+  });
+  for (let at = 0; at < opened.length; at += INSERT_ROWS) {
+    await db
+      .insertInto("relay_reservation")
+      .values(opened.slice(at, at + INSERT_ROWS))
+      .execute();
+  }
+  if (settled.length > 0) await db.deleteFrom("relay_reservation").where("request_id", "in", settled).execute();
+  await insertRows(db, rows);
+  for (const [channelId, used] of channels) if (used > 0) await addChannelUsage(db, channelId, used);
+}
+
+async function quotaOf(db: Db, tokenId: number): Promise<{ isUnlimited: boolean; remain: number } | null> {
+  const row = await db
+    .selectFrom("relay_token")
+    .select(["unlimited_quota", "remain_quota"])
+    .where("id", "=", tokenId)
+    .executeTakeFirst();
+  return row === undefined ? null : { isUnlimited: row.unlimited_quota === 1, remain: row.remain_quota };
+}
+
+async function addQuota(db: Db, tokenId: number, remain: number, used: number): Promise<void> {
+  if (remain === 0 && used === 0) return;
+  await db
+    .updateTable("relay_token")
+    .set((build) => ({
+      remain_quota: build("remain_quota", "+", remain),
+      used_quota: build("used_quota", "+", used),
+    }))
+    .where("id", "=", tokenId)
+    .execute();
+}
+
+async function addChannelUsage(db: Db, channelId: number, used: number): Promise<void> {
+  await db
+    .updateTable("relay_channel")
+    .set((build) => ({ used_quota: build("used_quota", "+", used) }))
+    .where("id", "=", channelId)
+    .execute();
+}
+
+async function touch(db: Db, touched: readonly TokenTouch[]): Promise<void> {
+  for (const { id, atMs } of touched) {
+    await db
+      .updateTable("relay_token")
+      .set({ accessed_time: atMs })
+      .where("id", "=", id)
+      .where("accessed_time", "<", atMs)
+      .execute();
+  }
+}
+
+async function withoutKnown(db: Db, rows: readonly NewLogRow[]): Promise<NewLogRow[]> {
+  if (rows.length === 0) return [];
+  const ids = rows.map(({ request_id }) => request_id);
+  const known = await db.selectFrom("relay_log").select("request_id").where("request_id", "in", ids).execute();
+  const seen = new Set(known.map(({ request_id }) => request_id));
+  return rows.filter(({ request_id }) => {
+    if (seen.has(request_id)) return false;
+    seen.add(request_id);
+    return true;
+  });
+}
+
+async function insertRows(db: Db, rows: readonly NewLogRow[]): Promise<void> {
+  const whole = rows.map((row) => ({
+    ...row,
+    duration_ms: Math.round(row.duration_ms),
+    ttft_ms: row.ttft_ms === null ? null : Math.round(row.ttft_ms),
+  }));
+  for (let at = 0; at < whole.length; at += INSERT_ROWS) {
+    const values = whole.slice(at, at + INSERT_ROWS);
+    // The id is the engine's to give, which its type cannot say.
+    await db
+      .insertInto("relay_log")
+      .values(values as unknown as LogRow[])
+      .execute();
+  }
+}
+
+function sumOf(rows: readonly NewLogRow[]): number {
+  return rows.reduce((sum, { quota }) => sum + quota, 0);
+}

@@ -1,0 +1,243 @@
+// The channels at work: read into the pool, tested, disabled when their keys fail, probed until they work again.
+
+import type { ByteBudget } from "../http/byte-budget.ts";
+import type { Clock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { ChannelHealth, ChannelMonitor, ChannelState, TestReport } from "./channel-monitor.ts";
+import { type ChannelPool, PoolChannel, upstreamModelOf } from "./channel-pool.ts";
+import type { ChannelStore } from "./channel-store.ts";
+import { UNREADABLE_ADVICE } from "./channel-units.ts";
+import { ENDPOINTS } from "./relay-endpoints.ts";
+import type { Channel } from "./relay-tables.ts";
+import { type AttemptBounds, type AttemptResult, attemptUpstream } from "./upstream-attempt.ts";
+import { createScrubber, scrubError } from "./upstream-error.ts";
+import type { UpstreamTransport } from "./upstream-transport.ts";
+
+const PROBE_MS_MIN = 60_000;
+const PROBE_MS_MAX = 3_600_000;
+/** For a list of models. */
+const MODELS_MS_MAX = 30_000;
+/** How soon a channel that stayed enabled as the last of a group is judged again. */
+const BAN_AGAIN_MS = 10_000;
+const TEST_TOKENS = 16;
+const DISCOVERED_MODELS_MAX = 10_000;
+
+/** When a disabled channel is asked again, and how long it waits after that. */
+interface Probe {
+  dueMs: number;
+  delayMs: number;
+}
+
+export class LiveChannels implements ChannelMonitor {
+  readonly #store: ChannelStore;
+  readonly #pool: ChannelPool;
+  readonly #transport: UpstreamTransport;
+  readonly #bounds: AttemptBounds;
+  readonly #budget: ByteBudget;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #probes = new Map<number, Probe>();
+  /** When a channel was last to be disabled. */
+  readonly #bannedMs = new Map<number, number>();
+
+  constructor(parts: {
+    store: ChannelStore;
+    pool: ChannelPool;
+    transport: UpstreamTransport;
+    bounds: AttemptBounds;
+    budget: ByteBudget;
+    clock: Clock;
+    log: Log;
+  }) {
+    this.#store = parts.store;
+    this.#pool = parts.pool;
+    this.#transport = parts.transport;
+    this.#bounds = parts.bounds;
+    this.#budget = parts.budget;
+    this.#clock = parts.clock;
+    this.#log = parts.log;
+  }
+
+  /** Ids of channels whose key no secret opens. */
+  get locked(): number[] {
+    return [...this.#pool.channels].flatMap(({ key, channel }) => (key === null ? [channel.id] : []));
+  }
+
+  async changed(): Promise<void> {
+    const channels = await this.#store.list();
+    this.#pool.replaceAll(channels.map((channel) => ({ channel, key: this.#store.keyOf(channel) })));
+    this.#planProbes();
+  }
+
+  check(baseUrl: string): Promise<void> {
+    return this.#transport.check(baseUrl);
+  }
+
+  health(id: number): ChannelHealth | null {
+    const member = this.#pool.find(id);
+    if (member === null) return null;
+    const cooling = member.cooling();
+    const { state, untilMs } = stateOf(member, cooling);
+    const { requests, failures } = member.breaker.figures;
+    const { lastError } = member;
+    return { state, untilMs, requests, failures, cooling, modelsOff: member.modelsOff(), lastError };
+  }
+
+  reset(id: number): void {
+    this.#pool.find(id)?.reset();
+  }
+
+  async test(channel: Channel, { model, isStream }: { model: string; isStream: boolean }): Promise<TestReport> {
+    const member = this.#memberOf(channel);
+    const upstreamModel = upstreamModelOf(channel, model);
+    const body = {
+      model: upstreamModel,
+      messages: [{ role: "user", content: "hi" }],
+      max_tokens: TEST_TOKENS,
+      ...(isStream ? { stream: true } : {}),
+    };
+    const startedMs = performance.now();
+    const result = await this.#ask(member, { endpoint: ENDPOINTS.chat, body: JSON.stringify(body), isStream });
+    const ttftMs = result.kind === "stream" ? performance.now() - startedMs : null;
+    if (result.kind === "stream") {
+      while ((await result.source.next()) !== null) {}
+      result.end();
+    }
+    const timeMs = performance.now() - startedMs;
+    if (result.kind !== "failure") {
+      member.breaker.reset();
+      return { isSuccess: true, status: statusOf(result), timeMs, ttftMs, model, error: null };
+    }
+    const { upstreamStatus, error } = result.answer;
+    const { message } = scrubError(error, createScrubber([member.key!]));
+    return { isSuccess: false, status: upstreamStatus, timeMs, ttftMs, model, error: message };
+  }
+
+  async readModels(channel: Channel): Promise<readonly string[]> {
+    const member = this.#memberOf(channel);
+    const result = await this.#ask(member, { endpoint: MODELS, body: null, isStream: false });
+    const data = result.kind === "answer" ? dataOf(result.bytes) : null;
+    if (data !== null) return data;
+    const message = result.kind === "failure" ? result.answer.error.message : "The upstream sent no list of models.";
+    throw new AppError("upstream_failed", createScrubber([member.key!])(message));
+  }
+
+  /**
+   * Its key was refused. In force in memory at once: unless it is the last of a group, or is not to be disabled by
+   * itself, nothing more is sent to it.
+   */
+  async disable(member: PoolChannel, reason: string): Promise<void> {
+    const { channel } = member;
+    if (!channel.autoBan || channel.status !== 1) return;
+    // It stayed enabled as the last of a group: not each of its refusals is worth a commit.
+    const nowMs = this.#clock();
+    if (channel.statusReason === reason && nowMs - (this.#bannedMs.get(channel.id) ?? 0) < BAN_AGAIN_MS) return;
+    this.#bannedMs.set(channel.id, nowMs);
+    const { id, sealedKey } = channel;
+    const status = await this.#store.change("relay.banChannel", { id, sealedKey, reason, unusable: this.locked });
+    await this.changed();
+    if (status === 3) this.#log.warn("a channel was disabled: its key is refused", { channel: id, reason });
+  }
+
+  /** Asks the disabled channels that are due whether their keys work again. To be called now and then. */
+  async probe(): Promise<void> {
+    const nowMs = this.#clock();
+    const due = [...this.#probes].filter(([, { dueMs }]) => dueMs <= nowMs);
+    await Promise.all(
+      due.map(async ([id, probe]) => {
+        probe.delayMs = Math.min(PROBE_MS_MAX, probe.delayMs * 2);
+        probe.dueMs = nowMs + probe.delayMs;
+        const member = this.#pool.find(id);
+        if (member === null || member.key === null) return;
+        const result = await this.#ask(member, { endpoint: MODELS, body: null, isStream: false });
+        if (result.kind !== "answer") return;
+        await this.#store.change("relay.liftBan", { id });
+        await this.changed();
+        this.#log.info("a disabled channel works again", { channel: id });
+      }),
+    );
+  }
+
+  /** A real success: should its key fail again, it is asked again soon. */
+  noteSuccess({ channel }: PoolChannel): void {
+    // What was under way when it was disabled says nothing of its key.
+    if (channel.status === 1) this.#probes.delete(channel.id);
+  }
+
+  #planProbes(): void {
+    const nowMs = this.#clock();
+    for (const { channel } of this.#pool.channels) {
+      const probe = this.#probes.get(channel.id);
+      if (channel.status === 3) {
+        if (probe === undefined) {
+          this.#probes.set(channel.id, { dueMs: nowMs + PROBE_MS_MIN, delayMs: PROBE_MS_MIN });
+        } else if (probe.dueMs === Number.POSITIVE_INFINITY) {
+          probe.dueMs = nowMs + probe.delayMs;
+        }
+      } else if (probe !== undefined) {
+        // The delay stays: a key that is refused again right after its probe waits longer.
+        probe.dueMs = Number.POSITIVE_INFINITY;
+      }
+    }
+    for (const kept of [this.#probes, this.#bannedMs]) {
+      for (const id of kept.keys()) if (this.#pool.find(id) === null) kept.delete(id);
+    }
+  }
+
+  /** As it is stored, which may be newer than the pool. @throws AppError key_unreadable */
+  #memberOf(channel: Channel): PoolChannel {
+    const key = this.#store.keyOf(channel);
+    if (key === null)
+      throw new AppError("key_unreadable", `No secret opens the key of this channel. ${UNREADABLE_ADVICE}`);
+    return this.#pool.find(channel.id) ?? new PoolChannel({ channel, key }, this.#clock);
+  }
+
+  async #ask(
+    member: PoolChannel,
+    {
+      endpoint,
+      body,
+      isStream,
+    }: { endpoint: typeof MODELS | typeof ENDPOINTS.chat; body: string | null; isStream: boolean },
+  ): Promise<AttemptResult> {
+    const result = await attemptUpstream(this.#transport, member, {
+      ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, givenUp: [] },
+      passedHeaders: { "content-type": "application/json", "accept-encoding": "identity" },
+      bounds:
+        body === null ? { ...this.#bounds, totalMs: Math.min(this.#bounds.totalMs, MODELS_MS_MAX) } : this.#bounds,
+      budget: this.#budget,
+    });
+    // Nothing but a few names is kept of it.
+    if (result.kind === "answer") result.release();
+    return result;
+  }
+}
+
+const MODELS = { ...ENDPOINTS.moderations, path: "/models" } as const;
+
+function statusOf(result: Exclude<AttemptResult, { kind: "failure" }>): number | null {
+  return result.kind === "client_gone" ? null : result.status;
+}
+
+function stateOf(
+  { key, breaker }: PoolChannel,
+  cooling: readonly { untilMs: number }[],
+): { state: ChannelState; untilMs: number | null } {
+  if (key === null) return { state: "locked", untilMs: null };
+  if (breaker.state !== "closed") return { state: breaker.state, untilMs: breaker.openUntilMs };
+  if (cooling.length === 0) return { state: "closed", untilMs: null };
+  return { state: "cooling", untilMs: Math.max(...cooling.map(({ untilMs }) => untilMs)) };
+}
+
+function dataOf(bytes: Uint8Array): string[] | null {
+  try {
+    const { data } = JSON.parse(new TextDecoder().decode(bytes)) as { data?: unknown };
+    if (!Array.isArray(data)) return null;
+    return data
+      .flatMap((entry: { id?: unknown }) => (typeof entry?.id === "string" ? [entry.id] : []))
+      .slice(0, DISCOVERED_MODELS_MAX);
+  } catch {
+    return null;
+  }
+}

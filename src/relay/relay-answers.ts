@@ -1,0 +1,200 @@
+// What a client is sent: an answer, a stream, a kept answer, a failure; each closes the account of its request.
+
+import { streamPieces } from "../http/held-bytes.ts";
+import type { RequestScope } from "../http/request-scope.ts";
+import { type ResponseHeaders, respond } from "../http/respond.ts";
+import { INLINE_VALUE_BYTES_MAX, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
+import type { AnswerCache, KeptAnswer } from "./answer-cache.ts";
+import type { PoolChannel } from "./channel-pool.ts";
+import type { RelayCall } from "./relay-call.ts";
+import { type ErrorObject, RelayError } from "./relay-errors.ts";
+import type { RelayMetrics } from "./relay-metrics.ts";
+import { RelayStream, type StreamEnd } from "./relay-stream.ts";
+import { StreamWatch } from "./stream-watch.ts";
+import type { BegunStream, FailedAnswer, WholeAnswer } from "./upstream-attempt.ts";
+import { createScrubber } from "./upstream-error.ts";
+
+export interface AnswerSettings {
+  readonly onClientAbort: "cancel" | "drain";
+  readonly exposesChannel: boolean;
+}
+
+const STREAM_HEADERS = {
+  "Content-Type": "text/event-stream; charset=utf-8",
+  "Cache-Control": "no-cache",
+  "X-Accel-Buffering": "no",
+};
+
+/** The client closed its connection: what the log says then. */
+const CLIENT_GONE = { status: 499, errorCode: "client_closed_request" };
+const UNBILLED = { isBilled: false, usage: null, outputBytes: 0 };
+
+const ERROR_CODES: Readonly<Record<StreamEnd, string | null>> = {
+  complete: null,
+  interrupted: "upstream_stream_interrupted",
+  upstream_error: "upstream_error",
+  client_gone: CLIENT_GONE.errorCode,
+  shutting_down: "server_shutting_down",
+};
+
+export class RelayAnswers {
+  readonly #settings: AnswerSettings;
+  readonly #cache: AnswerCache;
+  readonly #metrics: RelayMetrics;
+  readonly #streams = new Set<RelayStream>();
+
+  constructor(settings: AnswerSettings, cache: AnswerCache, metrics: RelayMetrics) {
+    this.#settings = settings;
+    this.#cache = cache;
+    this.#metrics = metrics;
+  }
+
+  /** Tells the clients of streams that the server stops. */
+  interruptStreams(): void {
+    for (const stream of this.#streams) stream.interrupt();
+  }
+
+  whole(call: RelayCall, answer: WholeAnswer): Response {
+    const { scope, account, keep } = call;
+    const { status, bytes, usage, outputBytes } = answer;
+    const contentType = answer.headers.get("content-type") ?? "application/json";
+    const outcome = { status, errorCode: null, isBilled: true, usage, outputBytes };
+    const isGone = scope.request.signal.aborted;
+    if (keep !== null && !isGone) {
+      const kept = { contentType, chunks: [bytes], isStream: false, model: account.model };
+      this.#cache.keep(keep.key, kept, keep.seconds);
+    }
+    account.close(isGone ? { ...outcome, ...CLIENT_GONE } : outcome);
+    const headers = { ...this.#headers(call, answer.headers), "Content-Type": contentType };
+    // HEAD would never take the stream, and its share would be held for good.
+    if (bytes.length > INLINE_VALUE_BYTES_MAX && !scope.isHead) {
+      scope.bytesOut = bytes.length;
+      return respond(scope, status, headers, streamPieces(bytes, answer.release));
+    }
+    answer.release();
+    return respond(scope, status, headers, bytes);
+  }
+
+  stream(call: RelayCall, member: PoolChannel, begun: BegunStream): Response {
+    const { scope, endpoint, request, account, keep } = call;
+    const watch = new StreamWatch(endpoint, request.wantsUsage, createScrubber([member.key!]));
+    const collected = keep === null ? null : new CollectedEvents(this.#cache.answerBytesMax);
+    const release = call.holdBody();
+    account.ttftMs = account.elapsedMs;
+    const stream = new RelayStream({
+      clientGone: scope.request.signal,
+      ...{ endpoint, source: begun.source, watch, first: begun.first, onClientGone: this.#settings.onClientAbort },
+      onEvent: (event) => collected?.add(event),
+      onEnd: (end) => {
+        begun.end();
+        release();
+        scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
+        this.#streams.delete(stream);
+        if (end === "interrupted" || end === "upstream_error") member.breaker.breakOff();
+        // What was said of a stream so far is not the last word: an estimate is, unless it came to its end.
+        const usage = watch.isComplete ? watch.usage : null;
+        const status = end === "client_gone" ? CLIENT_GONE.status : begun.status;
+        account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes: watch.outputBytes });
+        if (end === "client_gone") this.#metrics.countAbort("stream");
+        if (end === "complete" && keep !== null && collected !== null && collected.events !== null) {
+          const kept = { contentType: STREAM_HEADERS["Content-Type"], chunks: collected.events, isStream: true };
+          this.#cache.keep(keep.key, { ...kept, model: account.model }, keep.seconds);
+        }
+      },
+    });
+    this.#streams.add(stream);
+    return respond(scope, begun.status, { ...this.#headers(call, begun.headers), ...STREAM_HEADERS }, stream.body);
+  }
+
+  /** Costs nothing and is logged. */
+  kept(call: RelayCall, { contentType, chunks, isStream, model }: KeptAnswer): Response {
+    call.account.model = model;
+    call.account.close({ ...UNBILLED, status: 200, errorCode: null });
+    const headers: ResponseHeaders = {
+      ...this.#headers(call, null),
+      ...(isStream ? STREAM_HEADERS : { "Content-Type": contentType }),
+      "x-gokv-cache": "HIT",
+    };
+    return respond(call.scope, 200, headers, call.scope.isHead ? null : streamChunks(chunks));
+  }
+
+  /** An upstream has refused or failed, and there is no other. */
+  failure(call: RelayCall, { status, error, upstreamStatus, retryAfter }: FailedAnswer): Response {
+    const { scope, account } = call;
+    if (scope.request.signal.aborted) return this.gone(call, false);
+    const { message, type, param, code } = error;
+    account.close({ ...UNBILLED, status, errorCode: code ?? type });
+    const headers = this.#headers(call, null);
+    if (upstreamStatus !== null) headers["x-gokv-upstream-status"] = `${upstreamStatus}`;
+    if (status === 429 && retryAfter !== null) headers["Retry-After"] = retryAfter;
+    headers["Content-Type"] = "application/json";
+    scope.failure = new RelayError("bad_upstream_response", message);
+    const body: { error: ErrorObject } = { error: { message, type, param, code } };
+    return respond(scope, status, headers, JSON.stringify(body));
+  }
+
+  /** Nobody reads this one: the connection is gone. A client that leaves an upstream at work pays for its prompt. */
+  gone({ scope, account }: RelayCall, isBilled: boolean): Response {
+    this.#metrics.countAbort("before_answer");
+    account.close({ ...UNBILLED, ...CLIENT_GONE, isBilled });
+    return respond(scope, CLIENT_GONE.status, {});
+  }
+
+  #headers(call: RelayCall, upstream: Headers | null): ResponseHeaders {
+    const { scope, account, keep, request } = call;
+    const headers: ResponseHeaders = {};
+    describeAttempts(scope, account.attempts, account.overheadMs);
+    const processingMs = upstream?.get("openai-processing-ms") ?? null;
+    if (processingMs !== null) headers["openai-processing-ms"] = processingMs;
+    if (request.names.length > 1 && account.attempts > 0) headers["x-gokv-model"] = encodeURI(account.model);
+    if (account.channelId !== null && this.#settings.exposesChannel) {
+      headers["x-gokv-channel-id"] = `${account.channelId}`;
+    }
+    if (keep !== null) headers["x-gokv-cache"] = "MISS";
+    else if (scope.request.headers.has("x-gokv-cache")) headers["x-gokv-cache"] = "BYPASS";
+    return headers;
+  }
+}
+
+/** Every answer of the relay says how often an upstream was asked, and how long it took besides. */
+export function describeAttempts(scope: RequestScope, attempts: number, overheadMs: number): void {
+  scope.surfaceHeaders = {
+    ...scope.surfaceHeaders,
+    "x-gokv-attempts": `${attempts}`,
+    "x-gokv-overhead-ms": overheadMs.toFixed(1),
+  };
+}
+
+/** Kept bytes as they are, one piece as soon as the client has taken the last. */
+function streamChunks(chunks: readonly Uint8Array[]): Uint8Array<ArrayBuffer> | ReadableStream {
+  const bytes = chunks.reduce((sum, { length }) => sum + length, 0);
+  if (bytes <= INLINE_VALUE_BYTES_MAX) return new Uint8Array(Buffer.concat(chunks));
+  const pieces = chunks.values();
+  return new ReadableStream(
+    {
+      pull(controller) {
+        const { done, value } = pieces.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/** Events of a stream that may be kept; null when they are too many. */
+class CollectedEvents {
+  readonly #bytesMax: number;
+  #bytes = 0;
+  events: Uint8Array[] | null = [];
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  add(event: Uint8Array): void {
+    this.#bytes += event.length;
+    if (this.#bytes > this.#bytesMax) this.events = null;
+    this.events?.push(event);
+  }
+}

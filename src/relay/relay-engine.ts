@@ -1,0 +1,331 @@
+// One request from its plan to its answer: one channel after the other, by the rules of what may be retried.
+
+import type { ByteBudget } from "../http/byte-budget.ts";
+import type { Clock } from "../shared/clock.ts";
+import { messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import { type AnswerCache, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
+import { CallAccount } from "./call-account.ts";
+import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
+import type { CircuitBreaker } from "./circuit-breaker.ts";
+import type { LiveChannels } from "./live-channels.ts";
+import type { RelayAnswers } from "./relay-answers.ts";
+import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
+import { RelayError } from "./relay-errors.ts";
+import type { RelayLimits } from "./relay-limits.ts";
+import type { RelayMetrics } from "./relay-metrics.ts";
+import { forwardedBody } from "./relay-request.ts";
+import type { RelayToken } from "./relay-tables.ts";
+import type { ResponseStore } from "./response-store.ts";
+import { judgeFailure, retryAfterMs, type Verdict } from "./retry-rules.ts";
+import {
+  type AttemptFailure,
+  type AttemptRequest,
+  type AttemptResult,
+  attemptUpstream,
+  type FailedAnswer,
+} from "./upstream-attempt.ts";
+import { createScrubber, scrubError } from "./upstream-error.ts";
+import type { UpstreamTransport } from "./upstream-transport.ts";
+import type { UsageLog } from "./usage-log.ts";
+
+export interface EngineSettings {
+  /** Per model. */
+  readonly attemptsMax: number;
+  readonly retriesTimeouts: boolean;
+  readonly ttftMs: number;
+  readonly idleMs: number;
+  readonly totalMs: number;
+  readonly responseBytesMax: number;
+  readonly eventBytesMax: number;
+  readonly onClientAbort: "cancel" | "drain";
+}
+
+export interface EngineParts {
+  readonly settings: EngineSettings;
+  readonly pool: ChannelPool;
+  readonly channels: LiveChannels;
+  readonly transport: UpstreamTransport;
+  readonly budget: ByteBudget;
+  readonly answers: RelayAnswers;
+  readonly limits: RelayLimits;
+  readonly usageLog: UsageLog;
+  readonly cache: AnswerCache;
+  readonly responses: ResponseStore;
+  readonly metrics: RelayMetrics;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+interface FailedAttempt {
+  readonly answer: FailedAnswer;
+  readonly verdict: Verdict;
+}
+
+type Settle = ReturnType<CircuitBreaker["enter"]>;
+
+/** What is asked of an upstream besides a body that is made for each channel. */
+interface Ask {
+  readonly method: "GET" | "POST" | "DELETE";
+  readonly subpath: string;
+}
+
+const POST: Ask = { method: "POST", subpath: "" };
+
+export class RelayEngine {
+  readonly #parts: EngineParts;
+  /** Aborts when the server stops and waits no longer. */
+  readonly #stopped = new AbortController();
+  #inflight = 0;
+
+  constructor(parts: EngineParts) {
+    this.#parts = parts;
+  }
+
+  get inflight(): number {
+    return this.#inflight;
+  }
+
+  /** Gives up every attempt that is under way, and all that would follow. */
+  stop(): void {
+    this.#stopped.abort();
+  }
+
+  /** @throws RelayError */
+  async relay(incoming: IncomingRequest): Promise<Response> {
+    const { pool, clock } = this.#parts;
+    const { token, request } = incoming;
+    const { previousResponseId: previous } = request;
+    const sticky = previous === null ? null : await this.#requireBound(token, previous, "previous_response_id");
+    if (sticky !== null && !sticky.serves(request.model)) throw shortageError("none_serves", clock());
+    const shortage = sticky === null ? pool.shortageOf(request.names, token.groups) : null;
+    if (shortage !== null) throw shortageError(shortage, clock());
+    return this.#account(incoming, (call) => this.#tryChannels(call, sticky));
+  }
+
+  /** A response that was made with the token: read or deleted where it is. @throws RelayError */
+  async passResponse(incoming: IncomingRequest, method: "GET" | "DELETE", responseId: string): Promise<Response> {
+    const { token } = incoming;
+    const member = await this.#requireBound(token, responseId, "response_id");
+    return this.#account(incoming, async (call) => {
+      const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}` };
+      const result = await this.#attempt(call, member, "", ask);
+      if (result.kind === "client_gone") return this.#parts.answers.gone(call, !call.scope.state.isDraining);
+      if (result.kind === "failure") return this.#answerFailure(call, member, "", result);
+      if (method === "DELETE") {
+        await this.#unlessRefused("forgotten", this.#parts.responses.unbind(responseId, token.id));
+      }
+      return this.#commit(call, member, result);
+    });
+  }
+
+  /** The channel that holds a response. @throws RelayError response_not_found, channel_unavailable */
+  async #requireBound(token: RelayToken, responseId: string, param: string): Promise<PoolChannel> {
+    const channelId = await this.#parts.responses.findChannel(responseId, token.id);
+    if (channelId === null) throw new RelayError("response_not_found", "there is no such response", { param });
+    const member = this.#parts.pool.find(channelId);
+    const isOpen = member?.channel.groups.some((group) => token.groups.includes(group)) === true;
+    if (member === null || !isOpen || !member.isEnabled || member.key === null || !member.breaker.isPassable) {
+      throw new RelayError("channel_unavailable", "the channel that holds this response is not available", {
+        headers: { "Retry-After": "1" },
+      });
+    }
+    return member;
+  }
+
+  /** Holds limits and quota around `act`; whatever happens, the account is closed once. */
+  async #account(incoming: IncomingRequest, act: (call: RelayCall) => Promise<Response>): Promise<Response> {
+    const { limits, usageLog, clock, settings, cache, answers } = this.#parts;
+    const { scope, token, endpoint, request } = incoming;
+    const keep = cachePlan(incoming);
+    const account = new CallAccount({
+      ...{ requestId: scope.id, token, endpoint, request, clientIp: scope.clientIp, limits, usageLog, clock },
+      totalMs: settings.totalMs,
+      onClosed: (row) => {
+        this.#inflight--;
+        if (row !== null) this.#parts.metrics.countCall(row);
+      },
+    });
+    this.#inflight++;
+    const call: RelayCall = { ...incoming, account, keep };
+    const kept = keep === null ? null : cache.find(keep.key);
+    if (keep !== null) this.#parts.metrics.countCache(kept === null ? "miss" : "hit");
+    if (kept !== null) return answers.kept(call, kept);
+    await account.reserve();
+    if (scope.request.signal.aborted) return answers.gone(call, false);
+    try {
+      return await act(call);
+    } catch (error) {
+      const [status, errorCode] = error instanceof RelayError ? [error.status, error.code] : [500, "internal_error"];
+      account.close({ status, errorCode, isBilled: false, usage: null, outputBytes: 0 });
+      throw error;
+    }
+  }
+
+  async #tryChannels(call: RelayCall, sticky: PoolChannel | null): Promise<Response> {
+    const { settings, pool, answers, clock } = this.#parts;
+    const { request, token, account } = call;
+    const attemptsMax = settings.attemptsMax + request.names.length - 1;
+    let best: FailedAttempt | null = null;
+    for (const name of request.names) {
+      const tried = new Set<number>();
+      while (tried.size < settings.attemptsMax && account.attempts < attemptsMax) {
+        const member = sticky ?? pool.pick(name, token.groups, tried);
+        if (member === null) break;
+        tried.add(member.channel.id);
+        const result = await this.#attempt(call, member, name, POST);
+        if (result.kind === "client_gone") return answers.gone(call, !call.scope.state.isDraining);
+        if (result.kind !== "failure") return this.#commit(call, member, result);
+        const failed = this.#takeFailure(member, name, result);
+        if (best === null || failed.verdict.rank >= best.verdict.rank) best = failed;
+        const isWanted = !call.scope.request.signal.aborted;
+        if (!failed.verdict.mayRetry || sticky !== null || !isWanted) return answers.failure(call, failed.answer);
+      }
+    }
+    if (best !== null) return answers.failure(call, best.answer);
+    // Between the plan and the pick others have failed there.
+    throw shortageError(pool.shortageOf(request.names, token.groups) ?? { waitUntilMs: clock() + 1000 }, clock());
+  }
+
+  async #attempt(call: RelayCall, member: PoolChannel, name: string, ask: Ask): Promise<AttemptResult> {
+    const { settings, metrics, channels } = this.#parts;
+    const { scope, endpoint, request, account } = call;
+    const { id, noStreamOptions, ttftMs, totalMs } = member.channel;
+    const model = upstreamModelOf(member.channel, name);
+    const asksUsage = request.isStream && endpoint.hasStreamOptions && !noStreamOptions;
+    const settle = member.breaker.enter();
+    account.begin(id, name, model);
+    const startedMs = performance.now();
+    const result = await this.#send(settle, member, {
+      ...{ endpoint, ...ask, isStream: request.isStream },
+      body: ask.method === "POST" ? forwardedBody(request, endpoint, model, asksUsage) : null,
+      passedHeaders: passedHeaders(scope.request.headers, request.isStream),
+      givenUp: [...(settings.onClientAbort === "cancel" ? [scope.request.signal] : []), this.#stopped.signal],
+      bounds: {
+        ttftMs: ttftMs ?? settings.ttftMs,
+        totalMs: Math.max(1, (totalMs ?? settings.totalMs) - account.elapsedMs),
+        ...{ idleMs: settings.idleMs, responseBytesMax: settings.responseBytesMax },
+        eventBytesMax: settings.eventBytesMax,
+      },
+      budget: this.#parts.budget,
+    });
+    const tookMs = performance.now() - startedMs;
+    account.upstreamMs += tookMs;
+    metrics.countAttempt(id, result, tookMs);
+    if (result.kind === "failure") settle(breakerOutcome(this.#judge(result)));
+    else settle(result.kind === "client_gone" ? "none" : "success");
+    if (result.kind === "answer" || result.kind === "stream") {
+      member.succeeded(name);
+      channels.noteSuccess(member);
+    }
+    return result;
+  }
+
+  /** An answer that there is no room for says nothing of its channel. */
+  async #send(settle: Settle, member: PoolChannel, request: AttemptRequest): Promise<AttemptResult> {
+    try {
+      return await attemptUpstream(this.#parts.transport, member, request);
+    } catch (error) {
+      settle("none");
+      throw error;
+    }
+  }
+
+  async #commit(
+    call: RelayCall,
+    member: PoolChannel,
+    result: Extract<AttemptResult, { kind: "answer" | "stream" }>,
+  ): Promise<Response> {
+    const { answers, responses } = this.#parts;
+    const { responseId } = result;
+    // Before the client can come back with it.
+    if (responseId !== null && call.request.isStored) {
+      await this.#unlessRefused("bound", responses.bind(responseId, call.token.id, member.channel.id));
+    }
+    return result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, result);
+  }
+
+  async #unlessRefused(done: string, write: Promise<void>): Promise<void> {
+    try {
+      await write;
+    } catch (cause) {
+      this.#parts.log.warn(`the store took no note: a response could not be ${done}`, { cause: messageOf(cause) });
+    }
+  }
+
+  #answerFailure(call: RelayCall, member: PoolChannel, name: string, result: AttemptFailure): Response {
+    return this.#parts.answers.failure(call, this.#takeFailure(member, name, result).answer);
+  }
+
+  #judge({ failure }: AttemptFailure): Verdict {
+    return judgeFailure(failure, this.#parts.settings.retriesTimeouts);
+  }
+
+  /** What a failure means for its channel, and what the client would be told of it. */
+  #takeFailure(member: PoolChannel, model: string, result: AttemptFailure): FailedAttempt {
+    const { clock, channels, log } = this.#parts;
+    const verdict = this.#judge(result);
+    const error = scrubError(result.answer.error, createScrubber([member.key!]));
+    const reason = error.code ?? `${result.answer.status}`;
+    member.lastError = { code: reason, atMs: clock() };
+    switch (verdict.effect) {
+      case "cool": {
+        const { failure } = result;
+        member.cool(model, failure.kind === "status" ? retryAfterMs(failure.headers, clock()) : null);
+        break;
+      }
+      case "model_off":
+        member.switchOff(model);
+        break;
+      case "disable":
+        channels.disable(member, reason).catch((cause: unknown) => {
+          log.error("a channel could not be disabled", { channel: member.channel.id, cause: messageOf(cause) });
+        });
+    }
+    return { answer: { ...result.answer, error }, verdict };
+  }
+}
+
+/** Null when the answer is not to be kept. @throws RelayError invalid_value */
+function cachePlan({ scope, token, endpoint, request }: IncomingRequest): KeepPlan | null {
+  const seconds = cacheSecondsOf(scope.request.headers.get("x-gokv-cache"), token.cacheTtlSeconds);
+  if (seconds === null) {
+    const message = "x-gokv-cache must be ttl=SECONDS, at most 86400, or no-store";
+    throw new RelayError("invalid_value", message, { param: "x-gokv-cache" });
+  }
+  const isKept = endpoint.cost !== "none" && endpoint.name !== "responses" && seconds > 0;
+  return isKept ? { key: cacheKey(token.id, endpoint.path, request.isStream, request.body), seconds } : null;
+}
+
+function breakerOutcome({ effect }: Verdict): "failure" | "connect_failure" | "none" {
+  return effect === "failure" || effect === "connect_failure" ? effect : "none";
+}
+
+function shortageError(shortage: Shortage, nowMs: number): RelayError {
+  if (shortage === "none_enabled") {
+    return new RelayError("no_available_channel", "no channel is available", {
+      headers: { "x-should-retry": "false" },
+    });
+  }
+  if (shortage === "none_serves") {
+    return new RelayError("model_not_found", "no channel serves this model", { param: "model" });
+  }
+  const seconds = Math.max(1, Math.ceil((shortage.waitUntilMs - nowMs) / 1000));
+  return new RelayError("channels_cooling_down", "all channels for this model are cooling down", {
+    headers: { "Retry-After": `${seconds}` },
+  });
+}
+
+/** All that an upstream gets to see of the headers of a client. */
+function passedHeaders(headers: Headers, isStream: boolean): Record<string, string> {
+  const passed: Record<string, string> = {
+    "content-type": "application/json",
+    accept: isStream ? "text/event-stream" : "application/json",
+    "accept-encoding": "identity",
+  };
+  for (const name of ["openai-beta", "idempotency-key"]) {
+    const value = headers.get(name);
+    if (value !== null) passed[name] = value;
+  }
+  return passed;
+}

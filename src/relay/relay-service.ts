@@ -1,0 +1,187 @@
+// The relay as a whole: everything it keeps in memory, opened over a store, closed again without losing a row.
+
+import type { ByteBudget } from "../http/byte-budget.ts";
+import type { Metrics } from "../http/metrics.ts";
+import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { GcraLimiter } from "../limits/gcra-limiter.ts";
+import type { Clock } from "../shared/clock.ts";
+import { messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { Settings } from "../shared/settings.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { AddressRules } from "./address-rules.ts";
+import { AnswerCache } from "./answer-cache.ts";
+import { ChannelPool } from "./channel-pool.ts";
+import { ChannelStore } from "./channel-store.ts";
+import { UNREADABLE_ADVICE } from "./channel-units.ts";
+import { LiveChannels } from "./live-channels.ts";
+import type { RelayAdminServices } from "./relay-admin-routes.ts";
+import { RelayAnswers } from "./relay-answers.ts";
+import { bootstrapRelay } from "./relay-bootstrap.ts";
+import { RelayEngine } from "./relay-engine.ts";
+import { RelayGate } from "./relay-gate.ts";
+import { RelayLimits } from "./relay-limits.ts";
+import { RelayMetrics } from "./relay-metrics.ts";
+import { createRelayHandler } from "./relay-routes.ts";
+import { RelayTokenStore } from "./relay-token-store.ts";
+import type { RelayUnits } from "./relay-units.ts";
+import { ResponseStore } from "./response-store.ts";
+import { UpstreamTransport } from "./upstream-transport.ts";
+import { UsageLog } from "./usage-log.ts";
+import { UsageLogStore } from "./usage-log-store.ts";
+
+const PROBE_EVERY_MS = 5_000;
+const PURGE_EVERY_MS = 60_000;
+const PURGE_ROWS = 500;
+const DAY_MS = 86_400_000;
+/** Requests that are given up are over at once, but not in the same turn. */
+const LAST_CALLS_MS_MAX = 2_000;
+const LAST_CALLS_POLL_MS = 5;
+
+export interface RelayParts {
+  readonly settings: Settings;
+  readonly store: TableStore<RelayUnits>;
+  readonly surface: OperatorSurface;
+  readonly budget: ByteBudget;
+  readonly limiter: GcraLimiter;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+type Handler = (context: AppContext) => Response | Promise<Response>;
+
+export class Relay implements AsyncDisposable {
+  /** Everything below `/v1`. */
+  readonly handle: Handler;
+  /** For the management of it. */
+  readonly adminServices: RelayAdminServices;
+  readonly #engine: RelayEngine;
+  readonly #answers: RelayAnswers;
+  readonly #usageLog: UsageLog;
+  readonly #transport: UpstreamTransport;
+  readonly #timers: readonly ReturnType<typeof setInterval>[];
+
+  private constructor(opened: {
+    handle: Handler;
+    adminServices: RelayAdminServices;
+    engine: RelayEngine;
+    answers: RelayAnswers;
+    usageLog: UsageLog;
+    transport: UpstreamTransport;
+    timers: readonly ReturnType<typeof setInterval>[];
+  }) {
+    this.handle = opened.handle;
+    this.adminServices = opened.adminServices;
+    this.#engine = opened.engine;
+    this.#answers = opened.answers;
+    this.#usageLog = opened.usageLog;
+    this.#transport = opened.transport;
+    this.#timers = opened.timers;
+  }
+
+  /** Gives back what requests of the last life had set aside, and reads the channels. Throws what the store throws. */
+  static async open(parts: RelayParts): Promise<Relay> {
+    const { settings, store, surface, budget, limiter, metrics, clock, log } = parts;
+    const returned = await store.run("relay.returnReservations", { expiredBeforeMs: null });
+    if (returned > 0) log.info("quota that was set aside for unfinished requests came back", { requests: returned });
+    const channelStore = await ChannelStore.open(store, settings.sealingSecrets);
+    const tokens = new RelayTokenStore(store, clock);
+    const pool = new ChannelPool(clock, Math.random);
+    const rules = new AddressRules(settings.relayAllowCidrs, settings.relayAllowHttp);
+    const transport = new UpstreamTransport({ rules, connectMs: settings.relayConnectMs, log, env: process.env });
+    const bounds = {
+      ...{ ttftMs: settings.relayTtftMs, totalMs: settings.relayTotalMs, idleMs: settings.relayIdleMs },
+      ...{ responseBytesMax: settings.relayResponseMax, eventBytesMax: settings.relayEventMax },
+    };
+    const channels = new LiveChannels({ store: channelStore, pool, transport, bounds, budget, clock, log });
+    await channels.changed();
+    const usageLog = new UsageLog(store, () => tokens.takeTouched(), log);
+    // Before anything is registered for good: it may fail, and the opening is tried again then.
+    await bootstrapRelay({ settings, channels: channelStore, tokens, monitor: channels, log });
+    const relayMetrics = new RelayMetrics(metrics.registry, () => ({
+      inflight: engine.inflight,
+      logQueue: usageLog.waiting,
+      logDropped: usageLog.dropped,
+      channels: pool.channels,
+    }));
+    const cache = new AnswerCache(clock, settings.relayCacheBytes);
+    const onClientAbort = settings.relayOnClientAbort;
+    const answers = new RelayAnswers(
+      { onClientAbort, exposesChannel: settings.relayExposeChannel },
+      cache,
+      relayMetrics,
+    );
+    const responses = new ResponseStore(store, clock);
+    const limits = new RelayLimits(limiter);
+    const engine = new RelayEngine({
+      settings: {
+        ...bounds,
+        ...{ attemptsMax: settings.relayAttemptsMax, retriesTimeouts: settings.relayRetryTimeouts, onClientAbort },
+      },
+      ...{ pool, channels, transport, budget, answers, limits, usageLog, cache, responses, clock, log },
+      metrics: relayMetrics,
+    });
+    const gate = new RelayGate(tokens, clock);
+    const adminServices = {
+      ...surface,
+      ...{ channels: channelStore, tokens, usageLog: new UsageLogStore(store), monitor: channels, budget, clock },
+    };
+    warnOfLocked(channels, log);
+    const purgeOld = () => purge(store, clock() - settings.relayLogDays * DAY_MS);
+    // A server that is often restarted would never come to it.
+    purgeOld().catch((error: unknown) => log.warn("old usage rows stay", { cause: messageOf(error) }));
+    return new Relay({
+      handle: createRelayHandler({
+        ...{ gate, engine, tokens, pool, budget },
+        ...{ bodyBytesMax: settings.relayBodyMax, maxInflight: settings.relayMaxInflight },
+      }),
+      ...{ adminServices, engine, answers, usageLog, transport },
+      timers: [every(PROBE_EVERY_MS, log, () => channels.probe()), every(PURGE_EVERY_MS, log, purgeOld)],
+    });
+  }
+
+  /** Tells the clients of streams that the server stops. */
+  interruptStreams(): void {
+    this.#answers.interruptStreams();
+  }
+
+  /** To be called when no request is waited for any more. What is still under way is given up, and logged. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#engine.stop();
+    this.#answers.interruptStreams();
+    const deadlineMs = performance.now() + LAST_CALLS_MS_MAX;
+    while (this.#engine.inflight > 0 && performance.now() < deadlineMs) await Bun.sleep(LAST_CALLS_POLL_MS);
+    await this.#usageLog[Symbol.asyncDispose]();
+    await this.#transport[Symbol.asyncDispose]();
+  }
+}
+
+function warnOfLocked({ locked }: LiveChannels, log: Log): void {
+  if (locked.length === 0) return;
+  log.error(`no secret opens the keys of these channels: they are locked. ${UNREADABLE_ADVICE}`, {
+    channels: locked.join(","),
+  });
+}
+
+/** A turn that fails is told and comes again. */
+function every(intervalMs: number, log: Log, act: () => Promise<unknown>): ReturnType<typeof setInterval> {
+  let isAtWork = false;
+  const timer = setInterval(async () => {
+    if (isAtWork) return;
+    isAtWork = true;
+    await act().catch((error: unknown) => log.warn("a task of the relay failed", { cause: messageOf(error) }));
+    isAtWork = false;
+  }, intervalMs);
+  timer.unref();
+  return timer;
+}
+
+/** In slices, so that no other write waits long. */
+async function purge(store: TableStore<RelayUnits>, logsBeforeMs: number): Promise<void> {
+  for (;;) {
+    const { logs, responses } = await store.run("relay.purge", { logsBeforeMs, limit: PURGE_ROWS });
+    if (logs < PURGE_ROWS && responses < PURGE_ROWS) return;
+  }
+}

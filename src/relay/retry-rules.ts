@@ -1,0 +1,139 @@
+// What a failed attempt means: whether another channel may try, and what becomes of the channel that failed.
+
+export type Failure =
+  /** No answer: name, connection, TLS, a reset before the headers, an address that may not be reached. */
+  | { readonly kind: "unreachable" }
+  /** Our own deadline for the first byte passed. */
+  | { readonly kind: "timeout" }
+  /** A success that is none: an error as its first event, another content type, an unreadable body. */
+  | { readonly kind: "bad_response" }
+  /** The answer broke after its beginning had been passed on. */
+  | { readonly kind: "interrupted" }
+  | StatusFailure;
+
+export interface StatusFailure {
+  readonly kind: "status";
+  readonly status: number;
+  readonly code: string | null;
+  readonly type: string | null;
+  /** Of a `code` that is a number. */
+  readonly numericCode: number | null;
+  readonly headers: Headers;
+}
+
+/**
+ * What happens to the channel. `failure` and `connect_failure` count against it, `cool` keeps the model off it for as
+ * long as the upstream says, `model_off` for longer, `disable` takes it out of use because its key does not work.
+ */
+export type ChannelEffect = "none" | "failure" | "connect_failure" | "cool" | "disable" | "model_off";
+
+export interface Verdict {
+  readonly mayRetry: boolean;
+  readonly effect: ChannelEffect;
+  /** Of several failures the client sees the one of the highest rank, and of equals the last. */
+  readonly rank: number;
+  readonly isKeyFailure: boolean;
+}
+
+/** The failures of keys come last: a client can do nothing about them. A final answer is about the request itself. */
+const RANK = { key: 1, missing: 2, outage: 3, rate: 4, final: 5 } as const;
+
+const OUTAGE: Verdict = { mayRetry: true, effect: "failure", rank: RANK.outage, isKeyFailure: false };
+const VERDICTS = {
+  outage: OUTAGE,
+  lastOutage: { ...OUTAGE, mayRetry: false },
+  unreachable: { ...OUTAGE, effect: "connect_failure" },
+  rate: { mayRetry: true, effect: "cool", rank: RANK.rate, isKeyFailure: false },
+  key: { mayRetry: true, effect: "disable", rank: RANK.key, isKeyFailure: true },
+  forbidden: { mayRetry: true, effect: "none", rank: RANK.missing, isKeyFailure: false },
+  noModel: { mayRetry: true, effect: "model_off", rank: RANK.missing, isKeyFailure: false },
+  final: { mayRetry: false, effect: "none", rank: RANK.final, isKeyFailure: false },
+} as const satisfies Record<string, Verdict>;
+
+/** Under 403 and 429 they tell a key that does not work from a request that is refused. */
+const KEY_WORDS: ReadonlySet<string | null> = new Set([
+  ...["insufficient_quota", "invalid_api_key", "account_deactivated", "authentication_error", "permission_error"],
+]);
+/** How OpenAI, Ollama and vLLM say under 404 that a model is unknown. */
+const NO_MODEL_WORDS: ReadonlySet<string | null> = new Set(["model_not_found", "not_found_error", "NotFoundError"]);
+/** SiliconFlow's "model does not exist". */
+const NO_MODEL_NUMBER = 20012;
+
+/**
+ * Judged by status, code and type alone: a message may echo the prompt.
+ * @param retriesTimeouts whether a request that ran out of time, and may already be billed, is sent again
+ */
+export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdict {
+  switch (failure.kind) {
+    case "unreachable":
+      return VERDICTS.unreachable;
+    case "timeout":
+      return judgeTimeout(retriesTimeouts);
+    case "bad_response":
+      return VERDICTS.outage;
+    case "interrupted":
+      return VERDICTS.lastOutage;
+    case "status":
+      return judgeStatus(failure, retriesTimeouts);
+  }
+}
+
+function judgeTimeout(retriesTimeouts: boolean): Verdict {
+  return retriesTimeouts ? VERDICTS.outage : VERDICTS.lastOutage;
+}
+
+function judgeStatus({ status, code, type, numericCode }: StatusFailure, retriesTimeouts: boolean): Verdict {
+  const isAboutKey = KEY_WORDS.has(code) || KEY_WORDS.has(type);
+  switch (status) {
+    case 504:
+    case 524:
+      return judgeTimeout(retriesTimeouts);
+    case 429:
+      return isAboutKey ? VERDICTS.key : VERDICTS.rate;
+    case 401:
+    case 402:
+      return VERDICTS.key;
+    case 403:
+      return isAboutKey ? VERDICTS.key : VERDICTS.forbidden;
+    case 404: {
+      const isModel = NO_MODEL_WORDS.has(code) || NO_MODEL_WORDS.has(type) || numericCode === NO_MODEL_NUMBER;
+      return isModel ? VERDICTS.noModel : VERDICTS.final;
+    }
+    case 400:
+      return numericCode === NO_MODEL_NUMBER ? VERDICTS.noModel : VERDICTS.final;
+    case 408:
+      return VERDICTS.outage;
+  }
+  return status >= 400 && status < 500 ? VERDICTS.final : VERDICTS.outage;
+}
+
+const WAIT_MS_MIN = 1000;
+const WAIT_MS_MAX = 3_600_000;
+const DECIMAL = /^\d+(?:\.\d+)?$/;
+/** The two forms that name their zone; without one a date would be read as local. */
+const HTTP_DATE = /^[A-Z][a-z]+, \d\d[ -][A-Z][a-z]{2}[ -](?:\d{4}|\d\d) \d\d:\d\d:\d\d GMT$/;
+
+/**
+ * How long an upstream wants to be left alone, 1 s..1 h: the longest of what its headers say, in seconds, as a date,
+ * in milliseconds. Null when none of them says anything readable.
+ */
+export function retryAfterMs(headers: Headers, nowMs: number): number | null {
+  const waits = [
+    millisecondsOf(headers.get("retry-after-ms")),
+    millisecondsOf(headers.get("x-ms-retry-after-ms")),
+    waitOf(headers.get("retry-after"), nowMs),
+  ].filter((wait) => wait !== null);
+  if (waits.length === 0) return null;
+  return Math.min(Math.max(Math.ceil(Math.max(...waits)), WAIT_MS_MIN), WAIT_MS_MAX);
+}
+
+function millisecondsOf(text: string | null): number | null {
+  return text !== null && DECIMAL.test(text) ? Number(text) : null;
+}
+
+function waitOf(text: string | null, nowMs: number): number | null {
+  if (text === null) return null;
+  if (DECIMAL.test(text)) return Number(text) * 1000;
+  const dateMs = HTTP_DATE.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(dateMs) ? null : dateMs - nowMs;
+}

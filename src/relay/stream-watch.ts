@@ -1,0 +1,103 @@
+// What the events of a stream mean, one after the other: which pass, which is the last, what was used.
+
+import { parseEvent } from "./event-splitter.ts";
+import type { Endpoint } from "./relay-endpoints.ts";
+import type { ErrorObject } from "./relay-errors.ts";
+import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
+import { errorInSuccess, readUpstreamError, type Scrubber, scrubError, scrubValue } from "./upstream-error.ts";
+
+/** What is to be done with an event: an error ends the stream, another event goes in its place. */
+export type EventVerdict = "pass" | "drop" | { readonly error: ErrorObject } | { readonly event: Uint8Array };
+
+const DONE = "[DONE]";
+const RESPONSE_ENDS = new Set(["response.completed", "response.incomplete", "response.failed"]);
+
+type Json = Readonly<Record<string, unknown>>;
+
+export class StreamWatch {
+  readonly #endpoint: Endpoint;
+  readonly #wantsUsage: boolean;
+  readonly #scrub: Scrubber;
+  usage: TokenUsage | null = null;
+  /** The id of a response, from the first event that has it. */
+  responseId: string | null = null;
+  /** Bytes of text that the client was sent, for an estimate. */
+  outputBytes = 0;
+  /** Something was generated, an end was named, the closing mark was sent: what a complete stream has. */
+  hasFinished = false;
+  isDone = false;
+
+  /**
+   * `wantsUsage`: the client asked for the chunk that only tells what was used. `scrub` takes keys out of what an
+   * upstream says of a failure.
+   */
+  constructor(endpoint: Endpoint, wantsUsage: boolean, scrub: Scrubber) {
+    this.#endpoint = endpoint;
+    this.#wantsUsage = wantsUsage;
+    this.#scrub = scrub;
+  }
+
+  /** Whether the client can take what it has for the whole. */
+  get isComplete(): boolean {
+    return this.isDone || this.hasFinished;
+  }
+
+  /** A whole event, with its blank line. */
+  see(event: Uint8Array): EventVerdict {
+    const { event: name, data } = parseEvent(event);
+    if (data === null) return "pass";
+    if (data === DONE) {
+      this.isDone = true;
+      return "pass";
+    }
+    const value = parsed(data);
+    // An event of this name is an error in whatever form, and may quote a key.
+    const failure = name === "error" ? readUpstreamError(500, data, null) : errorInSuccess(value);
+    if (failure !== null) return { error: scrubError(failure.error, this.#scrub) };
+    // Not ours to judge: a client may understand it.
+    if (value === null) return "pass";
+    return this.#endpoint.name === "responses" ? this.#seeResponse(name, value) : this.#seeChunk(value);
+  }
+
+  #seeChunk(chunk: Json): EventVerdict {
+    const { choices, usage } = chunk;
+    const used = usageOf(usage);
+    if (used !== null) this.usage = used;
+    if (!Array.isArray(choices)) return "pass";
+    this.outputBytes += outputTextBytes(chunk);
+    for (const choice of choices as readonly Json[]) this.#seeChoice(choice);
+    const isOnlyUsage = choices.length === 0 && usage !== undefined && usage !== null;
+    return isOnlyUsage && !this.#wantsUsage ? "drop" : "pass";
+  }
+
+  #seeChoice(choice: Json | null): void {
+    if (typeof choice !== "object" || choice === null) return;
+    if (typeof choice.finish_reason === "string") this.hasFinished = true;
+  }
+
+  #seeResponse(name: string | null, value: Json): EventVerdict {
+    const type = typeof value.type === "string" ? value.type : name;
+    const response = (typeof value.response === "object" && value.response !== null ? value.response : {}) as Json;
+    if (typeof response.id === "string") this.responseId ??= response.id;
+    this.outputBytes += outputTextBytes(value);
+    if (type !== null && RESPONSE_ENDS.has(type)) {
+      this.usage = usageOf(response.usage) ?? this.usage;
+      this.hasFinished = true;
+      this.isDone = true;
+    }
+    return type === "response.failed" ? { event: eventOf(type, scrubValue(value, this.#scrub)) } : "pass";
+  }
+}
+
+function eventOf(name: string, value: unknown): Uint8Array {
+  return new TextEncoder().encode(`event: ${name}\ndata: ${JSON.stringify(value)}\n\n`);
+}
+
+function parsed(data: string): Json | null {
+  try {
+    const value: unknown = JSON.parse(data);
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : null;
+  } catch {
+    return null;
+  }
+}

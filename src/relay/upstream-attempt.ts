@@ -1,0 +1,347 @@
+// One request to one channel: either something that can be given to the client, or why not.
+
+import type { ByteBudget } from "../http/byte-budget.ts";
+import { BODY_STEP_BYTES } from "../shared/bounds.ts";
+import type { PoolChannel } from "./channel-pool.ts";
+import { parseEvent } from "./event-splitter.ts";
+import type { Endpoint } from "./relay-endpoints.ts";
+import { type ErrorObject, RelayError } from "./relay-errors.ts";
+import type { Failure } from "./retry-rules.ts";
+import { StreamWatch } from "./stream-watch.ts";
+import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
+import { errorInSuccess, readUpstreamError } from "./upstream-error.ts";
+import { UpstreamEvents } from "./upstream-events.ts";
+import { type UpstreamAnswer, UpstreamFailure, type UpstreamTransport } from "./upstream-transport.ts";
+import { endpointUrl } from "./upstream-url.ts";
+
+/** Enough for any error that is worth reading. */
+const ERROR_BYTES_MAX = 64 * 1024;
+const ERROR_READ_MS_MAX = 5_000;
+
+/** A success that was read to its end. */
+export interface WholeAnswer {
+  readonly kind: "answer";
+  readonly status: number;
+  readonly headers: Headers;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly usage: TokenUsage | null;
+  /** Of text, for an estimate. */
+  readonly outputBytes: number;
+  readonly responseId: string | null;
+  /** To be called once, when the bytes are no longer held: they count against the body budget. */
+  readonly release: () => void;
+}
+
+/** A stream whose first event was read and is no error. */
+export interface BegunStream {
+  readonly kind: "stream";
+  readonly status: number;
+  readonly headers: Headers;
+  readonly source: UpstreamEvents;
+  readonly first: readonly Uint8Array[];
+  readonly responseId: string | null;
+  /** To be called when the stream has ended: its deadline does not hold any more. */
+  readonly end: () => void;
+}
+
+export interface AttemptFailure {
+  readonly kind: "failure";
+  readonly failure: Failure;
+  readonly answer: FailedAnswer;
+}
+
+export type AttemptResult = WholeAnswer | BegunStream | AttemptFailure | { readonly kind: "client_gone" };
+
+/** What the client is told when this failure is the one that it gets to see. */
+export interface FailedAnswer {
+  readonly status: number;
+  readonly error: ErrorObject;
+  /** Null when no answer came from there. */
+  readonly upstreamStatus: number | null;
+  readonly retryAfter: string | null;
+}
+
+export interface AttemptBounds {
+  /** To the first event of a stream. */
+  readonly ttftMs: number;
+  /** Left of the whole request. */
+  readonly totalMs: number;
+  /** Longest silence of a stream that has begun. */
+  readonly idleMs: number;
+  readonly responseBytesMax: number;
+  readonly eventBytesMax: number;
+}
+
+export interface AttemptRequest {
+  readonly endpoint: Endpoint;
+  readonly method: "GET" | "POST" | "DELETE";
+  /** Below the path of the endpoint; "" or `/id`. */
+  readonly subpath: string;
+  readonly body: string | null;
+  readonly isStream: boolean;
+  /** Headers of the client that pass. */
+  readonly passedHeaders: Readonly<Record<string, string>>;
+  /** One of them aborts when nobody waits for the answer any more. */
+  readonly givenUp: readonly AbortSignal[];
+  readonly bounds: AttemptBounds;
+  /** What the bytes of a whole answer count against. */
+  readonly budget: ByteBudget;
+}
+
+type Cause = "client" | "deadline";
+
+/** @throws RelayError overloaded, when the answer does not fit into the body budget */
+export async function attemptUpstream(
+  transport: UpstreamTransport,
+  { channel, key }: PoolChannel,
+  request: AttemptRequest,
+): Promise<AttemptResult> {
+  const { endpoint, bounds, givenUp } = request;
+  const controller = new AbortController();
+  let cause: Cause | null = null;
+  const abort = (why: Cause) => {
+    cause ??= why;
+    controller.abort();
+  };
+  const leave = () => abort("client");
+  for (const signal of givenUp) signal.addEventListener("abort", leave, { once: true });
+  if (givenUp.some(({ aborted }) => aborted)) leave();
+  const stay = () => {
+    for (const signal of givenUp) signal.removeEventListener("abort", leave);
+  };
+  let timer = setTimeout(
+    abort,
+    request.isStream ? Math.min(bounds.ttftMs, bounds.totalMs) : bounds.totalMs,
+    "deadline",
+  );
+  const startedMs = performance.now();
+  const finish = () => {
+    clearTimeout(timer);
+    stay();
+  };
+  try {
+    const answer = await transport.send({
+      url: endpointUrl(channel.baseUrl, endpoint.path + request.subpath),
+      method: request.method,
+      headers: { ...request.passedHeaders, authorization: `Bearer ${key}` },
+      body: request.body,
+      signal: controller.signal,
+    });
+    const result = await readAnswer(answer, request, () => controller.abort());
+    // The controller is aborted by a deadline alone from here on; a client that leaves cancels its stream.
+    if (cause !== null) {
+      if (result.kind === "answer") result.release();
+      throw new UpstreamFailure("aborted");
+    }
+    finish();
+    if (result.kind !== "stream") return result;
+    timer = setTimeout(abort, bounds.totalMs - (performance.now() - startedMs), "deadline");
+    return { ...result, end: finish };
+  } catch (error) {
+    finish();
+    if (error instanceof RelayError) throw error;
+    return failureOf(error, cause);
+  }
+}
+
+function failureOf(error: unknown, cause: Cause | null): AttemptResult {
+  if (cause === "client") return { kind: "client_gone" };
+  if (cause === "deadline") {
+    return ourFailure({ kind: "timeout" }, 504, "upstream_timeout", "the upstream did not answer in time");
+  }
+  if (error instanceof UpstreamFailure && error.kind !== "bad_response") {
+    return ourFailure({ kind: "unreachable" }, 502, "upstream_unreachable", "the upstream could not be reached");
+  }
+  return badResponse(null);
+}
+
+async function readAnswer(
+  answer: UpstreamAnswer,
+  request: AttemptRequest,
+  abort: () => void,
+): Promise<WholeAnswer | BegunStream | AttemptFailure> {
+  const { status } = answer;
+  // No answer of our own could carry a status beyond 599.
+  if ((status >= 300 && status < 400) || status > 599) {
+    abort();
+    return badResponse(status);
+  }
+  if (status < 200 || status >= 400) return refusalOf(answer, abort);
+  if (request.isStream) return readStream(answer, request, abort);
+  const share = new GrowingShare(request.budget);
+  try {
+    const bytes = await readBytes(answer, request.bounds.responseBytesMax, share, abort);
+    const result = bytes === null ? badResponse(status) : wholeAnswer(bytes, answer, request, () => share.release());
+    if (result.kind !== "answer") share.release();
+    return result;
+  } catch (error) {
+    share.release();
+    throw error;
+  }
+}
+
+function wholeAnswer(
+  bytes: Uint8Array<ArrayBuffer>,
+  { status, headers }: UpstreamAnswer,
+  request: AttemptRequest,
+  release: () => void,
+): WholeAnswer | AttemptFailure {
+  const value = parsed(bytes);
+  if (value === null || !isJsonType(headers.get("content-type"))) return badResponse(status);
+  const isResponse = request.endpoint.name === "responses";
+  // A response that failed has an error of its own, and is an answer.
+  const failure = isResponse ? null : errorInSuccess(value);
+  if (failure !== null) return badResponse(status, failure.error);
+  const id = isResponse && typeof value.id === "string" ? value.id : null;
+  const usage = usageOf(value.usage);
+  const outputBytes = usage === null ? outputTextBytes(value) : 0;
+  return { kind: "answer", status, bytes, headers, usage, outputBytes, responseId: id, release };
+}
+
+/** An answer of an upstream that is no success. */
+async function refusalOf(answer: UpstreamAnswer, abort: () => void): Promise<AttemptFailure> {
+  const { status, headers } = answer;
+  const timer = setTimeout(abort, ERROR_READ_MS_MAX);
+  const bytes = await readBytes(answer, ERROR_BYTES_MAX, null, abort).catch(() => null);
+  clearTimeout(timer);
+  const { error, numericCode } = readUpstreamError(
+    status,
+    new TextDecoder().decode(bytes ?? new Uint8Array(0)),
+    headers.get("content-type"),
+  );
+  const { code, type } = error;
+  return {
+    kind: "failure",
+    failure: { kind: "status", status, code, type, numericCode, headers },
+    answer: { status, error, upstreamStatus: status, retryAfter: headers.get("retry-after") },
+  };
+}
+
+async function readStream(
+  { status, headers, body }: UpstreamAnswer,
+  { endpoint, bounds }: AttemptRequest,
+  abort: () => void,
+): Promise<WholeAnswer | BegunStream | AttemptFailure> {
+  if (body === null || !/^text\/event-stream\b/i.test(headers.get("content-type") ?? "")) {
+    abort();
+    return badResponse(status);
+  }
+  // Until the first event its own deadline holds.
+  const source = new UpstreamEvents(body, bounds.eventBytesMax, null, abort);
+  const first: Uint8Array[] = [];
+  for (;;) {
+    const events = await source.next();
+    if (events === null) return badResponse(status);
+    first.push(...events);
+    const event = events.find((candidate) => parseEvent(candidate).data !== null);
+    if (event === undefined) continue;
+    // Whatever it says is scrubbed with all other failures.
+    const watch = new StreamWatch(endpoint, true, (text) => text);
+    const verdict = watch.see(event);
+    if (typeof verdict === "object" && "error" in verdict) {
+      source.cancel();
+      return badResponse(status, verdict.error);
+    }
+    source.idleMs = bounds.idleMs;
+    return { kind: "stream", status, headers, source, first, responseId: watch.responseId, end: () => undefined };
+  }
+}
+
+/**
+ * Null when there are more than `bytesMax`. `share` grows with them; null = they are few.
+ * @throws RelayError overloaded
+ */
+async function readBytes(
+  answer: UpstreamAnswer,
+  bytesMax: number,
+  share: GrowingShare | null,
+  abort: () => void,
+): Promise<Uint8Array<ArrayBuffer> | null> {
+  const { whole } = answer;
+  if (whole !== null) {
+    if (whole.lengthBytes > bytesMax) {
+      abort();
+      return null;
+    }
+    share?.growTo(whole.lengthBytes, abort);
+    return new Uint8Array(await whole.read());
+  }
+  const { body } = answer;
+  if (body === null) return new Uint8Array(0);
+  const chunks: Uint8Array[] = [];
+  let total = 0;
+  for await (const chunk of body) {
+    total += chunk.length;
+    if (total > bytesMax) {
+      abort();
+      return null;
+    }
+    share?.growTo(Math.ceil(total / BODY_STEP_BYTES) * BODY_STEP_BYTES, abort);
+    chunks.push(chunk);
+  }
+  return new Uint8Array(Buffer.concat(chunks, total));
+}
+
+/** A part of the body budget that grows while nobody knows how much is to come. */
+class GrowingShare {
+  readonly #budget: ByteBudget;
+  #bytes = 0;
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget;
+  }
+
+  /** @throws RelayError overloaded, after `abort` */
+  growTo(bytes: number, abort: () => void): void {
+    if (bytes <= this.#bytes) return;
+    if (!this.#budget.tryReserve(bytes - this.#bytes)) {
+      abort();
+      throw new RelayError("overloaded", "too many answers are being received", { headers: { "Retry-After": "1" } });
+    }
+    this.#bytes = bytes;
+  }
+
+  release(): void {
+    this.#budget.release(this.#bytes);
+    this.#bytes = 0;
+  }
+}
+
+const STRICT = new TextDecoder("utf-8", { fatal: true });
+
+function parsed(bytes: Uint8Array): Readonly<Record<string, unknown>> | null {
+  try {
+    const value: unknown = JSON.parse(STRICT.decode(bytes));
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : null;
+  } catch {
+    return null;
+  }
+}
+
+function isJsonType(type: string | null): boolean {
+  return type === null || /^[a-z]+\/([a-z0-9.-]+\+)?json\b/i.test(type);
+}
+
+/** What came is no answer of this API; `error` when it was an error after all. */
+function badResponse(
+  upstreamStatus: number | null,
+  error: ErrorObject = {
+    message: "the upstream sent an answer that cannot be read",
+    type: "upstream_error",
+    param: null,
+    code: "bad_upstream_response",
+  },
+): AttemptFailure {
+  return {
+    kind: "failure",
+    failure: { kind: "bad_response" },
+    answer: { status: 502, error, upstreamStatus, retryAfter: null },
+  };
+}
+
+function ourFailure(failure: Failure, status: number, code: string, message: string): AttemptResult {
+  const error = { message, type: "upstream_error", param: null, code };
+  return { kind: "failure", failure, answer: { status, error, upstreamStatus: null, retryAfter: null } };
+}

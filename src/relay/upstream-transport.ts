@@ -1,0 +1,272 @@
+// The way to the upstreams: names are resolved and judged here, and only an address that passed is ever dialled.
+
+import type { Clock } from "../shared/clock.ts";
+import { monotonicMs } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import { VERSION } from "../shared/version.ts";
+import type { AddressRules } from "./address-rules.ts";
+import { UpstreamDialer } from "./upstream-dialer.ts";
+import { type Lookup, systemLookup, UpstreamResolver } from "./upstream-resolver.ts";
+
+const IDLE_SECONDS = 60;
+const PROXY_VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] as const;
+const NO_PLAIN_HTTP =
+  "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.";
+/** Nothing was sent yet, so another address may be tried. */
+const CONNECT_FAILURES: ReadonlySet<string> = new Set([
+  ...["ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL", "EHOSTDOWN", "ENETDOWN"],
+  ...["EINVAL", "EACCES", "EPERM", "FailedToOpenSocket"],
+]);
+/** An upstream was asked for no encoding at all; one that uses it nevertheless is understood. */
+const ENCODINGS: Readonly<Record<string, "gzip" | "deflate" | "brotli" | "zstd">> = {
+  gzip: "gzip",
+  "x-gzip": "gzip",
+  deflate: "deflate",
+  br: "brotli",
+  zstd: "zstd",
+};
+
+export interface UpstreamRequest {
+  /** From endpointUrl. */
+  readonly url: string;
+  readonly method: "GET" | "POST" | "DELETE";
+  /** In small letters; a body without `content-type` is JSON. `accept-encoding` and `user-agent` are set here. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string | Uint8Array<ArrayBuffer> | null;
+  /** Ends the request, before headers and in mid-body: upstream sees its connection close. */
+  readonly signal: AbortSignal;
+}
+
+export interface UpstreamAnswer {
+  /** As it came; a redirect is not followed. */
+  readonly status: number;
+  readonly headers: Headers;
+  /** Decoded; its reader fails when the connection breaks or the signal aborts. */
+  readonly body: ReadableStream<Uint8Array> | null;
+  /** Null when nobody knows how much will come. Instead of `body`, which costs a good deal more to read. */
+  readonly whole: WholeBody | null;
+}
+
+/** A body that comes as it is and says how long it is. */
+export interface WholeBody {
+  readonly lengthBytes: number;
+  /** Once. Rejects when the connection breaks before all of it came, or the signal aborts. */
+  read(): Promise<ArrayBuffer>;
+}
+
+/**
+ * unreachable: name, connection, TLS, or a connection that ended without an answer. refused_address: no address of
+ * the name may be dialled; nothing was sent. bad_response: what came is not HTTP, or in an unknown encoding. aborted:
+ * by the signal.
+ */
+export type UpstreamFailureKind = "unreachable" | "refused_address" | "bad_response" | "aborted";
+
+/** Why a request got no answer. Not for a client: `code` and `cause` may name a host. */
+export class UpstreamFailure extends Error {
+  override readonly name = "UpstreamFailure";
+  readonly kind: UpstreamFailureKind;
+  /** What the system or the runtime calls it, when it does. */
+  readonly code: string | null;
+
+  constructor(kind: UpstreamFailureKind, cause?: unknown) {
+    super(kind, cause === undefined ? undefined : { cause });
+    this.kind = kind;
+    this.code = codeOf(cause);
+  }
+}
+
+export interface TransportOptions {
+  readonly rules: AddressRules;
+  /** For resolving a name, and for each connection. */
+  readonly connectMs: number;
+  readonly log: Log;
+  /** Where proxies would be named: they are not used, which is said once. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly lookup?: Lookup;
+  readonly now?: Clock;
+  /** Certificates (PEM) that are trusted instead of the well-known ones. */
+  readonly ca?: string;
+}
+
+export class UpstreamTransport implements AsyncDisposable {
+  readonly #rules: AddressRules;
+  readonly #connectMs: number;
+  readonly #resolver: UpstreamResolver;
+  readonly #dialer: UpstreamDialer;
+  readonly #ca: { readonly ca?: string };
+  readonly #session = new Bun.FetchSession({ proxy: false, keepAlive: { idleTimeout: IDLE_SECONDS } });
+
+  constructor({ rules, connectMs, log, env, lookup = systemLookup, now = monotonicMs, ca }: TransportOptions) {
+    this.#rules = rules;
+    this.#connectMs = connectMs;
+    this.#resolver = new UpstreamResolver(lookup, now);
+    this.#dialer = new UpstreamDialer(connectMs, now);
+    this.#ca = ca === undefined ? {} : { ca };
+    const variables = PROXY_VARIABLES.filter((name) => env[name] || env[name.toLowerCase()]);
+    if (variables.length > 0)
+      log.info("upstreams are reached directly, not through the proxy that is set", { variables });
+  }
+
+  /**
+   * Whether requests to a base URL would be let out, as its name resolves now. A name that cannot be resolved now
+   * passes: every connection is judged again.
+   * @throws AppError base_url_refused
+   */
+  async check(baseUrl: string): Promise<void> {
+    const { protocol, hostname } = new URL(baseUrl);
+    if (protocol === "http:" && this.#rules.neverUsesPlainHttp) {
+      throw refused(NO_PLAIN_HTTP);
+    }
+    this.#resolver.forget(hostname);
+    let addresses: readonly string[];
+    try {
+      addresses = await this.#resolve(hostname, new AbortController().signal);
+    } catch {
+      return;
+    }
+    if (addresses.some((address) => this.#rules.isAllowed(address) && this.#mayDial(address, protocol))) return;
+    if (addresses.some((address) => this.#rules.isAllowed(address))) {
+      throw refused(NO_PLAIN_HTTP);
+    }
+    throw refused("base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.");
+  }
+
+  /**
+   * Resolves when the head of the answer was read.
+   * @throws UpstreamFailure
+   */
+  async send(request: UpstreamRequest): Promise<UpstreamAnswer> {
+    const url = new URL(request.url);
+    const { protocol, hostname, signal } = { protocol: url.protocol, hostname: url.hostname, signal: request.signal };
+    if (signal.aborted) throw new UpstreamFailure("aborted");
+    const resolved = await this.#resolve(hostname, signal);
+    const allowed = resolved.filter((address) => this.#mayDial(address, protocol));
+    if (allowed.length === 0) throw new UpstreamFailure("refused_address");
+    const port = url.port === "" ? (protocol === "https:" ? 443 : 80) : Number(url.port);
+    let last: unknown;
+    for (const address of this.#dialer.inOrder(allowed, port)) {
+      try {
+        const dial = this.#dialer.reach(address, port);
+        if (dial !== null) await unlessAborted(dial, signal);
+        const response = await this.#fetch(url, address, request);
+        this.#dialer.noteReached(address, port);
+        return answerOf(response);
+      } catch (error) {
+        if (error instanceof UpstreamFailure) throw error;
+        if (signal.aborted) {
+          this.#dialer.noteSilent(address, port);
+          throw new UpstreamFailure("aborted", error);
+        }
+        const code = codeOf(error);
+        if (code !== null && /^(Malformed|Invalid|Unsupported)/.test(code))
+          throw new UpstreamFailure("bad_response", error);
+        this.#dialer.noteFailed(address, port);
+        if (code === null || !CONNECT_FAILURES.has(code)) throw new UpstreamFailure("unreachable", error);
+        last = error;
+      }
+    }
+    // None of them works: perhaps the name has others by now.
+    this.#resolver.forget(hostname);
+    throw new UpstreamFailure("unreachable", last);
+  }
+
+  /** Closes idle connections; requests under way go on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#session.close();
+  }
+
+  #mayDial(address: string, protocol: string): boolean {
+    return protocol === "https:" ? this.#rules.isAllowed(address) : this.#rules.mayUsePlainHttp(address);
+  }
+
+  /** @throws UpstreamFailure unreachable, aborted */
+  async #resolve(hostname: string, signal: AbortSignal): Promise<readonly string[]> {
+    const addresses = this.#resolver.addressesOf(hostname);
+    if (!(addresses instanceof Promise)) return addresses;
+    const deadline = AbortSignal.timeout(this.#connectMs);
+    try {
+      return await unlessAborted(addresses, AbortSignal.any([signal, deadline]));
+    } catch (error) {
+      throw new UpstreamFailure(signal.aborted ? "aborted" : "unreachable", error);
+    }
+  }
+
+  #fetch({ protocol, hostname, host, port, pathname, search }: URL, address: string, request: UpstreamRequest) {
+    const { method, headers, body, signal } = request;
+    const authority = `${address.includes(":") ? `[${address}]` : address}${port === "" ? "" : `:${port}`}`;
+    return this.#session.fetch(`${protocol}//${authority}${pathname}${search}`, {
+      method,
+      headers: {
+        ...(body === null ? {} : { "content-type": "application/json" }),
+        ...headers,
+        host,
+        "accept-encoding": "identity",
+        "user-agent": `gokv/${VERSION}`,
+      },
+      ...(body === null ? {} : { body }),
+      ...(protocol === "https:" ? { tls: { ...this.#ca, ...serverNameOf(hostname, address) } } : {}),
+      signal,
+      redirect: "manual",
+      // Decoding at once would let a few bytes grow to gigabytes before anybody counts them.
+      decompress: false,
+      timeout: false,
+    } as RequestInit);
+  }
+}
+
+/** The name that the certificate must have; an address is compared with the certificate by itself. */
+function serverNameOf(hostname: string, address: string): { serverName?: string } {
+  if (hostname === address || hostname.startsWith("[")) return {};
+  return { serverName: hostname.replace(/\.$/, "") };
+}
+
+/** @throws UpstreamFailure bad_response for an encoding that is not known */
+function answerOf(response: Response): UpstreamAnswer {
+  const { status, headers } = response;
+  const encoding = headers.get("content-encoding")?.trim().toLowerCase() ?? "";
+  if (encoding === "" || encoding === "identity") {
+    return {
+      ...{ status, headers, whole: wholeOf(response) },
+      get body() {
+        return response.body;
+      },
+    };
+  }
+  const { body } = response;
+  if (body === null) return { status, headers, body, whole: null };
+  const format = Object.hasOwn(ENCODINGS, encoding) ? ENCODINGS[encoding] : undefined;
+  if (format === undefined) {
+    body.cancel().catch(() => undefined);
+    throw new UpstreamFailure("bad_response");
+  }
+  const decoded = new Headers(headers);
+  decoded.delete("content-encoding");
+  decoded.delete("content-length");
+  return { status, headers: decoded, body: body.pipeThrough(new DecompressionStream(format)), whole: null };
+}
+
+function wholeOf(response: Response): WholeBody | null {
+  const length = response.headers.get("content-length");
+  if (length === null || !/^\d{1,15}$/.test(length) || response.headers.has("transfer-encoding")) return null;
+  return { lengthBytes: Number(length), read: () => response.arrayBuffer() };
+}
+
+/** Rejects as soon as the signal aborts; the work goes on, others may wait for it. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const onAbort = () => reject(new UpstreamFailure("aborted"));
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  return promise;
+}
+
+function codeOf(error: unknown): string | null {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  return typeof code === "string" ? code : null;
+}
+
+function refused(message: string): AppError {
+  return new AppError("base_url_refused", message, { details: { field: "base_url" } });
+}

@@ -1,0 +1,49 @@
+// The address of an upstream: what an operator may write, and the URLs that are made of it.
+
+import { AppError } from "../shared/errors.ts";
+
+const URL_CHARS_MAX = 2048;
+/** `v1`, `v4`, `v1beta`, `v1.1`, `v2alpha3`. */
+const VERSION_SEGMENT = /^v\d+(\.\d+)*([a-z]+\d*)?$/i;
+
+/**
+ * The text as it was given, if it can be the address of an upstream: http or https, at most 2048 characters, no user
+ * info, query or fragment. What it leads to is judged by UpstreamTransport.check.
+ * @throws AppError invalid_field
+ */
+export function requireBaseUrl(text: string): string {
+  const problem = problemOf(text);
+  if (problem !== null) {
+    throw new AppError("invalid_field", `base_url ${problem}.`, { details: { field: "base_url" } });
+  }
+  return text;
+}
+
+/** Completes "base_url …"; null when there is none. */
+function problemOf(text: string): string | null {
+  if (text.length > URL_CHARS_MAX) return `must have at most ${URL_CHARS_MAX} characters`;
+  // The parser drops blanks and turns backslashes into slashes: what an operator reads would not be what it is.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  if (/[\s\\\x00-\x1f\x7f-\x9f]/.test(text)) return "must not contain blanks, control characters or backslashes";
+  const authority = /^https?:\/\/([^/?#]+)/i.exec(text)?.[1];
+  if (authority === undefined || !URL.canParse(text)) return "must be an http or https URL";
+  if (authority.includes("@")) return "must not contain a user name or a password";
+  if (/[?#]/.test(text)) return "must not have a query or a fragment";
+  return null;
+}
+
+/**
+ * The URL of `path` (`/chat/completions`) at a base that requireBaseUrl let pass: without a segment that looks like a
+ * version, `/v1` comes between.
+ */
+export function endpointUrl(baseUrl: string, path: string): string {
+  const { origin, pathname } = new URL(baseUrl);
+  const base = pathname.replace(/\/+$/, "");
+  const isComplete = base.split("/").some((segment) => VERSION_SEGMENT.test(segment));
+  return `${origin}${base}${isComplete ? "" : "/v1"}${path}`;
+}
+
+/** Scheme, host and port, in one form whatever the case, the default port or the notation of an address. */
+export function originOf(baseUrl: string): string {
+  return new URL(baseUrl).origin;
+}

@@ -1,0 +1,209 @@
+// The usage log as its operator reads it: pages of rows, sums over a time. Long reads are cut into slices, between
+// which requests get their turn.
+
+import type { Kysely } from "kysely";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { relayTables } from "./base-units.ts";
+import type { LogRow, RelayTables } from "./relay-tables.ts";
+import type { RelayUnits } from "./relay-units.ts";
+
+/** Rows that are looked at before other work gets its turn: some milliseconds. */
+const SLICE_ROWS = 2000;
+
+/** Null filters nothing. Times in ms since 1970: from `fromMs` on, before `toMs`. */
+export interface LogFilter {
+  readonly tokenId: number | null;
+  readonly channelId: number | null;
+  readonly model: string | null;
+  readonly status: number | null;
+  readonly requestId: string | null;
+  readonly fromMs: number | null;
+  readonly toMs: number | null;
+}
+
+/** The place of a row in the order of the log. */
+export interface LogPlace {
+  readonly ts: number;
+  readonly id: number;
+}
+
+export type StatGroup = "token" | "channel" | "model" | "day";
+
+export interface LogStat {
+  /** An id, a name, or a day (UTC) as YYYY-MM-DD; null for requests that reached no channel. */
+  readonly key: number | string | null;
+  readonly requests: number;
+  readonly errors: number;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly quota: number;
+  readonly durationMsAvg: number;
+  /** Of the rows that have one. */
+  readonly ttftMsAvg: number | null;
+}
+
+interface StatSlice extends Omit<LogStat, "durationMsAvg" | "ttftMsAvg"> {
+  readonly durationMs: number;
+  readonly ttftMs: number | null;
+  readonly ttftCount: number;
+}
+
+type Db = Kysely<RelayTables>;
+
+const DAY_MS = 86_400_000;
+const ERROR_STATUS_MIN = 400;
+const GROUP_COLUMNS = { token: "token_id", channel: "channel_id", model: "model" } as const;
+
+export class UsageLogStore {
+  readonly #db: Db;
+
+  constructor(store: TableStore<RelayUnits>) {
+    this.#db = relayTables(store);
+  }
+
+  /** Up to `limit` rows, newest first, from behind `before` on; `next` is where to go on, null at the end. */
+  async list(
+    filter: LogFilter,
+    { limit, before }: { limit: number; before: LogPlace | null },
+  ): Promise<{ rows: LogRow[]; next: LogPlace | null }> {
+    const rows: LogRow[] = [];
+    // What no index tells has to be looked at row by row.
+    const isSifted = filter.model !== null || filter.status !== null;
+    for (let place = before; ; ) {
+      const slice = await this.#places(filter, place, isSifted ? SLICE_ROWS : limit + 1);
+      const last = slice.at(-1);
+      if (last === undefined) return { rows, next: null };
+      const found = await this.#rowsBetween(filter, place, last, limit + 1 - rows.length);
+      rows.push(...found);
+      if (rows.length > limit) {
+        rows.length = limit;
+        return { rows, next: placeOf(rows.at(-1)!) };
+      }
+      place = last;
+      await otherWork();
+    }
+  }
+
+  /** Sums from `fromMs` on, before `toMs`, in the order of their keys. */
+  async stat(group: StatGroup, fromMs: number, toMs: number): Promise<LogStat[]> {
+    const filter: LogFilter = {
+      ...{ tokenId: null, channelId: null, model: null, status: null, requestId: null },
+      ...{ fromMs, toMs },
+    };
+    const sums = new Map<number | string | null, StatSlice>();
+    for (let place: LogPlace | null = null; ; ) {
+      const slice = await this.#places(filter, place, SLICE_ROWS);
+      const last = slice.at(-1);
+      if (last === undefined) break;
+      for (const row of await this.#sumBetween(group, filter, place, last)) {
+        sums.set(row.key, add(sums.get(row.key), row));
+      }
+      place = last;
+      await otherWork();
+    }
+    return [...sums.values()].map((sum) => statOf(group, sum)).sort(byKey);
+  }
+
+  /** The places of the next rows in question, from the indexes alone. */
+  #places(filter: LogFilter, after: LogPlace | null, limit: number): Promise<LogPlace[]> {
+    return this.#within(filter, after, null)
+      .select(["ts", "id"])
+      .orderBy("ts", "desc")
+      .orderBy("id", "desc")
+      .limit(limit)
+      .execute();
+  }
+
+  #rowsBetween(filter: LogFilter, after: LogPlace | null, last: LogPlace, limit: number): Promise<LogRow[]> {
+    let query = this.#within(filter, after, last);
+    if (filter.model !== null) query = query.where("model", "=", filter.model);
+    if (filter.status !== null) query = query.where("status", "=", filter.status);
+    return query.selectAll().orderBy("ts", "desc").orderBy("id", "desc").limit(limit).execute();
+  }
+
+  #sumBetween(group: StatGroup, filter: LogFilter, after: LogPlace | null, last: LogPlace): Promise<StatSlice[]> {
+    return this.#within(filter, after, last)
+      .select((build) => {
+        const { fn } = build;
+        const failed = build.case().when("status", ">=", ERROR_STATUS_MIN).then(1).else(0).end();
+        const dayStart = build("ts", "-", build("ts", "%", DAY_MS));
+        return [
+          (group === "day" ? dayStart : build.ref(GROUP_COLUMNS[group])).as("key"),
+          fn.countAll<number>().as("requests"),
+          fn.sum<number>(failed).as("errors"),
+          fn.sum<number>("prompt_tokens").as("promptTokens"),
+          fn.sum<number>("completion_tokens").as("completionTokens"),
+          fn.sum<number>("quota").as("quota"),
+          fn.sum<number>("duration_ms").as("durationMs"),
+          fn.sum<number | null>("ttft_ms").as("ttftMs"),
+          fn.count<number>("ttft_ms").as("ttftCount"),
+        ];
+      })
+      .groupBy("key")
+      .execute() as Promise<StatSlice[]>;
+  }
+
+  /** From behind `after` to `last`, newest first; null = from the newest, to the oldest. */
+  #within({ tokenId, channelId, requestId, fromMs, toMs }: LogFilter, after: LogPlace | null, last: LogPlace | null) {
+    let query = this.#db.selectFrom("relay_log");
+    if (tokenId !== null) query = query.where("token_id", "=", tokenId);
+    if (channelId !== null) query = query.where("channel_id", "=", channelId);
+    if (requestId !== null) query = query.where("request_id", "=", requestId);
+    if (fromMs !== null) query = query.where("ts", ">=", fromMs);
+    if (toMs !== null) query = query.where("ts", "<", toMs);
+    if (after !== null) {
+      query = query
+        .where("ts", "<=", after.ts)
+        .where(({ or, and, eb }) =>
+          or([eb("ts", "<", after.ts), and([eb("ts", "=", after.ts), eb("id", "<", after.id)])]),
+        );
+    }
+    if (last !== null) {
+      query = query
+        .where("ts", ">=", last.ts)
+        .where(({ or, and, eb }) =>
+          or([eb("ts", ">", last.ts), and([eb("ts", "=", last.ts), eb("id", ">=", last.id)])]),
+        );
+    }
+    return query;
+  }
+}
+
+function placeOf({ ts, id }: LogPlace): LogPlace {
+  return { ts, id };
+}
+
+function otherWork(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+function add(sum: StatSlice | undefined, slice: StatSlice): StatSlice {
+  if (sum === undefined) return slice;
+  return {
+    key: slice.key,
+    requests: sum.requests + slice.requests,
+    errors: sum.errors + slice.errors,
+    promptTokens: sum.promptTokens + slice.promptTokens,
+    completionTokens: sum.completionTokens + slice.completionTokens,
+    quota: sum.quota + slice.quota,
+    durationMs: sum.durationMs + slice.durationMs,
+    ttftMs: (sum.ttftMs ?? 0) + (slice.ttftMs ?? 0),
+    ttftCount: sum.ttftCount + slice.ttftCount,
+  };
+}
+
+function statOf(group: StatGroup, { durationMs, ttftMs, ttftCount, ...sum }: StatSlice): LogStat {
+  return {
+    ...sum,
+    key: group === "day" ? new Date(Number(sum.key)).toISOString().slice(0, 10) : sum.key,
+    durationMsAvg: durationMs / sum.requests,
+    ttftMsAvg: ttftCount === 0 ? null : (ttftMs ?? 0) / ttftCount,
+  };
+}
+
+/** Numbers by size, names by their characters, nothing first. */
+function byKey({ key: left }: LogStat, { key: right }: LogStat): number {
+  if (left === right) return 0;
+  if (left === null || right === null) return left === null ? -1 : 1;
+  return left < right ? -1 : 1;
+}

@@ -1,0 +1,125 @@
+// The queue of what was used: rows of unlimited tokens in batches, those of finite ones with the next commit.
+
+import { AppError, messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { UnitRunner } from "../storage/unit-of-work.ts";
+import { LedgerQueue } from "./ledger-queue.ts";
+import type { NewLogRow, Reservation, TokenTouch } from "./ledger-units.ts";
+import { RelayError } from "./relay-errors.ts";
+import type { RelayUnits } from "./relay-units.ts";
+
+const FLUSH_MS = 100;
+const BATCH_ROWS_MAX = 500;
+/** Rows that wait while the store takes none; beyond, new ones are dropped and counted. */
+const WAITING_ROWS_MAX = 10_000;
+const RETRY_MS = 1_000;
+/** Refusals of a store that may take the same later: it is busy, or full. */
+const MAY_PASS: ReadonlySet<number> = new Set([503, 507]);
+
+export class UsageLog implements AsyncDisposable {
+  readonly #units: UnitRunner<RelayUnits>;
+  readonly #log: Log;
+  readonly #takeTouched: () => readonly TokenTouch[];
+  readonly #ledger: LedgerQueue;
+  #rows: NewLogRow[] = [];
+  readonly #settlements = new Set<Promise<void>>();
+  readonly #node = crypto.randomUUID();
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #flushing: Promise<void> | null = null;
+  #isClosing = false;
+  /** Rows that found the queue full. */
+  dropped = 0;
+
+  /** `takeTouched`: the tokens that were used since it was last called. */
+  constructor(units: UnitRunner<RelayUnits>, takeTouched: () => readonly TokenTouch[], log: Log) {
+    this.#units = units;
+    this.#takeTouched = takeTouched;
+    this.#ledger = new LedgerQueue(units, takeTouched);
+    this.#log = log;
+  }
+
+  get waiting(): number {
+    return this.#rows.length;
+  }
+
+  /** @throws RelayError insufficient_quota; AppError when the store takes nothing */
+  async reserve(reservation: Omit<Reservation, "node">): Promise<void> {
+    const mayGo = await this.#ledger.add({ ...reservation, node: this.#node });
+    if (mayGo) return;
+    throw new RelayError("insufficient_quota", "the quota of the API key is spent", {
+      headers: { "x-should-retry": "false" },
+    });
+  }
+
+  /** Gives back what was not used and logs, in one commit. */
+  settle(row: NewLogRow): void {
+    const done = this.#settle(row).finally(() => this.#settlements.delete(done));
+    this.#settlements.add(done);
+  }
+
+  /** Logs, soon. */
+  record(row: NewLogRow): void {
+    if (this.#rows.length >= WAITING_ROWS_MAX) {
+      this.dropped++;
+      return;
+    }
+    this.#rows.push(row);
+    if (this.#rows.length >= BATCH_ROWS_MAX) this.#flushSoon(0);
+    else this.#flushSoon(FLUSH_MS);
+  }
+
+  /** Everything that was recorded is stored, or cannot be. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosing = true;
+    await this.#flushing;
+    await this.#flush();
+    await Promise.all(this.#settlements);
+    if (this.#timer !== null) clearTimeout(this.#timer);
+  }
+
+  #flushSoon(delayMs: number): void {
+    if (this.#flushing !== null) return;
+    if (this.#timer !== null) {
+      if (delayMs > 0) return;
+      clearTimeout(this.#timer);
+    }
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#flushing = this.#flush().finally(() => {
+        this.#flushing = null;
+        if (this.#rows.length > 0 && !this.#isClosing) this.#flushSoon(FLUSH_MS);
+      });
+    }, delayMs);
+  }
+
+  async #flush(): Promise<void> {
+    let touched = this.#takeTouched();
+    while (this.#rows.length > 0) {
+      const batch = this.#rows.slice(0, BATCH_ROWS_MAX);
+      try {
+        await this.#units.run("relay.logBatch", { rows: batch, touched });
+        touched = [];
+        this.#rows.splice(0, batch.length);
+      } catch (error) {
+        this.#log.warn("usage rows wait: the store takes none", { rows: this.#rows.length, cause: messageOf(error) });
+        if (this.#isClosing) return;
+        await Bun.sleep(RETRY_MS);
+      }
+    }
+  }
+
+  async #settle(row: NewLogRow): Promise<void> {
+    for (;;) {
+      try {
+        await this.#ledger.add({ row });
+        return;
+      } catch (error) {
+        const mayPass = error instanceof AppError && MAY_PASS.has(error.status) && !this.#isClosing;
+        this.#log.warn("a settlement waits: the store does not take it", { cause: messageOf(error) });
+        // What is left open comes back as a whole with the next start.
+        if (!mayPass) return;
+        await Bun.sleep(RETRY_MS);
+      }
+    }
+  }
+}

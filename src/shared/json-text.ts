@@ -1,0 +1,147 @@
+// JSON as text: validated, but kept byte for byte, which a round trip through JSON.parse would not do.
+
+import { AppError } from "./errors.ts";
+
+export const NESTING_MAX = 512;
+
+/** A top-level member of an object: `text.slice(start, end)` is all of it, the value begins at `valueStart`. */
+export interface JsonMember {
+  /** Unescaped. */
+  readonly name: string;
+  readonly start: number;
+  readonly valueStart: number;
+  readonly end: number;
+}
+
+/**
+ * One JSON text (RFC 8259) in strict UTF-8 without a byte order mark.
+ * @throws AppError invalid_json, json_too_deep
+ */
+export function requireJson(bytes: Uint8Array): string {
+  const text = requireShallowText(bytes);
+  try {
+    JSON.parse(text);
+    return text;
+  } catch {
+    throw new AppError("invalid_json", "The body is not one valid JSON text.");
+  }
+}
+
+/**
+ * Text that may be given to a parser, which has yet to say whether it is JSON.
+ * @throws AppError invalid_json when it is not strict UTF-8 without a byte order mark, json_too_deep
+ */
+export function requireShallowText(bytes: Uint8Array): string {
+  const text = decode(bytes);
+  // Before the parser sees it: its recursion must not be a client's to choose.
+  if (nestingOf(text) > NESTING_MAX) {
+    throw new AppError("json_too_deep", `JSON may be nested ${NESTING_MAX} levels deep.`);
+  }
+  return text;
+}
+
+/** Whether stored bytes are one JSON text that may stand inside another. */
+export function isJson(bytes: Uint8Array): boolean {
+  try {
+    requireJson(bytes);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    if (text.charCodeAt(0) !== 0xfeff) return text;
+  } catch {
+    // Falls through to the same answer.
+  }
+  throw new AppError("invalid_json", "The body must be JSON in UTF-8 without a byte order mark.");
+}
+
+/** Brackets open at once, strings left out. Right for valid JSON; for anything else the parser has the last word. */
+function nestingOf(text: string): number {
+  let depth = 0;
+  let deepest = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) at = endOfString(text, at) - 1;
+    else if (code === OPEN_BRACE || code === OPEN_BRACKET) deepest = Math.max(deepest, ++depth);
+    else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) depth--;
+  }
+  return deepest;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+
+/** The members of an object in order; null when `text` is another value. `text` must be valid JSON. */
+export function topLevelMembers(text: string): JsonMember[] | null {
+  let at = skipSpace(text, 0);
+  if (text.charCodeAt(at) !== OPEN_BRACE) return null;
+  const members: JsonMember[] = [];
+  at = skipSpace(text, at + 1);
+  while (text.charCodeAt(at) !== CLOSE_BRACE) {
+    const start = at;
+    const nameEnd = endOfString(text, at);
+    const name = JSON.parse(text.slice(start, nameEnd)) as string;
+    const valueStart = skipSpace(text, skipSpace(text, nameEnd) + 1);
+    const end = endOfValue(text, valueStart);
+    members.push({ name, start, valueStart, end });
+    at = skipSpace(text, end);
+    if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
+  }
+  return members;
+}
+
+/** `text` without the member and one adjoining comma; every other character stays. */
+export function cutMember(text: string, { start, end }: JsonMember): string {
+  const behind = skipSpace(text, end);
+  if (text.charCodeAt(behind) === COMMA) return text.slice(0, start) + text.slice(behind + 1);
+  const comma = text.lastIndexOf(",", start);
+  const isOurs = comma >= 0 && text.slice(comma + 1, start).trim() === "";
+  return text.slice(0, isOurs ? comma : start) + text.slice(end);
+}
+
+function skipSpace(text: string, from: number): number {
+  let at = from;
+  while (at < text.length && " \t\n\r".includes(text[at]!)) at++;
+  return at;
+}
+
+/** Behind the closing quote of the string that starts at `from`, or the end of the text. */
+export function endOfString(text: string, from: number): number {
+  for (let at = from + 1; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === BACKSLASH) at++;
+    else if (code === QUOTE) return at + 1;
+  }
+  return text.length;
+}
+
+function endOfValue(text: string, from: number): number {
+  const first = text.charCodeAt(from);
+  if (first === QUOTE) return endOfString(text, from);
+  if (first !== OPEN_BRACE && first !== OPEN_BRACKET) return endOfScalar(text, from);
+  let depth = 0;
+  for (let at = from; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) at = endOfString(text, at) - 1;
+    else if (code === OPEN_BRACE || code === OPEN_BRACKET) depth++;
+    else if ((code === CLOSE_BRACE || code === CLOSE_BRACKET) && --depth === 0) return at + 1;
+  }
+  return text.length;
+}
+
+function endOfScalar(text: string, from: number): number {
+  let at = from;
+  while (at < text.length && !",}] \t\n\r".includes(text[at]!) && text.charCodeAt(at) !== COLON) at++;
+  return at;
+}

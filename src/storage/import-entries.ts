@@ -1,0 +1,238 @@
+// Reads an export into a store: first all of it is checked, only then is the first entry stored.
+
+import type { Database } from "bun:sqlite";
+import { createReadStream } from "node:fs";
+import { EXIT, ExitError } from "../shared/errors.ts";
+import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
+import { inspectStore } from "./inspect-store.ts";
+import { KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
+import { openStore } from "./open-store.ts";
+import type { StoreFiles } from "./store-files.ts";
+
+export type ImportMode = "fail" | "skip" | "overwrite";
+
+export interface ImportOptions {
+  readonly mode: ImportMode;
+  /** Check and count, store nothing. */
+  readonly isDryRun: boolean;
+  readonly nowMs: number;
+  readonly maxValueBytes: number;
+  readonly walLimitBytes: number;
+  /** Throws for an entry that the KV routes would have refused: its name, content type or metadata. */
+  requireEntry(entry: NewEntry): void;
+  /** A sentence for each line that is refused. */
+  onBadLine(lineNumber: number, problem: string): void;
+}
+
+export interface ImportReport {
+  readonly stored: number;
+  /** Keys that were there already, in mode "skip". */
+  readonly skipped: number;
+  readonly expired: number;
+}
+
+/** Rows per transaction: large enough to be fast, small enough to keep the write-ahead log short. */
+const TRANSACTION_ROWS = 500;
+const TRANSACTION_BYTES = 8 * 1024 * 1024;
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
+
+/**
+ * Stores the entries of the export `file` with new revisions, times kept. To be called by the holder of the store lock.
+ * @throws ExitError (1) bad lines, a cut or altered export, or a key that exists in mode "fail": nothing was stored;
+ *   (4) the store is damaged or not ours
+ */
+export async function importEntries(files: StoreFiles, file: string, options: ImportOptions): Promise<ImportReport> {
+  inspectStore(files, "refuse");
+  const { walLimitBytes } = options;
+  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
+  try {
+    const rows = new KvRows(database);
+    const count = await checkExport(rows, file, options);
+    const report = await storeEntries(database, rows, file, options);
+    database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    if (report.stored + report.skipped + report.expired !== count) {
+      throw new ExitError(EXIT.failed, `${file} was changed while it was read; the import is not complete.`);
+    }
+    return report;
+  } finally {
+    database.close(true);
+  }
+}
+
+async function storeEntries(
+  database: Database,
+  rows: KvRows,
+  file: string,
+  options: ImportOptions,
+): Promise<ImportReport> {
+  const counts = { stored: 0, skipped: 0, expired: 0 };
+  let open = { rows: 0, bytes: 0 };
+  const commit = () => {
+    rows.finish();
+    database.run("COMMIT");
+    rows.keep();
+    open = { rows: 0, bytes: 0 };
+  };
+  for await (const value of entriesOf(file)) {
+    const entry = parseEntry(value, options);
+    const row = rows.find(entry.bucket, entry.key);
+    if (entry.expiresAtMs !== null && entry.expiresAtMs <= options.nowMs) counts.expired++;
+    else if (isLive(row) && options.mode === "skip") counts.skipped++;
+    else {
+      counts.stored++;
+      if (options.isDryRun) continue;
+      if (open.rows === 0) database.run("BEGIN IMMEDIATE");
+      rows.put(entry, row);
+      open = { rows: open.rows + 1, bytes: open.bytes + entry.value.length };
+      if (open.rows >= TRANSACTION_ROWS || open.bytes >= TRANSACTION_BYTES) commit();
+    }
+  }
+  if (open.rows > 0) commit();
+  return counts;
+}
+
+/** Every line, the count and the hash, before anything is stored. Returns the count. */
+async function checkExport(rows: KvRows, file: string, options: ImportOptions): Promise<number> {
+  const hash = new Bun.CryptoHasher("sha256");
+  let lineNumber = 0;
+  let count = 0;
+  let badLines = 0;
+  let end: { count: number; sha256: string } | null = null;
+  const refuse = (problem: string) => {
+    badLines++;
+    options.onBadLine(lineNumber, problem);
+  };
+  for await (const text of linesOf(file)) {
+    lineNumber++;
+    const value = parseJson(text);
+    if (end !== null) refuse("there is something behind the end line");
+    else if (lineNumber === 1) requireHead(value);
+    else if (isEnd(value)) end = value;
+    else {
+      count++;
+      try {
+        const entry = parseEntry(value, options);
+        const isThere = options.mode === "fail" && isLive(rows.find(entry.bucket, entry.key));
+        if (isThere) refuse("the key exists already; use --mode skip or --mode overwrite");
+      } catch (error) {
+        refuse((error as Error).message);
+      }
+    }
+    if (end === null) hash.update(`${text}\n`);
+  }
+  if (badLines > 0) throw new ExitError(EXIT.failed, `${badLines} bad lines; nothing was imported.`);
+  if (end === null) throw new ExitError(EXIT.failed, "The export has no end line: it was cut. Nothing was imported.");
+  if (end.count !== count || end.sha256 !== hash.digest("hex")) {
+    throw new ExitError(EXIT.failed, "Count or hash of the export do not match: it was altered. Nothing was imported.");
+  }
+  return count;
+}
+
+function isLive(row: StoredRow | null): boolean {
+  return row !== null && !row.isWiped;
+}
+
+/**
+ * Lines end with a line feed and nothing else: readline would also break them at U+2028 and U+2029, which JSON leaves
+ * as they are and keys may hold.
+ */
+async function* linesOf(file: string): AsyncGenerator<string> {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let parts: string[] = [];
+  try {
+    for await (const chunk of createReadStream(file)) {
+      const [first = "", ...others] = decoder.decode(chunk, { stream: true }).split("\n");
+      parts.push(first);
+      for (const other of others) {
+        yield parts.join("");
+        parts = [other];
+      }
+    }
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new ExitError(EXIT.failed, `${file} cannot be read: ${code}.`, { cause });
+  }
+  const last = parts.join("") + decoder.decode();
+  if (last !== "") yield last;
+}
+
+/** The entries of an export that was checked: all lines but the first and the last. */
+async function* entriesOf(file: string): AsyncGenerator<unknown> {
+  let isHead = true;
+  for await (const text of linesOf(file)) {
+    const value = parseJson(text);
+    if (!isHead && !isEnd(value)) yield value;
+    isHead = false;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function requireHead(value: unknown): void {
+  const head = value as { format?: unknown; version?: unknown } | null;
+  if (head?.format !== EXPORT_FORMAT)
+    throw new ExitError(EXIT.failed, "This is no gokv export: it lacks the head line.");
+  if (head.version !== EXPORT_VERSION) {
+    throw new ExitError(EXIT.failed, `This export has version ${head.version}; this gokv reads ${EXPORT_VERSION}.`);
+  }
+}
+
+function isEnd(value: unknown): value is { count: number; sha256: string } {
+  const end = value as { count?: unknown; sha256?: unknown } | null;
+  return typeof end?.count === "number" && typeof end.sha256 === "string";
+}
+
+/** @throws Error with the problem as its message */
+function parseEntry(value: unknown, options: ImportOptions): NewEntry {
+  const entry = value as ExportedEntry | null;
+  if (entry === null || typeof entry !== "object") throw new Error("not a JSON object");
+  const { bucket, key, content_type: contentType, metadata, creator_ip: creatorIp } = entry;
+  if (typeof bucket !== "string" || typeof key !== "string") throw new Error("bucket and key must be strings");
+  if (!isTextOrNull(contentType) || !isTextOrNull(creatorIp))
+    throw new Error("content_type or creator_ip is no string");
+  const parsed: NewEntry = {
+    ...{ bucket, key, contentType, creatorIp },
+    value: parseValue(entry.value, options.maxValueBytes),
+    metadata: parseMetadataObject(metadata),
+    createdAtMs: parseTime(entry.created_at),
+    updatedAtMs: parseTime(entry.updated_at),
+    expiresAtMs: entry.expires_at === null ? null : parseTime(entry.expires_at),
+  };
+  options.requireEntry(parsed);
+  return parsed;
+}
+
+function isTextOrNull(value: unknown): value is string | null {
+  return value === null || typeof value === "string";
+}
+
+function parseValue(value: unknown, maxBytes: number): Uint8Array {
+  if (typeof value !== "string") throw new Error("the value must be base64 text");
+  const bytes = Buffer.from(value, "base64");
+  if (bytes.toString("base64") !== value) throw new Error("the value is not valid base64");
+  if (bytes.length > maxBytes) throw new Error(`the value is larger than MAX_VALUE_BYTES (${maxBytes})`);
+  return bytes;
+}
+
+function parseMetadataObject(value: unknown): string | null {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new Error("metadata must be an object");
+  if (!Object.values(value).every((text) => typeof text === "string"))
+    throw new Error("metadata values must be strings");
+  return Object.keys(value).length === 0 ? null : JSON.stringify(value);
+}
+
+function parseTime(value: unknown): number {
+  const ms = typeof value === "string" && TIME.test(value) ? Date.parse(value) : Number.NaN;
+  // Date.parse takes 30 February for 2 March.
+  if (Number.isNaN(ms) || new Date(ms).toISOString() !== value) {
+    throw new Error("a time must be RFC 3339 in UTC with milliseconds");
+  }
+  return ms;
+}

@@ -1,0 +1,272 @@
+// Applies batches of KV writes: one transaction per batch, each item judged against the row as it is inside it.
+
+import type { Database } from "bun:sqlite";
+import type { Kysely } from "kysely";
+import { type Clock, systemClock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { KvPut, KvWrite } from "./kv-engine.ts";
+import { KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
+import type { SpaceGuard } from "./space-guard.ts";
+import { classifySqliteError } from "./sqlite-errors.ts";
+import type { UnitOfWork } from "./unit-of-work.ts";
+import type { ItemOutcome } from "./write-batch.ts";
+import { holds } from "./write-condition.ts";
+import type { WriteTransaction } from "./write-transaction.ts";
+
+const BUSY: ItemOutcome = { kind: "busy" };
+const FULL: ItemOutcome = { kind: "full" };
+const FAILED: ItemOutcome = { kind: "failed" };
+const ABSENT: ItemOutcome = { kind: "absent" };
+
+type ApplyItem = (item: KvWrite, nowMs: number) => ItemOutcome;
+
+export class KvWriter {
+  readonly #rows: KvRows;
+  readonly #transaction: WriteTransaction;
+  readonly #space: SpaceGuard;
+  readonly #clock: Clock;
+  readonly #committedWipes: string[] = [];
+
+  /** `wipes` is shared with whoever purges; see KvRows. */
+  constructor(
+    database: Database,
+    transaction: WriteTransaction,
+    space: SpaceGuard,
+    wipes: Wipes = readWipes(database),
+    clock: Clock = systemClock,
+  ) {
+    this.#rows = new KvRows(database, wipes);
+    this.#transaction = transaction;
+    this.#space = space;
+    this.#clock = clock;
+  }
+
+  /**
+   * Applies all items, or each that can be. Returns only after the commit that holds them was synced; the outcomes
+   * "busy", "full" and "failed" mean surely not applied.
+   * @throws whatever makes the store unsafe to go on with; nothing may touch it after that
+   */
+  apply(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
+    if (this.#space.isFull) return items.map((item) => this.#applyWhileFull(item, lockDeadlineMs));
+    return this.#applyTogether(items, lockDeadlineMs, (item, nowMs) => this.#applyItem(item, nowMs));
+  }
+
+  /**
+   * Applies all items or none. A condition that does not hold stores nothing and shows as "unmet" in the outcomes, all
+   * of which then count for nothing.
+   */
+  applyAllOrNone(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
+    // The room that is left while full is for deletes.
+    if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => FULL);
+    const outcomes = this.#transact(lockDeadlineMs, items.length, () => {
+      const nowMs = this.#clock();
+      return items.map((item) => this.#applyItem(item, nowMs));
+    });
+    if (outcomes.some(({ kind }) => kind === "created" || kind === "replaced")) this.#space.notePutStored();
+    return outcomes;
+  }
+
+  /** Every entry of the bucket is missing from the commit on. */
+  wipe(bucket: string, lockDeadlineMs: number): ItemOutcome {
+    const wasFull = this.#space.isFull;
+    const [outcome] = this.#transact(lockDeadlineMs, 1, () => {
+      return [{ kind: "deleted", revision: this.#rows.wipe(bucket) }];
+    });
+    // The reserve was given up just now.
+    return outcome!.kind === "full" && !wasFull ? this.wipe(bucket, lockDeadlineMs) : outcome!;
+  }
+
+  /**
+   * Removes up to `limit` rows that a wipe of the bucket has left, behind `afterKey`, in a transaction of its own.
+   * Returns where to go on, null when the bucket is clean, `afterKey` when nothing could be done now.
+   */
+  purge(bucket: string, afterKey: string, limit: number, lockDeadlineMs: number): string | null {
+    if (!this.#transaction.begin(lockDeadlineMs)) return afterKey;
+    try {
+      const next = this.#rows.purge(bucket, afterKey, limit);
+      if (next === null) this.#rows.forgetWipe(bucket);
+      this.#commit();
+      this.#space.noteFreed();
+      return next;
+    } catch (error) {
+      if (this.#rollbackAfter(error) === "full") this.#space.noteFull();
+      return afterKey;
+    }
+  }
+
+  /**
+   * Runs a write unit to its end in a transaction of its own.
+   * @throws AppError of the unit, busy, storage_full, internal_error: nothing was stored; anything else is fatal
+   */
+  async run<T>(tables: Kysely<unknown>, act: (work: UnitOfWork) => Promise<T>, lockDeadlineMs: number): Promise<T> {
+    if (!this.#transaction.begin(lockDeadlineMs)) {
+      throw new AppError("busy", "The store is locked by another process. Try again.");
+    }
+    try {
+      const nowMs = this.#clock();
+      const result = await act({
+        tables,
+        nowMs,
+        wipeBucket: (bucket) => this.#rows.wipe(bucket),
+        countEntries: (bucket) => this.#rows.countEntries(bucket, nowMs),
+      });
+      this.#commit();
+      return result;
+    } catch (error) {
+      if (error instanceof AppError) {
+        this.#undo();
+        throw error;
+      }
+      if (this.#rollbackAfter(error) === "item") {
+        throw new AppError("internal_error", "The store refused this change.", { cause: error });
+      }
+      const wasFull = this.#space.isFull;
+      this.#space.noteFull();
+      // The reserve was given up just now: a revocation must not fail for want of space.
+      if (!wasFull) return this.run(tables, act, lockDeadlineMs);
+      throw new AppError("storage_full", "There is no space left.", { cause: error });
+    }
+  }
+
+  /** Wipes that were committed since the last call. */
+  takeWipes(): string[] {
+    return this.#committedWipes.splice(0);
+  }
+
+  /** Removes up to `limit` expired rows in a transaction of its own; each takes a revision. Returns how many. */
+  sweep(limit: number, lockDeadlineMs: number): number {
+    if (!this.#transaction.begin(lockDeadlineMs)) return 0;
+    try {
+      const removed = this.#rows.removeExpired(this.#clock(), limit);
+      this.#commit();
+      if (removed > 0) this.#space.noteFreed();
+      return removed;
+    } catch (error) {
+      if (this.#rollbackAfter(error) === "full") this.#space.noteFull();
+      return 0;
+    }
+  }
+
+  /** One transaction or nothing: the same refusal for each of `length` items. */
+  #transact(lockDeadlineMs: number, length: number, act: () => ItemOutcome[]): ItemOutcome[] {
+    const all = (outcome: ItemOutcome) => Array.from({ length }, () => outcome);
+    if (!this.#transaction.begin(lockDeadlineMs)) return all(BUSY);
+    try {
+      const outcomes = act();
+      if (outcomes.some((outcome) => outcome.kind === "unmet")) this.#undo();
+      else this.#commit();
+      return outcomes;
+    } catch (error) {
+      if (this.#rollbackAfter(error) === "item") return all(FAILED);
+      this.#space.noteFull();
+      return all(FULL);
+    }
+  }
+
+  #applyTogether(items: readonly KvWrite[], lockDeadlineMs: number, applyItem: ApplyItem): ItemOutcome[] {
+    if (!this.#transaction.begin(lockDeadlineMs)) return items.map(() => BUSY);
+    try {
+      const nowMs = this.#clock();
+      const outcomes = items.map((item) => applyItem(item, nowMs));
+      this.#commit();
+      return outcomes;
+    } catch (error) {
+      const failure = this.#rollbackAfter(error);
+      return failure === "item"
+        ? this.#applyTogether(items, lockDeadlineMs, (item, nowMs) => this.#applyInSavepoint(item, nowMs))
+        : items.map((item) => this.#applyAlone(item, lockDeadlineMs));
+    }
+  }
+
+  /** One item of the batch breaks a rule of the schema or of SQLite: that one fails, the others are stored. */
+  #applyInSavepoint(item: KvWrite, nowMs: number): ItemOutcome {
+    const { revision } = this.#rows;
+    this.#transaction.savepoint();
+    try {
+      const outcome = this.#applyItem(item, nowMs);
+      this.#transaction.release();
+      return outcome;
+    } catch (error) {
+      if (classifySqliteError(error) !== "item") throw error;
+      this.#transaction.rollbackToSavepoint();
+      this.#rows.rewindTo(revision);
+      return FAILED;
+    }
+  }
+
+  /** Deletes and, now and then, one put to see whether there is room again. */
+  #applyWhileFull(item: KvWrite, lockDeadlineMs: number): ItemOutcome {
+    if (item.kind === "put" && !this.#space.takePutTurn()) return FULL;
+    const outcome = this.#applyAlone(item, lockDeadlineMs);
+    if (outcome.kind === "deleted") this.#space.noteFreed();
+    if (outcome.kind === "created" || outcome.kind === "replaced") this.#space.notePutStored();
+    return outcome;
+  }
+
+  /** The batch did not fit: what can be stored or deleted alone still is. */
+  #applyAlone(item: KvWrite, lockDeadlineMs: number): ItemOutcome {
+    if (!this.#transaction.begin(lockDeadlineMs)) return BUSY;
+    try {
+      const outcome = this.#applyItem(item, this.#clock());
+      this.#commit();
+      return outcome;
+    } catch (error) {
+      if (this.#rollbackAfter(error) === "item") return FAILED;
+      const wasFull = this.#space.isFull;
+      this.#space.noteFull();
+      // The reserve was given up just now, for deletes.
+      return item.kind === "delete" && !wasFull ? this.#applyAlone(item, lockDeadlineMs) : FULL;
+    }
+  }
+
+  #applyItem(item: KvWrite, nowMs: number): ItemOutcome {
+    const row = this.#rows.find(item.bucket, item.key);
+    const live = row !== null && isLive(row, nowMs) ? row : null;
+    if (item.condition !== null && !holds(item.condition, live?.revision ?? null)) {
+      return { kind: "unmet", revision: live?.revision ?? null };
+    }
+    if (item.kind === "put") return this.#put(item, row, live, nowMs);
+    // A row that has expired is left to the sweep.
+    return live === null ? ABSENT : { kind: "deleted", revision: this.#rows.remove(item.bucket, live) };
+  }
+
+  /** `row` may have expired without having been swept: writing over it is a create. */
+  #put(put: KvPut, row: StoredRow | null, live: StoredRow | null, nowMs: number): ItemOutcome {
+    const { bucket, key, value, contentType, metadata, ttlMs } = put;
+    const createdAtMs = live?.createdAtMs ?? nowMs;
+    const creatorIp = live === null ? put.creatorIp : live.creatorIp;
+    const expiresAtMs = ttlMs === null ? null : nowMs + ttlMs;
+    const revision = this.#rows.put(
+      { bucket, key, value, contentType, metadata, createdAtMs, updatedAtMs: nowMs, expiresAtMs, creatorIp },
+      row,
+    );
+    return { kind: live === null ? "created" : "replaced", revision, updatedAtMs: nowMs };
+  }
+
+  #commit(): void {
+    this.#rows.finish();
+    this.#transaction.commit();
+    this.#committedWipes.push(...this.#rows.keep());
+  }
+
+  #undo(): void {
+    this.#rows.undo();
+    this.#transaction.rollback();
+  }
+
+  /**
+   * Undoes what the transaction did, if `error` leaves the store safe to use; otherwise rethrows it untouched, because
+   * after an I/O error not one more byte may be written.
+   */
+  #rollbackAfter(error: unknown): "item" | "full" {
+    const failure = classifySqliteError(error);
+    if (failure !== "item" && failure !== "full") throw error;
+    this.#undo();
+    return failure;
+  }
+}
+
+/** Neither expired nor left over from a wipe. */
+function isLive(row: StoredRow, nowMs: number): boolean {
+  return !row.isWiped && (row.expiresAtMs === null || row.expiresAtMs > nowMs);
+}

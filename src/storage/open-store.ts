@@ -1,0 +1,115 @@
+// Opens the database for writing and brings it to the current schema, or says why it must not be touched.
+
+import { type Database, SQLiteError } from "bun:sqlite";
+import { dirname } from "node:path";
+import { MiB } from "../shared/bounds.ts";
+import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
+import { kyselyOver } from "./kysely-sqlite.ts";
+import { MIGRATIONS } from "./migrations.ts";
+import { openForWriting } from "./sqlite-connection.ts";
+import { classifySqliteError } from "./sqlite-errors.ts";
+import { sync } from "./sync-path.ts";
+
+const PAGE_BYTES = 4096;
+/** The result code of a statement that does not fit the schema. */
+const SQLITE_ERROR = 1;
+/** quick_check does not see that an index has lost a key, which would then be missing without an error. */
+const INTEGRITY_CHECK_BYTES_MAX = 16 * MiB;
+
+export interface OpenOptions {
+  readonly path: string;
+  readonly walLimitBytes: number;
+  /** 0 = no limit. */
+  readonly databaseBytesMax: number;
+  /** Let SQLite check the file first: all of it when it is small, without the indexes when it is large. */
+  readonly isChecked: boolean;
+}
+
+/** @throws ExitError (1, 4) */
+export async function openStore(options: OpenOptions): Promise<Database> {
+  let database: Database | undefined;
+  try {
+    database = openForWriting(options.path, options.walLimitBytes);
+    requireKnownSchema(options.path, schemaVersion(database));
+    if (options.isChecked) requireSound(database, options.path);
+    await migrate(database);
+    // SQLite syncs the directory of a new log as well, but goes on when that fails.
+    sync(dirname(options.path));
+    if (options.databaseBytesMax > 0) {
+      // Less than a page is still a limit; SQLite would take 0 for a question.
+      database.run(`PRAGMA max_page_count = ${Math.max(1, Math.floor(options.databaseBytesMax / PAGE_BYTES))}`);
+    }
+    return database;
+  } catch (error) {
+    database?.close();
+    throw startFailure(options.path, error);
+  }
+}
+
+/** What to tell of a store that could not be opened, or whose tables do not take our statements. */
+export function startFailure(path: string, error: unknown): ExitError {
+  if (error instanceof ExitError) return error;
+  if (error instanceof SQLiteError && error.errno === SQLITE_ERROR) {
+    return new ExitError(
+      EXIT.storeDamaged,
+      `${path} is damaged: its tables are not what they should be (${messageOf(error)}). ` +
+        "Restore a backup with gokv restore FILE.",
+    );
+  }
+  switch (classifySqliteError(error)) {
+    case "damaged":
+      return new ExitError(
+        EXIT.storeDamaged,
+        `${path} is damaged (${messageOf(error)}). Restore a backup with gokv restore FILE.`,
+      );
+    case "busy":
+      return new ExitError(EXIT.storeInUse, `${path} is locked by another process. Stop it and start again.`);
+    case "full":
+      return new ExitError(EXIT.failed, `There is no space left to open ${path}. Free some and start again.`);
+    default:
+      return new ExitError(EXIT.failed, `${path} cannot be opened: ${messageOf(error)}.`);
+  }
+}
+
+export function schemaVersion(database: Database): number {
+  return database.query<{ user_version: number }, []>("PRAGMA user_version").get()!.user_version;
+}
+
+function requireSound(database: Database, path: string): void {
+  const { pages } = database.query<{ pages: number }, []>("SELECT page_count AS pages FROM pragma_page_count").get()!;
+  const check = pages * PAGE_BYTES <= INTEGRITY_CHECK_BYTES_MAX ? "integrity_check" : "quick_check";
+  const found = database.query<unknown, []>(`PRAGMA ${check}(3)`).values().flat();
+  if (found.length === 1 && found[0] === "ok") return;
+  const report = found.join("; ");
+  throw new ExitError(
+    EXIT.storeDamaged,
+    `${path} is damaged: ${report}. Restore a backup with gokv restore FILE; gokv check tells more.`,
+  );
+}
+
+/** Each migration in a transaction of its own, together with its number. */
+async function migrate(database: Database): Promise<void> {
+  const tables = kyselyOver<unknown>(database);
+  for (let version = schemaVersion(database); version < MIGRATIONS.length; version++) {
+    database.run("BEGIN IMMEDIATE");
+    try {
+      await MIGRATIONS[version]!.up(tables);
+      if (version === 0) initialise(database);
+      database.run(`PRAGMA user_version = ${version + 1}`);
+      database.run("COMMIT");
+    } catch (error) {
+      if (database.inTransaction) database.run("ROLLBACK");
+      throw error;
+    }
+  }
+}
+
+function initialise(database: Database): void {
+  database.run(`PRAGMA application_id = ${APPLICATION_ID}`);
+  const insert = database.prepare("INSERT INTO store (name, value) VALUES (?, ?)");
+  insert.run("last_revision", 0);
+  insert.run("store_id", crypto.randomUUID());
+  insert.run("created_at", Date.now());
+  insert.finalize();
+}

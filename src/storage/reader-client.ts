@@ -1,0 +1,91 @@
+// The main thread's side of the reader thread: starts it on first use, matches answers to questions.
+
+import type { Worker } from "node:worker_threads";
+import { AppError } from "../shared/errors.ts";
+import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { StartThread } from "./start-thread.ts";
+import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
+
+type Waiting = { resolve(reply: ReaderReply): void; reject(error: AppError): void };
+/** A request without its number, for each kind of request. */
+type Question = ReaderRequest extends infer Request ? (Request extends unknown ? Omit<Request, "id"> : never) : never;
+
+/** They run one at a time; what waits behind them must not grow without bound. */
+const PAGES_WAITING_MAX = 64;
+
+export class ReaderClient implements AsyncDisposable {
+  readonly #path: string;
+  readonly #startThread: StartThread;
+  readonly #waiting = new Map<number, Waiting>();
+  #thread: Worker | null = null;
+  #lastId = 0;
+  /** Pages by position that wait or are being read. */
+  #pages = 0;
+
+  constructor(databasePath: string, startThread: StartThread) {
+    this.#path = databasePath;
+    this.#startThread = startThread;
+  }
+
+  /** @throws AppError value_damaged, busy, internal_error, unavailable */
+  async load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {
+    const reply = await this.#ask({ type: "load", bucket, key, revision });
+    return reply.type === "value" ? reply.value : null;
+  }
+
+  /** @throws AppError busy, internal_error, unavailable */
+  async count(range: KeyRange): Promise<number> {
+    const reply = await this.#ask({ type: "count", range });
+    return reply.type === "total" ? reply.total : 0;
+  }
+
+  /** @throws AppError value_damaged, busy, overloaded, internal_error, unavailable */
+  async page(query: OffsetPageQuery): Promise<OffsetPage> {
+    if (this.#pages >= PAGES_WAITING_MAX)
+      throw new AppError("overloaded", "Too many long lists are waiting. Try again.");
+    this.#pages++;
+    try {
+      const reply = await this.#ask({ type: "page", query });
+      return reply.type === "page" ? reply.page : { total: 0, entries: [] };
+    } finally {
+      this.#pages--;
+    }
+  }
+
+  #ask(question: Question): Promise<ReaderReply> {
+    this.#thread ??= this.#start();
+    const id = ++this.#lastId;
+    const { promise, resolve, reject } = Promise.withResolvers<ReaderReply>();
+    this.#waiting.set(id, { resolve, reject });
+    this.#thread.postMessage({ ...question, id });
+    return promise;
+  }
+
+  #start(): Worker {
+    const thread = this.#startThread("reader", { path: this.#path });
+    thread.on("message", (reply: ReaderReply) => {
+      const waiting = this.#waiting.get(reply.id);
+      this.#waiting.delete(reply.id);
+      if (reply.type === "error") waiting?.reject(errorOf(reply));
+      else waiting?.resolve(reply);
+    });
+    // A reader can die without harm: those who wait are told, the next question starts another.
+    thread.on("error", () => this.#abandon());
+    thread.on("exit", () => this.#abandon());
+    return thread;
+  }
+
+  #abandon(): void {
+    this.#thread = null;
+    for (const { reject } of this.#waiting.values()) reject(new AppError("unavailable", "The reader has stopped."));
+    this.#waiting.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#thread?.terminate();
+  }
+}
+
+function errorOf({ code, message, cause }: Extract<ReaderReply, { type: "error" }>): AppError {
+  return new AppError(code, message, cause === null ? {} : { cause: new Error(cause) });
+}

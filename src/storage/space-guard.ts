@@ -1,0 +1,93 @@
+// Full mode: what still works when the volume or the quota is full, and when a put is worth a try again.
+
+import type { Database } from "bun:sqlite";
+import { rmSync, statfsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { monotonicMs } from "../shared/clock.ts";
+
+const RETRY_MS = 1000;
+
+/** What the guard works on besides the reserve. */
+export interface GuardedStore {
+  readonly database: Database;
+  /** Copies the log into the database file, as far as there is room for it. */
+  makeRoom(): void;
+}
+
+/** Lives on the storage thread. While full, deletes, the sweep and reads go on; puts are refused but for probes. */
+export class SpaceGuard {
+  readonly #reservePath: string;
+  readonly #store: GuardedStore | null;
+  #isFull = false;
+  #nextPutMs = 0;
+  /** While the file must not grow: the size of the reserve that was given up, and the pages allowed before. */
+  #cap: { readonly reserveBytes: number; readonly pagesMax: number } | null = null;
+
+  constructor(reservePath: string, store: GuardedStore | null = null) {
+    this.#reservePath = reservePath;
+    this.#store = store;
+  }
+
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
+  /**
+   * A write met "no space". Gives up the reserve, so that deletes and the checkpoint have room to work in. To be called
+   * between transactions.
+   */
+  noteFull(): void {
+    this.#nextPutMs = monotonicMs() + RETRY_MS;
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#giveUpReserve();
+    this.#store?.makeRoom();
+  }
+
+  /** To be called about once a second: lets the file grow again when there is room for that and for a new reserve. */
+  keepHouse(): void {
+    if (this.#cap === null) return;
+    const { bavail, bsize } = statfsSync(dirname(this.#reservePath));
+    if (bavail * bsize < 2 * this.#cap.reserveBytes) return;
+    this.#limitPages(this.#cap.pagesMax);
+    this.#cap = null;
+  }
+
+  /** Space was freed: the next put is tried at once. */
+  noteFreed(): void {
+    this.#nextPutMs = 0;
+  }
+
+  notePutStored(): void {
+    this.#isFull = false;
+  }
+
+  /** True for one put per second, and for the first one after space was freed. */
+  takePutTurn(): boolean {
+    const nowMs = monotonicMs();
+    if (nowMs < this.#nextPutMs) return false;
+    this.#nextPutMs = nowMs + RETRY_MS;
+    return true;
+  }
+
+  /**
+   * There is one reserve only, and until there is room for the next the database file stays as large as it is: puts use
+   * the pages that deletes have freed. If it grew into the last free block, the log could never be copied into it, and
+   * then not even a delete would find room.
+   */
+  #giveUpReserve(): void {
+    const reserveBytes = statSync(this.#reservePath, { throwIfNoEntry: false })?.size ?? 0;
+    rmSync(this.#reservePath, { force: true });
+    if (this.#store === null || this.#cap !== null || reserveBytes === 0) return;
+    const { page_count } = this.#store.database.query<{ page_count: number }, []>("PRAGMA page_count").get()!;
+    const pagesMax = this.#limitPages(0);
+    this.#limitPages(page_count);
+    this.#cap = { reserveBytes, pagesMax };
+  }
+
+  /** Returns the limit that holds now; 0 changes nothing. */
+  #limitPages(pages: number): number {
+    const sql = `PRAGMA max_page_count = ${pages}`;
+    return this.#store!.database.query<{ max_page_count: number }, []>(sql).get()!.max_page_count;
+  }
+}

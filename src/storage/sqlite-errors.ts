@@ -1,0 +1,47 @@
+// What SQLite's result codes mean for the store: retry, refuse one item, run full, or stop.
+
+import { SQLiteError } from "bun:sqlite";
+import { AppError } from "../shared/errors.ts";
+
+/** Primary result codes, https://sqlite.org/rescode.html. The low byte of an extended code is its primary one. */
+const PRIMARY = { busy: 5, locked: 6, corrupt: 11, full: 13, tooBig: 18, constraint: 19, notADatabase: 26 } as const;
+
+export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
+
+/**
+ * `busy`: another connection holds the lock. `full`: no space. `item`: this statement alone is at fault.
+ * `damaged`: the file does not hold what it should. `fatal`: an I/O error or anything unknown.
+ */
+export function classifySqliteError(error: unknown): SqliteFailure {
+  // bun:sqlite and node:sqlite, which only the backup uses, have a name of their own for it.
+  const code = error instanceof SQLiteError ? error.errno : (error as { errcode?: unknown } | null)?.errcode;
+  if (typeof code !== "number") return "fatal";
+  switch (code & 0xff) {
+    case PRIMARY.busy:
+    case PRIMARY.locked:
+      return "busy";
+    case PRIMARY.full:
+      return "full";
+    case PRIMARY.constraint:
+    case PRIMARY.tooBig:
+      return "item";
+    case PRIMARY.corrupt:
+    case PRIMARY.notADatabase:
+      return "damaged";
+    default:
+      return "fatal";
+  }
+}
+
+/** The error for a client whose read met `error`. Reads change nothing, so none of these leaves an outcome open. */
+export function readFailure(error: unknown): AppError {
+  if (error instanceof AppError) return error;
+  switch (classifySqliteError(error)) {
+    case "busy":
+      return new AppError("busy", "The store is locked by another process. Try again.", { cause: error });
+    case "damaged":
+      return new AppError("value_damaged", "The stored data is damaged.", { cause: error });
+    default:
+      return new AppError("internal_error", "The store could not be read.", { cause: error });
+  }
+}

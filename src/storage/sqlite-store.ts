@@ -1,0 +1,289 @@
+// The embedded driver: point reads and pages on this thread, what writes or takes long on threads of its own.
+
+import type { Database } from "bun:sqlite";
+import { statSync } from "node:fs";
+import type { Kysely } from "kysely";
+import { LOCK_WAIT_MS, MiB } from "../shared/bounds.ts";
+import { monotonicMs, systemClock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { Settings } from "../shared/settings.ts";
+import { inspectStore, type StoreInspection } from "./inspect-store.ts";
+import type {
+  BucketPageQuery,
+  Eventually,
+  KeyPageQuery,
+  KeyRange,
+  KvEngine,
+  KvEntry,
+  KvFound,
+  KvOutcome,
+  KvWrite,
+  NamePage,
+  OffsetPage,
+  OffsetPageQuery,
+} from "./kv-engine.ts";
+import { KvReader } from "./kv-reader.ts";
+import { kyselyOver } from "./kysely-sqlite.ts";
+import { ReaderClient } from "./reader-client.ts";
+import { ensureReserve } from "./space-reserve.ts";
+import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
+import { readFailure } from "./sqlite-errors.ts";
+import type { StartThread } from "./start-thread.ts";
+import { StorageClient } from "./storage-client.ts";
+import { prepareDirectory, type StoreFiles, storeFiles } from "./store-files.ts";
+import { StoreLock } from "./store-lock.ts";
+import { StoreWatch } from "./store-watch.ts";
+import type { StorageState } from "./thread-messages.ts";
+import { toOutcome, WriteQueue } from "./write-queue.ts";
+
+/** Above this a quick_check would hold up the start for too long. */
+const CHECK_BYTES_MAX = 64 * MiB;
+const CHECK_ALWAYS_BYTES_MAX = 16 * MiB;
+const RESERVE_INTERVAL_MS = 5000;
+/** Counting or skipping more rows than this would be felt by the other requests. */
+const LONG_ROWS_MIN = 100_000;
+
+export interface StoreEvents {
+  /** The store must not be used any more; the process has to end with exit code 5. Called at most once. */
+  onFailed(reason: string): void;
+  onCommit(items: number, commitMs: number): void;
+}
+
+/** For the metrics. Bytes as they are now. */
+export interface StoreFigures {
+  readonly queueLength: number;
+  readonly walBytes: number;
+  readonly databaseBytes: number;
+  readonly sweptTotal: number;
+  readonly isFull: boolean;
+}
+
+export class SqliteStore implements KvEngine {
+  readonly files: StoreFiles;
+  // The lock lives as long as this field: see StoreLock.
+  readonly #lock: StoreLock;
+  readonly #storage: StorageClient;
+  readonly #events: StoreEvents;
+  readonly #queue: WriteQueue;
+  readonly #readerThread: ReaderClient;
+  #database: Database | null = null;
+  #reader: KvReader | null = null;
+  #watch: StoreWatch | null = null;
+  #reserveTimer: Timer | null = null;
+  #tables: Kysely<unknown> | null = null;
+  readonly #wipeListeners: ((bucket: string) => void)[] = [];
+  #state: StorageState = { walBytes: 0, isFull: false, sweptTotal: 0 };
+  #hasFailed = false;
+
+  /**
+   * Opens the store in `settings.dbPath`, creating it when there is none. One process at a time.
+   * @throws ExitError (1) not writable, (3) in use, (4) damaged, foreign or newer
+   */
+  static async open(settings: Settings, log: Log, startThread: StartThread, events: StoreEvents): Promise<SqliteStore> {
+    const storage = new StorageClient(startThread);
+    let lock: StoreLock | null = null;
+    try {
+      const files = storeFiles(settings.dbPath);
+      prepareDirectory(files.directory);
+      warnOfOpenDirectory(files.directory, log);
+      lock = StoreLock.acquire(files);
+      requireSafeSqlite();
+      const inspection = inspectStore(files, settings.walDamage);
+      const readerThread = new ReaderClient(files.database, startThread);
+      const store = new SqliteStore(files, lock, storage, readerThread, settings, events);
+      await store.#open(settings, inspection, log);
+      return store;
+    } catch (error) {
+      await storage.abandon();
+      lock?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private constructor(
+    files: StoreFiles,
+    lock: StoreLock,
+    storage: StorageClient,
+    readerThread: ReaderClient,
+    settings: Settings,
+    events: StoreEvents,
+  ) {
+    this.files = files;
+    this.#lock = lock;
+    this.#storage = storage;
+    this.#events = events;
+    this.#readerThread = readerThread;
+    this.#queue = new WriteQueue({
+      queueMax: settings.writeQueueMax,
+      timeoutMs: settings.writeTimeoutMs,
+      send: (batch, oldestQueuedMs) => storage.send(batch, oldestQueuedMs + LOCK_WAIT_MS),
+    });
+  }
+
+  async #open(settings: Settings, inspection: StoreInspection, log: Log): Promise<void> {
+    const { files } = this;
+    const isChecked = isCheckWanted(settings, inspection);
+    if (!isChecked && settings.startupCheck === "auto" && inspection.databaseBytes > CHECK_BYTES_MAX) {
+      log.warn("the store is too large to be checked at every start; run gokv check now and then", {
+        bytes: inspection.databaseBytes,
+      });
+    }
+    await this.#storage.open(
+      {
+        path: files.database,
+        reservePath: files.reserve,
+        walLimitBytes: settings.walLimitBytes,
+        databaseBytesMax: settings.dbMaxBytes,
+        sweepIntervalMs: settings.sweepIntervalMs,
+        isChecked,
+      },
+      {
+        onOutcomes: (outcomes, commitMs) => {
+          this.#queue.settle(outcomes);
+          this.#events.onCommit(outcomes.length, commitMs);
+        },
+        onState: (state) => {
+          this.#state = state;
+        },
+        onWiped: (bucket) => {
+          for (const listener of this.#wipeListeners) listener(bucket);
+        },
+        onFailed: (reason) => this.#fail(reason),
+      },
+    );
+    this.#database = openForReading(files.database);
+    this.#reader = new KvReader(this.#database);
+    this.#tables = kyselyOver(this.#database, (call) => this.#read(call));
+    this.#watch = new StoreWatch([files.database, files.wal, files.lock], (path) =>
+      this.#fail(`${path} was deleted or replaced while the store was open`),
+    );
+    const keepReserve = () =>
+      this.#state.isFull || ensureReserve(files.reserve, files.directory, settings.reserveBytes);
+    this.#reserveTimer = setInterval(keepReserve, RESERVE_INTERVAL_MS);
+    keepReserve();
+  }
+
+  get figures(): StoreFigures {
+    const databaseBytes = statSync(this.files.database, { throwIfNoEntry: false })?.size ?? 0;
+    return { ...this.#state, queueLength: this.#queue.length, databaseBytes };
+  }
+
+  find(bucket: string, key: string): KvFound | null {
+    return this.#read((reader) => reader.find(bucket, key, systemClock()));
+  }
+
+  describe(bucket: string, key: string): KvEntry | null {
+    return this.#read((reader) => reader.describe(bucket, key, systemClock()));
+  }
+
+  load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {
+    return this.#readerThread.load(bucket, key, revision);
+  }
+
+  listKeys(query: KeyPageQuery): NamePage {
+    return this.#read((reader) => reader.listKeys(query, systemClock()));
+  }
+
+  listBuckets(query: BucketPageQuery): NamePage {
+    return this.#read((reader) => reader.listBuckets(query, systemClock()));
+  }
+
+  count(range: KeyRange): Promise<number> {
+    return this.#readerThread.count(range);
+  }
+
+  pageByOffset(query: OffsetPageQuery): Eventually<OffsetPage> {
+    if (this.#isLong(query)) return this.#readerThread.page(query);
+    return this.#read((reader) => reader.pageByOffset(query, systemClock()));
+  }
+
+  write(write: KvWrite): Promise<KvOutcome> {
+    return this.#queue.write(write);
+  }
+
+  async writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]> {
+    const outcomes = await this.#storage.writeTogether(writes, lockDeadline());
+    return outcomes.map((item) => {
+      const outcome = toOutcome(item);
+      if (outcome instanceof AppError) throw outcome;
+      return outcome;
+    });
+  }
+
+  async wipe(bucket: string): Promise<void> {
+    const outcome = toOutcome(await this.#storage.wipe(bucket, lockDeadline()));
+    if (outcome instanceof AppError) throw outcome;
+  }
+
+  onWipe(listener: (bucket: string) => void): void {
+    this.#wipeListeners.push(listener);
+  }
+
+  /** Rows of services on this thread's read-only connection. */
+  get tables(): Kysely<unknown> {
+    return this.#tables!;
+  }
+
+  /** See UnitRunner; the composition root gives it the type of all units. */
+  run(name: string, args: unknown): Promise<never> {
+    return this.#storage.runUnit(name, args, lockDeadline()) as Promise<never>;
+  }
+
+  /** Commits what is queued, copies the log into the database file, closes everything, frees the lock. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#watch?.[Symbol.dispose]();
+    if (this.#reserveTimer !== null) clearInterval(this.#reserveTimer);
+    this.#storage.refuse(new AppError("draining", "The server is shutting down."), false);
+    await this.#queue.close();
+    await this.#readerThread[Symbol.asyncDispose]();
+    this.#database?.close(true);
+    await this.#storage.close();
+    this.#lock[Symbol.dispose]();
+  }
+
+  /** What would hold up the event loop goes to the reader thread. */
+  #isLong({ bucket, ranges, sortBy, skip, jsonBytesMax }: OffsetPageQuery): boolean {
+    if (sortBy !== "key" || skip > LONG_ROWS_MIN || jsonBytesMax !== null) return true;
+    const isWhole = ranges.length === 1 && ranges[0]!.lower === "" && ranges[0]!.upper === null;
+    return !isWhole && this.#read((reader) => reader.bucketEntries(bucket)) > LONG_ROWS_MIN;
+  }
+
+  #read<T>(read: (reader: KvReader) => T): T {
+    if (this.#hasFailed) throw new AppError("unavailable", "The store has failed.");
+    try {
+      return read(this.#reader!);
+    } catch (error) {
+      throw readFailure(error);
+    }
+  }
+
+  #fail(reason: string): void {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    const error = new AppError("storage_failed", "The store has failed; whether this write was applied is unknown.");
+    this.#queue.fail(error);
+    this.#storage.refuse(error, true);
+    // While the write connection is still open: the last connection to close would write a checkpoint.
+    this.#database?.close(true);
+    this.#events.onFailed(reason);
+  }
+}
+
+function lockDeadline(): number {
+  return monotonicMs() + LOCK_WAIT_MS;
+}
+
+function warnOfOpenDirectory(directory: string, log: Log): void {
+  const mode = statSync(directory).mode & 0o777;
+  if ((mode & 0o077) === 0) return;
+  log.warn("other users of this machine may enter the data directory; chmod 700 closes it", {
+    directory,
+    mode: mode.toString(8),
+  });
+}
+
+function isCheckWanted({ startupCheck }: Settings, { walFrames, databaseBytes }: StoreInspection): boolean {
+  if (startupCheck !== "auto") return startupCheck === "always";
+  return databaseBytes <= CHECK_BYTES_MAX && (walFrames > 0 || databaseBytes <= CHECK_ALWAYS_BYTES_MAX);
+}

@@ -1,0 +1,16 @@
+// Starts a thread of this executable, compiled or not.
+
+import { Worker } from "node:worker_threads";
+import type { ThreadRole } from "./thread-messages.ts";
+
+/** Starts a thread in the given role; made by the composition root, which knows where threads begin. */
+export type StartThread = (role: ThreadRole, data?: Readonly<Record<string, unknown>>) => Worker;
+
+/**
+ * A compiled executable holds one entry, which sends threads on to `entry`: so no path has to be found at run time.
+ * Uncompiled, and under `bun test` where the main module is the test file, the thread starts from `entry` itself.
+ */
+export function threadStarter(entry: URL): StartThread {
+  return (role, data = {}) =>
+    new Worker(Bun.isStandaloneExecutable ? Bun.main : entry, { workerData: { role, ...data } });
+}

@@ -1,0 +1,54 @@
+// One process per store: an exclusive SQLite lock on a file of its own, which the kernel frees when the holder dies.
+
+import { Database } from "bun:sqlite";
+import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { classifySqliteError } from "./sqlite-errors.ts";
+import type { StoreFiles } from "./store-files.ts";
+
+/**
+ * Held until disposed. Keep the object in a field of whatever owns the store: an unreferenced Database is
+ * garbage-collected, and its lock vanishes without an error.
+ */
+export class StoreLock implements Disposable {
+  readonly #database: Database;
+
+  private constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /**
+   * Null when another process holds the lock.
+   * @throws ExitError (1) when the directory cannot be written
+   */
+  static tryAcquire(path: string): StoreLock | null {
+    let database: Database | undefined;
+    try {
+      database = new Database(path, { create: true, readwrite: true });
+      database.run("PRAGMA busy_timeout = 0");
+      database.run("BEGIN EXCLUSIVE");
+      return new StoreLock(database);
+    } catch (error) {
+      database?.close();
+      if (classifySqliteError(error) === "busy") return null;
+      throw new ExitError(
+        EXIT.failed,
+        `${path} cannot be written (${messageOf(error)}). Check owner and rights of the data directory (DB_PATH).`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** @throws ExitError (1) the directory cannot be written, (3) another process holds the lock */
+  static acquire(files: StoreFiles): StoreLock {
+    const lock = StoreLock.tryAcquire(files.lock);
+    if (lock !== null) return lock;
+    throw new ExitError(
+      EXIT.storeInUse,
+      `Another gokv has ${files.directory} open. Stop it, or set DB_PATH to another data directory.`,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#database.close();
+  }
+}

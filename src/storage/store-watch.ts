@@ -1,0 +1,30 @@
+// Notices when somebody deletes or replaces the files of a running store: what is written then would be lost.
+
+import { statSync } from "node:fs";
+
+const INTERVAL_MS = 500;
+
+/** Looks with stat only: opening these files would drop SQLite's locks. */
+export class StoreWatch implements Disposable {
+  readonly #inodes: ReadonlyMap<string, bigint | null>;
+  readonly #timer: Timer;
+
+  /** `onGone` is called once, with the path that is missing or another file now. */
+  constructor(paths: readonly string[], onGone: (path: string) => void) {
+    this.#inodes = new Map(paths.map((path) => [path, inodeOf(path)]));
+    this.#timer = setInterval(() => {
+      const gone = paths.find((path) => inodeOf(path) !== this.#inodes.get(path));
+      if (gone === undefined) return;
+      clearInterval(this.#timer);
+      onGone(gone);
+    }, INTERVAL_MS);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+function inodeOf(path: string): bigint | null {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
+}

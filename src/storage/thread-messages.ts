@@ -1,0 +1,84 @@
+// What the threads of the process say to each other.
+
+import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
+import type { BackupReport } from "./backup-store.ts";
+import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { PackedBatch } from "./write-batch.ts";
+
+export type ThreadRole = "storage" | "reader" | "backup";
+
+export interface StoreOptions {
+  readonly path: string;
+  readonly reservePath: string;
+  readonly walLimitBytes: number;
+  /** 0 = no limit. */
+  readonly databaseBytesMax: number;
+  readonly sweepIntervalMs: number;
+  readonly isChecked: boolean;
+}
+
+/** To the storage thread; answered first in, first out. */
+export type StorageRequest =
+  | { readonly type: "open"; readonly options: StoreOptions }
+  | ({ readonly type: "batch"; readonly lockDeadlineMs: number } & PackedBatch)
+  /** Like a batch, but all or none. */
+  | ({ readonly type: "together"; readonly id: number; readonly lockDeadlineMs: number } & PackedBatch)
+  | { readonly type: "wipe"; readonly id: number; readonly bucket: string; readonly lockDeadlineMs: number }
+  | {
+      readonly type: "unit";
+      readonly id: number;
+      readonly name: string;
+      readonly args: unknown;
+      readonly lockDeadlineMs: number;
+    }
+  | { readonly type: "close" };
+
+export interface StorageState {
+  readonly walBytes: number;
+  readonly isFull: boolean;
+  readonly sweptTotal: number;
+}
+
+/** From the storage thread; `state` and `failed` come unasked. After `failed` nothing more comes. */
+export type StorageReply =
+  | { readonly type: "opened" }
+  | { readonly type: "refused"; readonly exitCode: ExitCode; readonly message: string }
+  | { readonly type: "outcomes"; readonly outcomes: string; readonly commitMs: number }
+  | { readonly type: "done"; readonly id: number; readonly result: unknown }
+  | {
+      readonly type: "undone";
+      readonly id: number;
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly details: ErrorDetails;
+    }
+  /** Comes before the answer of whatever wiped the bucket. */
+  | { readonly type: "wiped"; readonly bucket: string }
+  | { readonly type: "state"; readonly state: StorageState }
+  | { readonly type: "failed"; readonly reason: string }
+  | { readonly type: "closed" };
+
+export type ReaderRequest = { readonly id: number } & (
+  | { readonly type: "load"; readonly bucket: string; readonly key: string; readonly revision: number }
+  | { readonly type: "count"; readonly range: KeyRange }
+  | { readonly type: "page"; readonly query: OffsetPageQuery }
+);
+
+type ReadErrorCode = "value_damaged" | "busy" | "internal_error";
+
+export type ReaderReply = { readonly id: number } & (
+  | { readonly type: "value"; readonly value: Uint8Array<ArrayBuffer> | null }
+  | { readonly type: "total"; readonly total: number }
+  | { readonly type: "page"; readonly page: OffsetPage }
+  | { readonly type: "error"; readonly code: ReadErrorCode; readonly message: string; readonly cause: string | null }
+);
+
+/** What a backup thread is started with. The first number in `cancelled` becomes 1 to give the backup up. */
+export interface BackupJob {
+  readonly source: string;
+  readonly target: string;
+  readonly walLimitBytes: number;
+  readonly cancelled: SharedArrayBuffer;
+}
+
+export type BackupReply = { readonly report: BackupReport } | { readonly failure: string; readonly isFull: boolean };

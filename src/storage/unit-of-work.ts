@@ -1,0 +1,39 @@
+// Write units: named functions over one transaction, the same on every engine. The rows of a service and the KV entries
+// that belong to them change together or not at all.
+
+import type { Kysely } from "kysely";
+
+/** What a write unit works with. It may await queries of `tables` and nothing else: nothing may get between. */
+export interface UnitOfWork {
+  /** Inside the transaction; see `withTables` for the tables of a service. */
+  readonly tables: Kysely<unknown>;
+  /** The time of the commit, ms since 1970. */
+  readonly nowMs: number;
+  /** Every entry of the bucket is missing from the commit on. */
+  wipeBucket(bucket: string): void;
+  /** Live entries of the bucket. */
+  countEntries(bucket: string): number;
+}
+
+/** Arguments and results cross a thread border: plain data only. It may throw AppError; nothing is stored then. */
+export type WriteUnit<Arguments, Result> = (work: UnitOfWork, args: Arguments) => Promise<Result>;
+
+/** Units by name: `service.verb`. */
+export type WriteUnits = Readonly<Record<string, WriteUnit<never, unknown>>>;
+
+/** Runs units by name. */
+export interface UnitRunner<Units extends WriteUnits> {
+  /**
+   * Resolves after the commit was synced.
+   * @throws AppError of the unit; busy, overloaded, draining, storage_full: surely not applied; storage_failed: unknown
+   */
+  run<Name extends keyof Units & string>(
+    name: Name,
+    args: Parameters<Units[Name]>[1],
+  ): Promise<Awaited<ReturnType<Units[Name]>>>;
+}
+
+/** Rows of services, read on a read-only connection. */
+export interface TableStore<Units extends WriteUnits> extends UnitRunner<Units> {
+  readonly tables: Kysely<unknown>;
+}

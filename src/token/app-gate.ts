@@ -1,0 +1,129 @@
+// The gate of the token API: from a request to the installation it speaks for, within its rates.
+
+import type { RequestScope } from "../http/request-scope.ts";
+import type { GcraLimiter, RateLimit } from "../limits/gcra-limiter.ts";
+import type { Clock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { Settings, TokenSource } from "../shared/settings.ts";
+import type { Eventually } from "../storage/kv-engine.ts";
+import { invalidToken, missingToken, tokenOfBody, tokenOutsideBody } from "./credential.ts";
+import type { TokenStore } from "./token-store.ts";
+import type { Installation } from "./token-tables.ts";
+
+const MINUTE_MS = 60_000;
+
+export type RateKind = "read" | "write" | "delete" | "batch";
+
+/** A request that was let in. */
+export interface Admitted {
+  readonly installation: Installation;
+  readonly credential: string;
+}
+
+export class AppGate {
+  readonly #tokens: TokenStore;
+  readonly #limiter: GcraLimiter;
+  readonly #clock: Clock;
+  readonly #sources: ReadonlySet<TokenSource>;
+  readonly #rates: Readonly<Record<RateKind, RateLimit>>;
+  readonly #failureRate: RateLimit;
+
+  constructor(tokens: TokenStore, limiter: GcraLimiter, clock: Clock, settings: Settings) {
+    this.#tokens = tokens;
+    this.#limiter = limiter;
+    this.#clock = clock;
+    this.#sources = settings.tokenSources;
+    this.#rates = {
+      read: perMinute(settings.tokenRateRead),
+      write: perMinute(settings.tokenRateWrite),
+      delete: perMinute(settings.tokenRateDelete),
+      batch: perMinute(settings.tokenRateBatch),
+    };
+    this.#failureRate = perMinute(settings.tokenRateAuthFail);
+  }
+
+  /**
+   * The credential of the headers or the query, null when neither has one.
+   * @throws AppError token_invalid, rate_limited
+   */
+  credentialOutsideBody(scope: RequestScope): string | null {
+    return this.#countFailures(scope, () => tokenOutsideBody(scope.request, this.#sources));
+  }
+
+  readsBodies(): boolean {
+    return this.#sources.has("body");
+  }
+
+  /** @throws AppError token_missing, token_invalid, rate_limited */
+  credentialOfBody(scope: RequestScope, text: string | null): string {
+    return this.#countFailures(scope, () => {
+      const token = text === null ? null : tokenOfBody(text);
+      if (token === null) throw missingToken();
+      return token;
+    });
+  }
+
+  /**
+   * The installation that `credential` belongs to, if it has requests of this kind left. Without a promise for a token
+   * that is in use. The answer of the request carries the state of the limit.
+   * @throws AppError token_invalid, rate_limited
+   */
+  admit(scope: RequestScope, credential: string, kind: RateKind): Eventually<Admitted> {
+    const found = this.#tokens.findByToken(credential);
+    const proceed = (installation: Installation | null): Admitted => {
+      const isAlive = installation !== null && (installation.expiresAtMs ?? Number.POSITIVE_INFINITY) > this.#clock();
+      if (!isAlive) throw this.#failure(scope, invalidToken());
+      scope.tokenId = installation.id;
+      this.#spend(scope, installation, kind);
+      return { installation, credential };
+    };
+    return found instanceof Promise ? found.then(proceed) : proceed(found);
+  }
+
+  #spend(scope: RequestScope, { id }: Installation, kind: RateKind): void {
+    const rate = this.#rates[kind];
+    if (rate.limit === 0) return;
+    const { isAllowed, remaining, resetMs, retryAfterMs } = this.#limiter.take(`app ${kind} ${id}`, rate);
+    const reset = Math.ceil(resetMs / 1000);
+    // draft-ietf-httpapi-ratelimit-headers-07, section 3.
+    scope.surfaceHeaders = {
+      ...scope.surfaceHeaders,
+      RateLimit: `limit=${rate.limit}, remaining=${remaining}, reset=${reset}`,
+      "RateLimit-Policy": `${rate.limit};w=${rate.windowMs / 1000}`,
+    };
+    if (!isAllowed) throw rateLimited(retryAfterMs);
+  }
+
+  #countFailures<T>(scope: RequestScope, find: () => T): T {
+    try {
+      return find();
+    } catch (error) {
+      throw error instanceof AppError ? this.#failure(scope, error) : error;
+    }
+  }
+
+  /** Guessing is slowed down by address; a valid token is never refused for its address. */
+  #failure(scope: RequestScope, error: AppError): AppError {
+    if (this.#failureRate.limit === 0) return error;
+    const verdict = this.#limiter.take(`app failure ${networkOf(scope.clientIp)}`, this.#failureRate);
+    return verdict.isAllowed ? error : rateLimited(verdict.retryAfterMs);
+  }
+}
+
+function perMinute(limit: number): RateLimit {
+  return { limit, windowMs: MINUTE_MS };
+}
+
+function rateLimited(retryAfterMs: number): AppError {
+  return new AppError("rate_limited", "Too many requests. Try again later.", {
+    details: { retryAfterSeconds: Math.max(1, Math.ceil(retryAfterMs / 1000)) },
+  });
+}
+
+/** An IPv6 client owns a /64: counting single addresses would count nothing. */
+function networkOf(address: string | null): string {
+  if (address === null || !address.includes(":")) return address ?? "";
+  const [head, tail = []] = address.split("::").map((part) => part.split(":").filter((group) => group !== ""));
+  const zeros = Array.from({ length: 8 - head!.length - tail.length }, () => "0");
+  return [...head!, ...zeros, ...tail].slice(0, 4).join(":");
+}

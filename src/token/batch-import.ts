@@ -1,0 +1,77 @@
+// Batch import: which members of the body are stored, which are refused and why.
+
+import { AppError } from "../shared/errors.ts";
+import { topLevelMembers } from "../shared/json-text.ts";
+import type { KvPut } from "../storage/kv-engine.ts";
+import { canWrite, type Permissions } from "./permissions.ts";
+import { requireWritableKey } from "./token-keys.ts";
+
+export const JSON_TYPE = "application/json";
+
+export interface RefusedMember {
+  /** Cut to KEY_SHOWN_MAX characters. */
+  readonly key: string;
+  readonly error: string;
+  readonly code: string;
+}
+
+export interface Batch {
+  readonly total: number;
+  readonly puts: readonly KvPut[];
+  readonly errors: readonly RefusedMember[];
+}
+
+export interface BatchRules {
+  readonly bucket: string;
+  readonly permissions: Permissions;
+  readonly creatorIp: string | null;
+  readonly keysMax: number;
+  readonly valueBytesMax: number;
+}
+
+const KEY_SHOWN_MAX = 256;
+
+/**
+ * The members of `text`, a valid JSON text, in their order.
+ * @throws AppError invalid_json (no object), empty_batch, too_many_keys, duplicate_key
+ */
+export function planBatch(text: string, rules: BatchRules): Batch {
+  const members = topLevelMembers(text);
+  if (members === null) throw new AppError("invalid_json", "A batch is one JSON object of keys and values.");
+  if (members.length === 0) throw new AppError("empty_batch", "The batch holds no keys.");
+  if (members.length > rules.keysMax) {
+    throw new AppError("too_many_keys", `A batch holds at most ${rules.keysMax} keys.`);
+  }
+  if (new Set(members.map((member) => member.name)).size < members.length) {
+    throw new AppError("duplicate_key", "The batch names one key twice.");
+  }
+  const puts: KvPut[] = [];
+  const errors: RefusedMember[] = [];
+  for (const { name: key, valueStart, end } of members) {
+    const value = new TextEncoder().encode(text.slice(valueStart, end));
+    const problem = problemOf(key, value, rules);
+    if (problem === null) puts.push(jsonPut(rules.bucket, key, value, rules.creatorIp));
+    else errors.push({ key: key.slice(0, KEY_SHOWN_MAX), error: problem.message, code: problem.code });
+  }
+  return { total: members.length, puts, errors };
+}
+
+/** A write of the token API replaces the whole entry: no metadata, no expiry. */
+export function jsonPut(bucket: string, key: string, value: Uint8Array<ArrayBuffer>, creatorIp: string | null): KvPut {
+  const kept = { contentType: JSON_TYPE, metadata: null, ttlMs: null, condition: null };
+  return { kind: "put", bucket, key, value, creatorIp, ...kept };
+}
+
+function problemOf(key: string, value: Uint8Array, { permissions, valueBytesMax }: BatchRules): AppError | null {
+  if (!canWrite(permissions, key)) return new AppError("write_denied", "this token may not write this key");
+  try {
+    requireWritableKey(key);
+  } catch (error) {
+    return error as AppError;
+  }
+  return value.length > valueBytesMax ? valueTooLarge(valueBytesMax) : null;
+}
+
+export function valueTooLarge(valueBytesMax: number): AppError {
+  return new AppError("body_too_large", `A value has at most ${valueBytesMax} bytes.`);
+}

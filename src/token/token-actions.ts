@@ -1,0 +1,285 @@
+// What the routes of the token API do, once it is known who asks: permission first, then the key, then the store.
+
+import { streamPieces, takeShare } from "../http/held-bytes.ts";
+import { type HeldBody, readBody } from "../http/read-body.ts";
+import { respond, respondJson } from "../http/respond.ts";
+import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
+import { describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
+import { INLINE_VALUE_BYTES_MAX } from "../shared/bounds.ts";
+import { AppError } from "../shared/errors.ts";
+import { cutMember, requireJson } from "../shared/json-text.ts";
+import type { Eventually, OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
+import { jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
+import { credentialMembers } from "./credential.ts";
+import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
+import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
+import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
+import type { AppRequest, TokenServices } from "./token-routes.ts";
+import type { Installation } from "./token-tables.ts";
+
+/** What a token in the body may add to the largest value: its member. */
+const CREDENTIAL_BYTES_MAX = 1024;
+const JSON_REQUEST_TYPE = /^(?:application\/json|[\w.+-]+\/[\w.+-]+\+json)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?$/i;
+
+/** GET /:key */
+export function readKey(services: TokenServices, { scope, installation, key }: AppRequest): Eventually<Response> {
+  appReadAuthMiddleware(installation, key);
+  requireReadableKey(key);
+  if (isReservedKey(key)) throw keyNotFound();
+  const target = { bucket: installation.deviceUuid, key };
+  return scope.isHead ? describeValue(services, scope, target) : readValue(services, scope, target);
+}
+
+/** GET /:key/metadata */
+export async function readMetadata(
+  { engine }: TokenServices,
+  { scope, installation, key }: AppRequest,
+): Promise<Response> {
+  appReadAuthMiddleware(installation, key);
+  requireReadableKey(key);
+  const entry = isReservedKey(key) ? null : await engine.describe(installation.deviceUuid, key);
+  if (entry === null) throw keyNotFound();
+  const { createdAtMs, updatedAtMs, creatorIp } = entry;
+  return respondJson(scope, 200, { key, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs), creatorIp });
+}
+
+/** POST /:key */
+export async function writeKey(services: TokenServices, request: AppRequest): Promise<Response> {
+  const { scope, installation, key } = request;
+  const { deviceUuid: bucket } = installation;
+  appWriteAuthMiddleware(installation, key);
+  requireWritableKey(key);
+  const condition = parseWriteCondition(scope.request.headers);
+  const { tokenMaxValueBytes } = services.settings;
+  return withJsonBody(services, request, tokenMaxValueBytes, async (text) => {
+    const value = new TextEncoder().encode(text);
+    const outcome = await services.engine.write({ ...jsonPut(bucket, key, value, scope.clientIp), condition });
+    if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
+    if (outcome.kind !== "created" && outcome.kind !== "replaced") throw new Error("a put creates or replaces");
+    const body = { namespace: bucket, key, created: outcome.kind === "created", updatedAt: iso(outcome.updatedAtMs) };
+    return respondJson(scope, 200, body, { ETag: formatEtag(outcome.revision) });
+  });
+}
+
+/** DELETE /:key */
+export async function deleteKey({ engine }: TokenServices, request: AppRequest): Promise<Response> {
+  const { scope, installation, key } = request;
+  appWriteAuthMiddleware(installation, key);
+  requireWritableKey(key);
+  const condition = parseWriteCondition(scope.request.headers);
+  const outcome = await engine.write({ kind: "delete", bucket: installation.deviceUuid, key, condition });
+  if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
+  if (outcome.kind === "absent") throw keyNotFound();
+  return respond(scope, 204, {});
+}
+
+/** POST /_batchimport */
+export async function importBatch(services: TokenServices, request: AppRequest): Promise<Response> {
+  const { scope, installation } = request;
+  const { engine, settings } = services;
+  if (installation.isReadOnly) throw readOnly();
+  return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text) => {
+    const { total, puts, errors } = planBatch(text, {
+      bucket: installation.deviceUuid,
+      permissions: installation,
+      creatorIp: scope.clientIp,
+      keysMax: settings.tokenMaxBatchKeys,
+      valueBytesMax: settings.tokenMaxValueBytes,
+    });
+    const outcomes = puts.length === 0 ? [] : await engine.writeTogether(puts);
+    const results = puts.map(({ key }, index) => ({ key, created: outcomes[index]!.kind === "created" }));
+    return respondJson(scope, 200, {
+      namespace: installation.deviceUuid,
+      total,
+      successful: results.length,
+      failed: errors.length,
+      results,
+      ...(errors.length > 0 ? { errors } : {}),
+    });
+  });
+}
+
+/** DELETE / */
+export async function deleteNamespace(
+  { engine }: TokenServices,
+  { scope, installation }: AppRequest,
+): Promise<Response> {
+  if (installation.isReadOnly || !isFull(installation)) {
+    throw new AppError("namespace_denied", "This token may not delete the namespace.");
+  }
+  await engine.wipe(installation.deviceUuid);
+  return respond(scope, 204, {});
+}
+
+/** GET /_keys */
+export async function listKeys(services: TokenServices, request: AppRequest): Promise<Response> {
+  const parameters = parseListParameters(request.scope.request.url, services.settings.tokenMaxLimit);
+  const { total, entries } = await readPage(services, request, parameters, null);
+  const { limit, skip } = parameters;
+  return respondJson(request.scope, 200, {
+    keys: entries.map((entry) => entry.key),
+    total_rows: total,
+    current_page: { limit, skip, count: entries.length },
+    ...loadMore(`${request.mount}/_keys`, parameters, entries.length, total),
+  });
+}
+
+/** GET / */
+export async function listValues(services: TokenServices, request: AppRequest): Promise<Response> {
+  const { settings, budget } = services;
+  const { scope, mount } = request;
+  const bytesMax = settings.tokenMaxPageBytes;
+  const parameters = parseListParameters(scope.request.url, settings.tokenMaxLimit);
+  // How much it will be is known when it was read: until then as much is held as it may be.
+  const share = await takeShare(budget, Math.min(bytesMax, budget.limitBytes));
+  try {
+    const { total, entries } = await readPage(services, request, parameters, bytesMax);
+    requireFittingPage(entries, bytesMax);
+    const rest = { total_rows: total, ...loadMore(`${mount}/`, parameters, entries.length, total) };
+    const body = valuesBody(entries, rest);
+    share.shrinkTo(body.length);
+    const headers = { "Content-Type": "application/json" };
+    if (body.length <= INLINE_VALUE_BYTES_MAX || scope.isHead) {
+      share.release();
+      return respond(scope, 200, headers, body);
+    }
+    scope.bytesOut = body.length;
+    const stream = streamPieces(body, () => share.release());
+    return respond(scope, 200, headers, stream);
+  } catch (error) {
+    share.release();
+    throw error;
+  }
+}
+
+/** GET /_info */
+export async function showInfo({ tokens }: TokenServices, { scope, installation }: AppRequest): Promise<Response> {
+  const { uuid, name, createdAtMs, updatedAtMs } = await tokens.requireDevice(installation.deviceUuid);
+  const device = { id: uuid, uuid, name, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+  return respondJson(scope, 200, { device, hasAccount: false });
+}
+
+/** GET /_token; the token itself is never shown. */
+export async function showToken({ tokens }: TokenServices, { scope, installation }: AppRequest): Promise<Response> {
+  const { uuid, name } = await tokens.requireDevice(installation.deviceUuid);
+  const { id, appId, deviceType, isReadOnly, note, tokenHint, permissionPrefix, permissionKey } = installation;
+  return respondJson(scope, 200, {
+    success: true,
+    ...{ id, appId, deviceType, isReadOnly, note, tokenHint, permissionPrefix, permissionKey },
+    expiresAt: installation.expiresAtMs === null ? null : iso(installation.expiresAtMs),
+    installedAt: iso(installation.installedAtMs),
+    updatedAt: iso(installation.updatedAtMs),
+    device: { id: uuid, uuid, name, namespace: uuid },
+  });
+}
+
+/** Whether the installation may read the key; told before the store is asked, so that nobody learns what exists. */
+function appReadAuthMiddleware(installation: Installation, key: string): void {
+  if (!canRead(installation, key)) throw new AppError("read_denied", "this token may not read this key");
+}
+
+/** Whether the installation may write or delete the key. */
+function appWriteAuthMiddleware(installation: Installation, key: string): void {
+  if (installation.isReadOnly) throw readOnly();
+  if (!canWrite(installation, key)) throw new AppError("write_denied", "this token may not write this key");
+}
+
+/** Lists are never refused: the query itself is narrowed to what the installation may read. */
+function appListAuthMiddleware(installation: Installation) {
+  return { bucket: installation.deviceUuid, ranges: readableRanges(installation), excluded: RESERVED_KEYS };
+}
+
+function readOnly(): AppError {
+  return new AppError("read_only_token", "this token may only read");
+}
+
+type Page = { total: number; entries: readonly OffsetEntry[] };
+
+/** @throws AppError sort_too_large */
+async function readPage(
+  { engine, settings }: TokenServices,
+  { installation }: AppRequest,
+  { sortBy, isReverse, limit, skip }: ListParameters,
+  jsonBytesMax: number | null,
+): Promise<Page> {
+  const { tokenMaxSortRows: sortRowsMax } = settings;
+  const page: OffsetPage = await engine.pageByOffset({
+    ...appListAuthMiddleware(installation),
+    ...{ sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax },
+  });
+  if (page.entries !== null) return { total: page.total, entries: page.entries };
+  throw new AppError(
+    "sort_too_large",
+    `${page.total} entries are too many to be sorted by ${sortBy}; sortBy=key has no such limit.`,
+  );
+}
+
+/** A page is never shortened silently. @throws AppError page_too_large */
+function requireFittingPage(entries: readonly OffsetEntry[], bytesMax: number): void {
+  let bytes = 0;
+  const fitting = entries.findIndex((entry) => {
+    bytes += entry.sizeBytes;
+    return bytes > bytesMax;
+  });
+  if (fitting >= 0) {
+    throw new AppError("page_too_large", `The values of this page are too large together; limit=${fitting} fits.`);
+  }
+}
+
+/** Values stand in it as they are stored, not as a parser would write them again; as bytes, since pages can be long. */
+function valuesBody(entries: readonly OffsetEntry[], rest: object): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [];
+  let text = '{"items":[';
+  for (const [index, { key, json, contentType, sizeBytes, createdAtMs, updatedAtMs }] of entries.entries()) {
+    if (index > 0) text += ",";
+    const times = { createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+    if (json === null) text += JSON.stringify({ key, value: null, contentType, size: sizeBytes, ...times });
+    else {
+      parts.push(Buffer.from(`${text}{"key":${JSON.stringify(key)},"value":`), json);
+      text = `,${JSON.stringify(times).slice(1)}`;
+    }
+  }
+  parts.push(Buffer.from(`${text}],${JSON.stringify(rest).slice(1)}`));
+  return Buffer.concat(parts);
+}
+
+function loadMore(path: string, parameters: ListParameters, count: number, total: number): { load_more?: string } {
+  if (count === 0 || parameters.skip + count >= total) return {};
+  return { load_more: `${path}?${nextPageQuery(parameters)}` };
+}
+
+/**
+ * Runs `act` with the body as JSON text of at most `bytesMax`, members that carry the credential cut out, every other
+ * byte as sent.
+ * @throws AppError invalid_content_type, invalid_json, json_too_deep, body_too_large, overloaded
+ */
+async function withJsonBody(
+  { budget }: TokenServices,
+  { scope, credential, body }: AppRequest,
+  bytesMax: number,
+  act: (text: string) => Promise<Response>,
+): Promise<Response> {
+  requireJsonType(scope.request.headers);
+  const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget));
+  try {
+    const text = requireJson(held.bytes);
+    // From the last to the first: what stands before a member stays where it is.
+    const rest = credentialMembers(text, credential).reduceRight(cutMember, text);
+    if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw valueTooLarge(bytesMax);
+    return await act(rest);
+  } finally {
+    // A body that was read for its token is released by whoever read it.
+    if (body === null) held.release();
+  }
+}
+
+function requireJsonType(headers: Headers): void {
+  const type = headers.get("content-type");
+  if (headers.has("content-encoding") || (type !== null && type !== "" && !JSON_REQUEST_TYPE.test(type))) {
+    throw new AppError("invalid_content_type", "The body must be application/json in UTF-8, not encoded otherwise.");
+  }
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,190 @@
+// The token API on the wire: a namespace of JSON values for an installed app.
+
+import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
+import { methodNotAllowed } from "../http/methods.ts";
+import type { HeldBody } from "../http/read-body.ts";
+import { readBody } from "../http/read-body.ts";
+import type { RequestScope } from "../http/request-scope.ts";
+import type { Admission, AppContext } from "../http/surface.ts";
+import { decodePath, requireNoFragment } from "../kv/kv-path.ts";
+import type { ValueServices } from "../kv/read-value.ts";
+import { AppError } from "../shared/errors.ts";
+import { requireJson } from "../shared/json-text.ts";
+import type { Settings } from "../shared/settings.ts";
+import type { Eventually } from "../storage/kv-engine.ts";
+import type { Admitted, AppGate, RateKind } from "./app-gate.ts";
+import {
+  deleteKey,
+  deleteNamespace,
+  importBatch,
+  listKeys,
+  listValues,
+  readKey,
+  readMetadata,
+  showInfo,
+  showToken,
+  writeKey,
+} from "./token-actions.ts";
+import type { TokenStore } from "./token-store.ts";
+
+export interface TokenServices extends ValueServices {
+  readonly tokens: TokenStore;
+  readonly appGate: AppGate;
+  readonly admission: Admission;
+  readonly settings: Settings;
+}
+
+/** What an action is given: who asks, for which key, with which body, if it was read for its token already. */
+export interface AppRequest extends Admitted {
+  readonly scope: RequestScope;
+  /** Where this API is mounted, for links. */
+  readonly mount: string;
+  readonly key: string;
+  readonly body: HeldBody | null;
+}
+
+type Act = (services: TokenServices, request: AppRequest) => Eventually<Response>;
+interface Action {
+  readonly route: string;
+  readonly kind: RateKind;
+  readonly act: Act;
+}
+type Methods = Readonly<Partial<Record<string, readonly [RateKind, Act]>>>;
+
+/** A value without a key: the path is the mistake, not the method. */
+const refuseEmptyKey: Act = () => {
+  throw new AppError("key_empty", "The key is empty. Use POST /kv/token/:key.");
+};
+
+const NAMESPACE: Methods = {
+  GET: ["read", listValues],
+  POST: ["write", refuseEmptyKey],
+  DELETE: ["delete", deleteNamespace],
+};
+const KEY: Methods = { GET: ["read", readKey], POST: ["write", writeKey], DELETE: ["delete", deleteKey] };
+const METADATA: Methods = { GET: ["read", readMetadata] };
+/** Names of routes are keys nobody can store: what is not listed here is told so by the key's own rules. */
+const NAMED: Readonly<Record<string, Methods>> = {
+  _keys: { ...KEY, GET: ["read", listKeys] },
+  _info: { ...KEY, GET: ["read", showInfo] },
+  _token: { ...KEY, GET: ["read", showToken] },
+  _batchimport: { ...KEY, POST: ["batch", importBatch] },
+};
+
+const METADATA_SEGMENT = "/metadata";
+const CORS_METHODS = "GET, HEAD, POST, DELETE";
+const EXPOSED_HEADERS = "RateLimit, RateLimit-Policy, Retry-After, ETag, X-Request-Id";
+
+/** The handler of everything below `mount`. */
+export function createTokenHandler(
+  services: TokenServices,
+  mount: string,
+): (context: AppContext) => Eventually<Response> {
+  const cors: CorsPolicy = {
+    origins: services.settings.tokenCorsOrigins,
+    methods: CORS_METHODS,
+    exposedHeaders: EXPOSED_HEADERS,
+  };
+  return function tokenApi(context) {
+    const { scope } = context.env;
+    scope.route = `${mount}/:key`;
+    scope.surfaceHeaders = {
+      "Referrer-Policy": "no-referrer",
+      "Cache-Control": "private, no-cache",
+      ...corsHeaders(scope, cors),
+    };
+    const path = context.req.path.slice(mount.length);
+    if (scope.request.method === "OPTIONS") return respondPreflight(scope, allowOf(methodsOf(path)), cors);
+    requireNoFragment(scope.request.url);
+    const action = resolveAction(mount, path, scope);
+    services.admission.enter(scope);
+    const credential = services.appGate.credentialOutsideBody(scope);
+    if (credential === null) return actWithBody(services, scope, mount, path, action);
+    const key = keyOf(path);
+    const admitted = services.appGate.admit(scope, credential, action.kind);
+    return admitted instanceof Promise
+      ? admitted.then((who) => action.act(services, { ...who, scope, mount, key, body: null }))
+      : action.act(services, { ...admitted, scope, mount, key, body: null });
+  };
+}
+
+/** No header and no query has a token: it may stand in the body, which is read for it, if it is small enough. */
+async function actWithBody(
+  services: TokenServices,
+  scope: RequestScope,
+  mount: string,
+  path: string,
+  action: Action,
+): Promise<Response> {
+  const body = await readTokenBody(services, scope);
+  try {
+    const credential = services.appGate.credentialOfBody(scope, body === null ? null : jsonOrNull(body.bytes));
+    const who = await services.appGate.admit(scope, credential, action.kind);
+    return await action.act(services, { ...who, scope, mount, key: keyOf(path), body });
+  } finally {
+    body?.release();
+  }
+}
+
+async function readTokenBody({ appGate, settings, budget }: TokenServices, scope: RequestScope) {
+  const { method, headers } = scope.request;
+  if (!appGate.readsBodies() || (method !== "POST" && method !== "DELETE")) return null;
+  // Not even begun: the answer will be 401, and the runtime drops the rest.
+  if (Number(headers.get("content-length") ?? 0) > settings.tokenBodyAuthBytes) return null;
+  try {
+    return await readBody(scope, settings.tokenBodyAuthBytes, budget, false);
+  } catch (error) {
+    if (error instanceof AppError && error.code === "body_too_large") return null;
+    throw error;
+  }
+}
+
+function jsonOrNull(bytes: Uint8Array): string | null {
+  try {
+    return requireJson(bytes);
+  } catch {
+    return null;
+  }
+}
+
+/** @throws AppError path_invalid, method_not_allowed */
+function resolveAction(mount: string, path: string, scope: RequestScope): Action {
+  decodePath(path);
+  const methods = methodsOf(path);
+  const method = scope.request.method === "HEAD" ? "GET" : scope.request.method;
+  const found = methods[method];
+  if (found === undefined) throw methodNotAllowed(allowOf(methods));
+  const [kind, act] = found;
+  const route = `${mount}${routeOf(path, methods)}`;
+  scope.route = route;
+  return { route, kind, act };
+}
+
+function methodsOf(path: string): Methods {
+  const rest = path.slice(1);
+  if (rest === "") return NAMESPACE;
+  if (isMetadata(rest)) return METADATA;
+  return (Object.hasOwn(NAMED, rest) ? NAMED[rest] : undefined) ?? KEY;
+}
+
+function routeOf(path: string, methods: Methods): string {
+  if (methods === NAMESPACE) return "/";
+  if (methods === METADATA) return "/:key/metadata";
+  return methods === KEY ? "/:key" : path;
+}
+
+/** A literal last segment behind a key: a key that ends so is written with %2F. */
+function isMetadata(rest: string): boolean {
+  return rest.endsWith(METADATA_SEGMENT) && rest.length > METADATA_SEGMENT.length;
+}
+
+function keyOf(path: string): string {
+  const rest = path.slice(1);
+  return decodePath(isMetadata(rest) ? rest.slice(0, -METADATA_SEGMENT.length) : rest);
+}
+
+function allowOf(methods: Methods): string {
+  const allowed = Object.keys(methods).filter((name) => methods[name]![1] !== refuseEmptyKey);
+  const names = allowed.flatMap((name) => (name === "GET" ? ["GET", "HEAD"] : [name]));
+  return [...names, "OPTIONS"].join(", ");
+}

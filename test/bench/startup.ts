@@ -1,0 +1,101 @@
+// From exec to ready, on an empty store and after a crash with a full write-ahead log; and what an idle process holds.
+
+import { cpSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { storeFiles } from "../../src/storage/store-files.ts";
+import { countKeys, residentMb, startBenchServer } from "./bench-server.ts";
+import { type Bench, type Benchmark, sized } from "./benchmark.ts";
+import { atMost, InvalidRun, median } from "./figures.ts";
+import { getRequest, LightConnection } from "./light-connection.ts";
+import { runClosedLoop } from "./load-generator.ts";
+import { readLines } from "./read-lines.ts";
+
+const STARTS = 9;
+const STARTS_AFTER_CRASH = 5;
+const MIB = 1024 * 1024;
+const LOG_BYTES = 64 * MIB;
+const LOG_ROUNDS_MAX = 30;
+const IDLE_MS = 2000;
+const BUCKET = "written";
+
+/** Milliseconds from exec to the 200 of /readyz; then `look`, then SIGKILL. */
+async function timeStart(dbPath: string, look: (url: string) => Promise<void> = async () => undefined) {
+  const startMs = performance.now();
+  await using server = await startBenchServer(dbPath);
+  // Not fetch, whose first use alone takes longer than the answer.
+  const connection = await LightConnection.open(server.url);
+  const { status } = await connection.ask(getRequest("/readyz", ""));
+  const tookMs = performance.now() - startMs;
+  connection.close();
+  if (status !== 200) throw new InvalidRun(`/readyz answers ${status} after the listening line`);
+  await look(server.url);
+  return tookMs;
+}
+
+/** Writes while another process holds a snapshot, so that the log cannot start over, then kills the server. */
+async function crashWithLog(bench: Bench): Promise<{ dbPath: string; keys: number }> {
+  const dbPath = bench.newPath();
+  const files = storeFiles(dbPath);
+  await using server = await startBenchServer(dbPath, { WAL_LIMIT_BYTES: "1GiB" });
+  const holder = Bun.spawn([process.execPath, join(import.meta.dir, "hold-snapshot.ts"), files.database], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    if ((await readLines(holder.stdout).next()).done) throw new Error("no snapshot is held");
+    for (let round = 0; statSync(files.wal).size < LOG_BYTES; round++) {
+      if (round === LOG_ROUNDS_MAX) throw new InvalidRun("the write-ahead log does not grow");
+      const count = 1_000_000;
+      const keys = { bucket: BUCKET, order: "ascending", first: round * count, count } as const;
+      const stream = { method: "POST", ...keys, valueBytes: 100, token: bench.token } as const;
+      await runClosedLoop({ url: server.url, connections: 32, seconds: 1, stream });
+    }
+    const keys = await countKeys(server.url, bench.token, BUCKET);
+    server.kill("SIGKILL");
+    await server.exited;
+    return { dbPath, keys };
+  } finally {
+    holder.kill("SIGKILL");
+    await holder.exited;
+  }
+}
+
+const start: Benchmark = {
+  name: "start",
+  async run(bench) {
+    const empty: number[] = [];
+    for (let run = 0; run < STARTS; run++) empty.push(await timeStart(bench.newPath()));
+    const crashed = await crashWithLog(bench);
+    const logMib = statSync(storeFiles(crashed.dbPath).wal).size / MIB;
+    const recovering: number[] = [];
+    for (let run = 0; run < sized(bench, STARTS, STARTS_AFTER_CRASH); run++) {
+      const copy = bench.newPath();
+      cpSync(crashed.dbPath, copy, { recursive: true });
+      const look = async (url: string) => {
+        const keys = await countKeys(url, bench.token, BUCKET);
+        if (keys < crashed.keys) throw new InvalidRun(`${crashed.keys} keys were acknowledged, ${keys} are there`);
+      };
+      recovering.push(await timeStart(copy, look));
+    }
+    const afterCrash = `exec to ready, after SIGKILL with a log of ${logMib.toFixed(0)} MiB`;
+    return [
+      atMost(60, { name: "exec to ready, empty store", unit: "ms", measured: median(empty) }),
+      atMost(1000, { name: afterCrash, unit: "ms", measured: median(recovering) }),
+    ];
+  },
+};
+
+const idle: Benchmark = {
+  name: "idle-memory",
+  async run(bench) {
+    const figures: number[] = [];
+    for (let run = 0; run < sized(bench, 3, 1); run++) {
+      await using server = await startBenchServer(bench.newPath());
+      await Bun.sleep(IDLE_MS);
+      figures.push(residentMb(server.pid, "VmRSS"));
+    }
+    const name = `resident memory, idle ${IDLE_MS / 1000} s after start`;
+    return [atMost(70, { name, unit: "MB", measured: median(figures) })];
+  },
+};
+
+export const STARTUP: readonly Benchmark[] = [start, idle];

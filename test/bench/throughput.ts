@@ -1,0 +1,122 @@
+// How many reads and durable writes go through, as a share of what the bare HTTP server answers.
+
+import { startBareServer } from "./bare-server.ts";
+import { answersOf, countKeys, requireStatuses, startBenchServer, VALUE_ROUTE } from "./bench-server.ts";
+import type { Bench, Benchmark } from "./benchmark.ts";
+import { type Figure, InvalidRun, type Target } from "./figures.ts";
+import { bucketName } from "./filled-store.ts";
+import { compareRates } from "./rate-comparison.ts";
+import { KEY_NUMBER_MAX, type RequestStream } from "./request-stream.ts";
+
+const VALUE_BYTES = 100;
+const KEYS = 1_000_000;
+const HOT_KEYS = 1000;
+/** More than a round can send. */
+const KEYS_PER_ROUND = 10_000_000;
+
+interface Comparison {
+  readonly bench: Bench;
+  readonly name: string;
+  readonly connections: number;
+  /** Both servers get the stream of the same round. */
+  stream(round: number): RequestStream;
+  readonly target: Target | null;
+}
+
+/** The bare server is the floor. */
+function compare(url: string, bareUrl: string, { stream, ...comparison }: Comparison): Promise<Figure> {
+  return compareRates({
+    ...comparison,
+    ...{ rounds: comparison.target === null ? 3 : 5, seconds: 3 },
+    floor: (round) => ({ url: bareUrl, stream: stream(round) }),
+    measured: (round) => ({ url, stream: stream(round) }),
+  });
+}
+
+function atLeast(value: number, aim: number, gate: number): Target {
+  return { of: "ratio", bound: "at least", value, aim, gate };
+}
+
+const read: Benchmark = {
+  name: "read",
+  async run(bench) {
+    const shape = { buckets: 1, keysPerBucket: KEYS, valueBytes: VALUE_BYTES };
+    await using bare = await startBareServer();
+    await using server = await startBenchServer(await bench.filledStore(shape));
+    const get = { method: "GET", bucket: bucketName(0), first: 0, valueBytes: 0, token: bench.token } as const;
+    const hot = await compare(server.url, bare.url, {
+      ...{ bench, name: `GET 100 B, ${HOT_KEYS} hot keys`, connections: 32 },
+      stream: () => ({ ...get, order: "cycle", count: HOT_KEYS }),
+      target: atLeast(0.65, 0.75, 0.4),
+    });
+    const figures = [hot];
+    if (!bench.isShort) {
+      const spread = await compare(server.url, bare.url, {
+        ...{ bench, name: "GET 100 B, spread over 1 M keys", connections: 32 },
+        stream: () => ({ ...get, order: "random", count: KEYS }),
+        target: null,
+      });
+      figures.push(spread);
+    }
+    await requireStatuses(server.url, bench.token, [200]);
+    return figures;
+  },
+};
+
+const WRITES = [
+  { connections: 32, gate: 0.12 },
+  { connections: 256, gate: 0.18 },
+];
+
+const write: Benchmark = {
+  name: "write",
+  async run(bench) {
+    await using bare = await startBareServer();
+    await using server = await startBenchServer(bench.newPath());
+    const figures: Figure[] = [];
+    for (const { connections, gate } of WRITES) {
+      const post = { method: "POST", valueBytes: VALUE_BYTES, token: bench.token } as const;
+      const ascending = await compare(server.url, bare.url, {
+        ...{ bench, connections, name: "durable POST 100 B, unique ascending keys" },
+        stream: (round) => ({
+          ...{ ...post, bucket: `ascending-${connections}`, order: "ascending" },
+          ...{ first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND },
+        }),
+        target: atLeast(0.4, 0.55, gate),
+      });
+      figures.push(ascending);
+      if (bench.isShort) continue;
+      const random = await compare(server.url, bare.url, {
+        ...{ bench, connections, name: "durable POST 100 B, random keys" },
+        stream: () => ({ ...post, bucket: `random-${connections}`, order: "random", first: 0, count: KEY_NUMBER_MAX }),
+        target: null,
+      });
+      figures.push(random);
+    }
+    await requireStatuses(server.url, bench.token, [200]);
+    await requireStored(server.url, bench.token);
+    return figures;
+  },
+};
+
+/** Random names repeat now and then, unique ones never. */
+const REPEATED_SHARE_MAX = 0.01;
+/** At the end of a round clients leave, and what they have under way is stored without an answer. */
+const UNANSWERED_SHARE_MAX = 0.02;
+
+/** What was answered with 200 is there: every acknowledged write made a key, or met its own name again. */
+async function requireStored(url: string, token: string): Promise<void> {
+  const acknowledged = (await answersOf(url, token, VALUE_ROUTE)).get(200) ?? 0;
+  const count = (kind: string) => WRITES.map(({ connections }) => countKeys(url, token, `${kind}-${connections}`));
+  const unique = sum(await Promise.all(count("ascending")));
+  const drawn = sum(await Promise.all(count("random")));
+  const missing = acknowledged - unique - drawn;
+  if (missing >= -acknowledged * UNANSWERED_SHARE_MAX && missing <= drawn * REPEATED_SHARE_MAX) return;
+  throw new InvalidRun(`${acknowledged} writes were acknowledged, ${unique + drawn} keys are there`);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+export const THROUGHPUT: readonly Benchmark[] = [read, write];

@@ -1,0 +1,6 @@
+// Every suite of the token service against the executable, where a restart is SIGKILL and a start on the same data.
+
+import { openBinary } from "../support/targets.ts";
+import { SUITES } from "./suites.ts";
+
+for (const suite of SUITES.token) suite("the executable", openBinary);

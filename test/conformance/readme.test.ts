@@ -1,0 +1,77 @@
+// The README's examples, pasted: every command is run, and what it prints is compared with what the README shows.
+
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { cleanEnv, ROOT } from "../support/executable.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+interface Example {
+  readonly command: string;
+  readonly expected: string;
+}
+
+/** The lines of the README's console blocks: `$ command`, then its output, in which … stands for anything. */
+function readExamples(): Example[] {
+  const readme = readFileSync(join(ROOT, "README.md"), "utf8");
+  const blocks = [...readme.matchAll(/^```console\n([\s\S]*?)^```$/gm)].map((match) => match[1]!);
+  return blocks
+    .join("")
+    .split(/^\$ /m)
+    .slice(1)
+    .map((text) => {
+      const [command = "", ...output] = text.trimEnd().split("\n");
+      return { command, expected: output.join("\n") };
+    });
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** One shell runs all commands in the order of the README; a mark separates their outputs. */
+async function runInShell(examples: readonly Example[], cwd: string): Promise<string[]> {
+  const mark = `@@${crypto.randomUUID()}@@`;
+  const [port, mockPort] = [await freePort(), await freePort()];
+  const script = examples
+    .map(({ command }) => command.replaceAll("localhost:8080", `127.0.0.1:${port}`).replaceAll("4010", `${mockPort}`))
+    .join(`\nprintf '${mark}'\n`);
+  const shell = Bun.spawn(["bash", "-c", script], {
+    cwd,
+    env: cleanEnv({ PORT: `${port}`, HOST: "127.0.0.1", PATH: `${join(ROOT, "dist")}:${process.env.PATH}` }),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [output, problems] = await Promise.all([new Response(shell.stdout).text(), new Response(shell.stderr).text()]);
+  expect(problems).toBe("");
+  return output.split(mark).map((text) => text.replaceAll("\r", "").trimEnd());
+}
+
+function pattern(expected: string): RegExp {
+  const parts = expected.split("…").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${parts.join("[\\s\\S]*")}$`);
+}
+
+describe("the README", () => {
+  test("shows commands that give the shown output", async () => {
+    using dir = tempDir();
+    const examples = readExamples();
+    expect(examples.length).toBeGreaterThan(20);
+    const outputs = await runInShell(examples, dir.path);
+    for (const [index, { command, expected }] of examples.entries()) {
+      expect(outputs[index] ?? "", command).toMatch(pattern(expected));
+    }
+  });
+
+  test("explains building, running, every setting, tokens, and the four operations with curl", () => {
+    const readme = readFileSync(join(ROOT, "README.md"), "utf8");
+    for (const needle of ["bun run build", "npm start", "jwt-gen", "JWT_SECRET", "-X POST", "-X DELETE", "/_list"]) {
+      expect(readme).toContain(needle);
+    }
+  });
+});

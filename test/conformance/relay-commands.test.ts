@@ -1,0 +1,215 @@
+// The relay from the command line and from the settings: first channel, first token, and what operators type.
+
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { type Environment, type Finished, GOKV, run, startServer } from "../support/executable.ts";
+import { FaultUpstream } from "../support/fault-upstream.ts";
+import { RELAY_ENV } from "../support/relay-client.ts";
+import { mint, SECRET } from "../support/targets.ts";
+import { type TempDir, tempDir } from "../support/temp-dir.ts";
+
+// Many processes are started; on a busy machine that takes its time.
+setDefaultTimeout(60_000);
+
+let dir: TempDir;
+let upstream: FaultUpstream;
+beforeEach(async () => {
+  dir = tempDir();
+  upstream = await FaultUpstream.start();
+});
+afterEach(async () => {
+  await upstream[Symbol.asyncDispose]();
+  dir[Symbol.dispose]();
+});
+
+const serve = (env: Environment = {}) =>
+  startServer({ ...RELAY_ENV, JWT_SECRET: SECRET, DB_PATH: dir.file("data"), ...env });
+
+const gokv = (url: string, args: readonly string[], stdin?: string): Promise<Finished> =>
+  run([GOKV, ...args], {
+    env: { JWT_SECRET: SECRET, GOKV_URL: url, DB_PATH: dir.file("data") },
+    ...(stdin === undefined ? {} : { stdin }),
+  });
+
+/** The output of a command that must succeed. */
+async function output(url: string, args: readonly string[], stdin?: string): Promise<string> {
+  const { exitCode, stdout, stderr } = await gokv(url, args, stdin);
+  expect([args, exitCode, stderr]).toEqual([args, 0, ""]);
+  return stdout;
+}
+
+async function json<T>(url: string, args: readonly string[], stdin?: string): Promise<T> {
+  return JSON.parse(await output(url, [...args, "--json"], stdin)) as T;
+}
+
+function chat(url: string, key: string): Promise<Response> {
+  return fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { Authorization: `Bearer ${key}` },
+    body: JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] }),
+  });
+}
+
+async function listed(url: string, path: string): Promise<Record<string, unknown>[]> {
+  const headers = { Authorization: `Bearer ${await mint()}` };
+  return (await (await fetch(url + path, { headers })).json()) as Record<string, unknown>[];
+}
+
+describe("a server without channels and tokens", () => {
+  test("starts, and takes its first ones from the settings: then only what is asked of it counts", async () => {
+    {
+      await using server = await serve();
+      expect([await listed(server.url, "/api/channel"), await listed(server.url, "/api/token")]).toEqual([[], []]);
+      server.kill("SIGTERM");
+      await server.exited;
+    }
+    const first = {
+      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom", RELAY_BOOTSTRAP_BASE_URL: upstream.url },
+      RELAY_BOOTSTRAP_TOKEN: "sk-nexus-first",
+    };
+    {
+      await using server = await serve(first);
+      expect((await chat(server.url, "sk-nexus-first")).status).toBe(200);
+      expect(upstream.keys).toEqual(["sk-first"]);
+      expect(await listed(server.url, "/api/channel")).toMatchObject([{ id: 1, name: "bootstrap", type: "Custom" }]);
+      expect(await listed(server.url, "/api/token")).toMatchObject([{ id: 1, name: "bootstrap" }]);
+      server.kill("SIGTERM");
+      await server.exited;
+    }
+    await using server = await serve({
+      ...first,
+      ...{ RELAY_BOOTSTRAP_KEY: "sk-second", RELAY_BOOTSTRAP_TOKEN: "sk-nexus-second" },
+    });
+    expect((await chat(server.url, "sk-nexus-first")).status).toBe(200);
+    expect((await chat(server.url, "sk-nexus-second")).status).toBe(401);
+    expect(upstream.keys).toEqual(["sk-first", "sk-first"]);
+    for (const name of ["RELAY_BOOTSTRAP_KEY", "RELAY_BOOTSTRAP_TOKEN"]) {
+      expect(server.log().match(new RegExp(`${name} is ignored`, "g"))).toHaveLength(1);
+    }
+    expect(server.log()).not.toContain("sk-second");
+  });
+
+  test("does not start with settings that cannot make them", async () => {
+    const { exitCode, stderr } = await run([GOKV], {
+      env: {
+        ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", RELAY_BOOTSTRAP_TYPE: "Azure" },
+        ...{ RELAY_BOOTSTRAP_KEY: "sk canary", RELAY_BOOTSTRAP_TOKEN: "canary" },
+      },
+    });
+    expect(exitCode).toBe(2);
+    for (const name of ["TYPE", "KEY", "TOKEN"]) expect(stderr).toContain(`RELAY_BOOTSTRAP_${name} must `);
+    expect(stderr).not.toContain("canary");
+  });
+
+  test("has none of the routes of the relay when the relay is off", async () => {
+    await using server = await serve({ SERVICES: "kv,token", RELAY_BOOTSTRAP_TYPE: "Azure", RELAY_BODY_MAX: "many" });
+    const headers = { Authorization: `Bearer ${await mint()}` };
+    for (const path of ["/api/channel", "/api/token", "/api/log"]) {
+      expect([path, (await fetch(server.url + path, { headers })).status]).not.toEqual([path, 200]);
+    }
+    expect((await fetch(`${server.url}/_admin/rekey`, { method: "POST", headers })).status).not.toBe(200);
+    const document = (await (await fetch(`${server.url}/openapi.json`)).json()) as { paths: object };
+    expect(Object.keys(document.paths).filter((path) => /^\/v1|channel/.test(path))).toEqual([]);
+  });
+});
+
+describe("gokv relay", () => {
+  test("makes a channel and a token that work, and prints the key of the token alone", async () => {
+    await using server = await serve();
+    const { url } = server;
+    const channel = ["relay", "channel", "add", "--type", "Custom", "--base-url", upstream.url];
+    const made = await json<Record<string, unknown>>(url, [...channel, "--name", "one", "--key", "-"], "sk-typed-in\n");
+    expect(made).toMatchObject({ id: 1, name: "one", type: "Custom", key: "sk-..." });
+    const key = (await output(url, ["relay", "token", "add", "--name", "主力令牌"])).trimEnd();
+    expect(key).toMatch(/^sk-nexus-[A-Za-z0-9_-]{43}$/);
+    expect((await chat(url, key)).status).toBe(200);
+    expect(upstream.keys).toEqual(["sk-typed-in"]);
+    expect(await output(url, ["relay", "token", "add", "--name", "own", "--key", "sk-nexus-abc"])).toBe(
+      "sk-nexus-abc\n",
+    );
+    const again = await gokv(url, ["relay", "token", "add", "--name", "own", "--key", "sk-nexus-abc"]);
+    expect([again.exitCode, again.stdout, again.stderr]).toEqual([1, "", expect.stringContaining("token_exists")]);
+    const list = await output(url, ["relay", "token", "list"]);
+    expect(list).toContain("主力令牌");
+    expect(list).not.toContain(key);
+  });
+
+  test("shows, changes, tests and deletes channels", async () => {
+    await using server = await serve();
+    const { url } = server;
+    const verb = (...args: string[]) => json<Record<string, unknown>>(url, ["relay", "channel", ...args]);
+    const address = ["--type", "Custom", "--base-url", upstream.url];
+    await verb("add", "--name", "one", "--key", "sk-a", ...address, "--models", "a,b", "--priority=-3");
+    expect(await verb("show", "1")).toMatchObject({ models: ["a", "b"], priority: -3 });
+    expect(await verb("update", "1", "--name", "two", "--weight", "5")).toMatchObject({ name: "two", weight: 5 });
+    expect(await verb("test", "1")).toMatchObject({ success: true, model: "a" });
+    expect(await verb("disable", "1")).toMatchObject({ status: 0 });
+    expect(await verb("enable", "1")).toMatchObject({ status: 1 });
+    expect(await verb("reset", "1")).toMatchObject({ status: 1 });
+    expect(await verb("health", "1")).toMatchObject({ state: "closed" });
+    expect(await verb("models", "1")).toMatchObject({ data: expect.any(Array) });
+    expect(await json<unknown[]>(url, ["relay", "channel", "list", "--limit", "5"])).toHaveLength(1);
+    expect(await output(url, ["relay", "channel", "delete", "1"])).toBe("");
+    expect(await json<unknown[]>(url, ["relay", "channel", "list"])).toEqual([]);
+  });
+
+  test("gives tokens their limits, and takes them back", async () => {
+    await using server = await serve();
+    const { url } = server;
+    const verb = (...args: string[]) => json<Record<string, unknown>>(url, ["relay", "token", ...args]);
+    const limits = ["--quota", "500", "--rpm", "5", "--tpm", "9", "--max-parallel", "2", "--expires-in", "1d"];
+    const ips = ["--allow-ip", "10.0.0.0/8", "--allow-ip", "::1"];
+    const made = await verb("add", "--name", "one", ...limits, ...ips, "--models", "a", "--group", "vip");
+    expect(made).toMatchObject({
+      ...{ unlimited_quota: false, remain_quota: 500, rpm: 5, tpm: 9, max_parallel: 2, models: ["a"], group: "vip" },
+      allow_ips: ["10.0.0.0/8", "::1"],
+    });
+    expect((made.expired_time as number) - Date.now() / 1000).toBeWithin(86_300, 86_401);
+    expect(await verb("update", "1", "--add-quota=-100", "--disable")).toMatchObject({ remain_quota: 400, status: 0 });
+    expect(await verb("update", "1", "--enable")).toMatchObject({ status: 1, rpm: 5 });
+    expect(await verb("show", "1")).toMatchObject({ remain_quota: 400 });
+    expect(await output(url, ["relay", "token", "delete", "1"])).toBe("");
+    expect((await gokv(url, ["relay", "token", "show", "1"])).exitCode).toBe(1);
+  });
+
+  test("refuses a wrong command line before it asks anybody", async () => {
+    const wrong: readonly (readonly string[])[] = [
+      ["relay", "channel", "show", "abc"],
+      ["relay", "channel", "show", "0"],
+      ["relay", "channel", "update", "1"],
+      ["relay", "channel", "update", "1", "--json"],
+      ["relay", "token", "delete", "1.5"],
+      ["relay", "token", "update", "1"],
+      ["relay", "token", "update", "1", "--enable", "--disable"],
+      ["relay", "token", "add", "--name", "n", "--expires-in", "36501d"],
+      ["relay", "token", "add", "--name", "n", "--expires-in", "0"],
+      ["relay"],
+      ["relay", "channel"],
+      ["relay", "channel", "add", "--name", "n"],
+      ["relay", "channel", "add", "--key", "k"],
+      ["relay", "channel", "show"],
+      ["relay", "token", "add"],
+      ["relay", "token", "add", "--name", "n", "--quota", "many"],
+      ["relay", "token", "add", "--name", "n", "--expires-in", "soon"],
+      ["rekey", "now"],
+    ];
+    for (const args of wrong) {
+      const { exitCode, stdout, stderr } = await gokv("http://127.0.0.1:1", args);
+      expect([args, exitCode, stdout, stderr.slice(0, 6)]).toEqual([args, 2, "", "gokv: "]);
+      const command = ["gokv", ...args.slice(0, args[0] === "rekey" ? 1 : 3)].join(" ");
+      expect([args, stderr]).toEqual([args, expect.stringContaining(`. See ${command} --help.\n`)]);
+    }
+  });
+
+  test("tells in its help what is taken when nothing is given, and where the numbers come from", async () => {
+    const help = async (...args: string[]) => (await gokv("http://127.0.0.1:1", ["relay", ...args, "--help"])).stdout;
+    expect(await help("channel", "add")).toMatch(/--type=<name> .*OpenAI.*Custom; default OpenAI/);
+    expect(await help("channel", "update")).not.toContain("default OpenAI");
+    expect(await help("channel", "show")).toContain("ID    Its number, which gokv relay channel list shows");
+    expect(await help("token", "show")).toContain("ID    Its number, which gokv relay token list shows");
+  });
+
+  test("says where there is no store to rekey", async () => {
+    const { exitCode, stderr } = await run([GOKV, "rekey"], { env: { JWT_SECRET: SECRET, DB_PATH: dir.file("none") } });
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no store")]);
+  });
+});

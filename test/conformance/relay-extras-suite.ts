@@ -1,0 +1,546 @@
+// What the relay does besides passing on: kept answers, responses that stay where they are, lists of models, usage,
+// addresses that a token may be used from, figures.
+
+import { describe, expect, test } from "bun:test";
+import { alterStore } from "../support/alter-store.ts";
+import { eventually } from "../support/eventually.ts";
+import { chatAnswer, metricOf } from "../support/relay-books.ts";
+import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV } from "../support/relay-client.ts";
+import { RelayRig } from "../support/relay-rig.ts";
+import { bySize } from "../support/run-size.ts";
+import type { OpenTarget, Target } from "../support/targets.ts";
+import { answerJson, chatChunk, DONE, event, refuse, stream } from "../support/upstream-plans.ts";
+import { useTarget } from "../support/use-target.ts";
+
+const USED_MS_MAX = 5_000;
+const MiB = 1024 * 1024;
+const BUDGET = "gokv_body_budget_used_bytes";
+
+export function relayExtrasSuite(name: string, open: OpenTarget): void {
+  describe(`what the relay does besides at ${name}`, () => {
+    const target = useTarget(open, RELAY_ENV);
+    cacheTests(target);
+    stickyTests(target);
+    modelTests(target);
+    usageTests(target);
+  });
+  describe(`addresses of clients of the relay at ${name}`, () => {
+    addressTests(useTarget(open, RELAY_ENV), useTarget(open, { ...RELAY_ENV, TRUSTED_PROXIES: "127.0.0.0/8,::1" }));
+  });
+  describe(`figures of the relay at ${name}`, () => metricsTests(useTarget(open, RELAY_ENV)));
+}
+
+/** One body for every path. */
+const ALL_INPUTS = { model: "mock-small", input: "hi", prompt: "hi", messages: [{ role: "user", content: "hi" }] };
+const TTL = { headers: { "x-gokv-cache": "ttl=300" } };
+
+function cacheTests(target: () => Target): void {
+  const kept = (answer: Response) => answer.headers.get("x-gokv-cache");
+
+  test("no answer is kept unless somebody asks for it", async () => {
+    await using rig = await RelayRig.open(target());
+    expect([kept(await rig.chat()), kept(await rig.chat())]).toEqual([null, null]);
+    expect(rig.calls).toEqual([2]);
+  });
+
+  test("a kept answer is the same to the byte, costs nothing and is logged", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { remain_quota: 1_000_000 });
+    const first = await rig.chat({ temperature: 0, seed: 1 }, TTL);
+    const body = await first.text();
+    const again = await rig.post(
+      "/chat/completions",
+      { seed: 1, messages: [{ content: "hi", role: "user" }], temperature: 0, model: "mock-small" },
+      TTL,
+    );
+    expect([kept(first), kept(again)]).toEqual(["MISS", "HIT"]);
+    expect([again.status, await again.text()]).toEqual([200, body]);
+    expect(again.headers.get("content-type")).toBe(first.headers.get("content-type"));
+    expect([first.headers.get("x-gokv-attempts"), again.headers.get("x-gokv-attempts")]).toEqual(["1", "0"]);
+    expect(rig.calls).toEqual([1]);
+    const [miss, hit] = await rig.rows(2);
+    expect(hit).toMatchObject({ status: 200, quota: 0, prompt_tokens: 0, completion_tokens: 0, attempts: 0 });
+    const usage = (await (await ask(target(), rig.token.key, "/usage")).json()) as Json;
+    expect([usage.used_quota, usage.remain_quota]).toEqual([miss!.quota, 1_000_000 - (miss!.quota as number)]);
+    expect(miss!.quota as number).toBeGreaterThan(0);
+  });
+
+  test("a kept stream is played again with the same events", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { cache_ttl: 300 });
+    const texts: string[] = [];
+    for (const expected of ["MISS", "HIT"]) {
+      const answer = await rig.chat({ stream: true });
+      texts.push(await answer.text());
+      expect([kept(answer), answer.headers.get("content-type")]).toEqual([
+        expected,
+        "text/event-stream; charset=utf-8",
+      ]);
+    }
+    expect(texts[1]).toBe(texts[0]!);
+    expect(texts[0]).toEndWith("data: [DONE]\n\n");
+    expect(rig.calls).toEqual([1]);
+  });
+
+  test("another token, body, path or kind of answer never hits", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { cache_ttl: 300 });
+    const other = await makeToken(target(), { group: rig.group, cache_ttl: 300 });
+    const answers = [
+      await rig.chat(),
+      await chat(target(), other.key),
+      await rig.chat({ stream: true }),
+      await rig.chat({ model: "mock-large" }),
+      await rig.chat({ temperature: 0 }),
+      await rig.chat({ messages: [{ role: "user", content: "hi " }] }),
+      await rig.post("/completions", { model: "mock-small", prompt: "hi" }),
+      await rig.post("/embeddings", { model: "mock-small", input: "hi" }),
+      await rig.post("/embeddings", { model: "mock-small", input: ["hi"] }),
+      await rig.chat({ stream: true, stream_options: { include_usage: true } }),
+      await rig.post("/chat/completions", ALL_INPUTS),
+      await rig.post("/completions", ALL_INPUTS),
+      await rig.post("/embeddings", ALL_INPUTS),
+    ];
+    for (const answer of answers) await answer.text();
+    expect(answers.map(kept)).toEqual(answers.map(() => "MISS"));
+    expect(rig.calls).toEqual([answers.length]);
+    expect(kept(await rig.post("/embeddings", { input: "hi", model: "mock-small" }))).toBe("HIT");
+  });
+
+  test("errors, cut streams and what is not to be kept never hit", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { cache_ttl: 300 });
+    rig.upstream.next(
+      refuse(400),
+      stream({ cutAfterEvents: 3, end: "clean" }),
+      stream({ events: [event({ error: { message: "x" } })] }),
+    );
+    await (await rig.chat({ seed: 1 })).text();
+    expect(await (await rig.chat({ seed: 2, stream: true })).text()).toContain("upstream_stream_interrupted");
+    await (await rig.chat({ seed: 3, stream: true })).text();
+    for (const fields of [{ seed: 1 }, { seed: 2, stream: true }, { seed: 3, stream: true }]) {
+      const answer = await rig.chat(fields);
+      await answer.text();
+      expect([answer.status, kept(answer)]).toEqual([200, "MISS"]);
+    }
+    const bypassed = [
+      await rig.chat({ seed: 1 }, { headers: { "x-gokv-cache": "no-store" } }),
+      await rig.post("/moderations", { input: "x" }, TTL),
+      await rig.post("/moderations", { input: "x" }, TTL),
+      await rig.post("/responses", { model: "a", input: "x" }, TTL),
+      await rig.post("/responses", { model: "a", input: "x" }, TTL),
+    ];
+    expect(bypassed.map(kept)).toEqual(bypassed.map(() => "BYPASS"));
+    expect(rig.calls).toEqual([6 + bypassed.length]);
+  });
+
+  test("a kept answer is gone when its time is over", async () => {
+    await using rig = await RelayRig.open(target());
+    const short = { headers: { "x-gokv-cache": "ttl=1" } };
+    const keptMs = performance.now();
+    await (await rig.chat({}, short)).text();
+    await eventually("the kept answer is gone", 5_000, async () => kept(await rig.chat({}, short)) === "MISS");
+    expect(performance.now() - keptMs).toBeWithin(950, 3_000);
+    expect(rig.calls).toEqual([2]);
+  });
+
+  test("a kept answer that is large comes whole as well, one after the other", async () => {
+    await using rig = await RelayRig.open(target());
+    const text = JSON.stringify({
+      ...chatAnswer("é".repeat(1_500_000)),
+      usage: { prompt_tokens: 1, completion_tokens: 1 },
+    });
+    const chunks = Array.from({ length: 30 }, (_, index) => chatChunk(`${index} ${"x".repeat(50_000)}`));
+    const events = [...chunks, chatChunk("", "stop"), DONE];
+    rig.upstream.next(answerJson(JSON.parse(text)), stream({ events }));
+    for (const [fields, expected] of [
+      [{}, text],
+      [{ stream: true }, events.join("")],
+    ] as const) {
+      for (const outcome of ["MISS", "HIT", "HIT"]) {
+        const answer = await rig.chat(fields, TTL);
+        const body = await answer.text();
+        expect([kept(answer), body.length, body === expected]).toEqual([outcome, expected.length, true]);
+        // It goes out in pieces, as it is taken.
+        if (outcome === "HIT") expect(answer.headers.get("transfer-encoding")).toBe("chunked");
+      }
+    }
+    expect(rig.calls).toEqual([2]);
+    expect(await metricOf(target(), "gokv_relay_inflight")).toBe(0);
+  });
+
+  test("a header that says nothing clear is refused", async () => {
+    await using rig = await RelayRig.open(target());
+    for (const value of ["yes", "ttl=", "ttl=-1", "ttl=86401", "ttl=1.5", "ttl=300 s"]) {
+      const answer = await rig.chat({}, { headers: { "x-gokv-cache": value } });
+      await expectRelayError(answer, 400, "invalid_request_error", "invalid_value", "x-gokv-cache");
+    }
+    expect(rig.calls).toEqual([0]);
+  });
+}
+
+function stickyTests(target: () => Target): void {
+  const create = async (rig: RelayRig, fields: Json = {}, key = rig.token.key) => {
+    const answer = await ask(target(), key, "/responses", { model: "a", input: "x", ...fields });
+    const text = await answer.text();
+    expect([answer.status, text]).toEqual([200, text]);
+    return /"id":"(resp_[^"]+)"/.exec(text)![1]!;
+  };
+  const EVEN = [{ priority: 0 }, { priority: 0 }];
+  const notFound = async (answer: Response, param: string) =>
+    void (await expectRelayError(answer, 404, "invalid_request_error", "response_not_found", param));
+
+  test("what follows a response goes to the channel that made it, also when that one fails", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    for (const stream of [false, true]) {
+      for (const upstream of rig.upstreams) upstream.reset();
+      const id = await create(rig, { stream });
+      const home = rig.calls.indexOf(1);
+      for (let times = 1; times <= 8; times++) {
+        await create(rig, { previous_response_id: id, stream });
+        expect(rig.calls[home]).toBe(times + 1);
+      }
+      expect(rig.upstreams[home]!.requests.at(-1)!.json.previous_response_id).toBe(id);
+      rig.upstreams[home]!.next(refuse(500));
+      const failed = await rig.post("/responses", { model: "a", input: "x", previous_response_id: id });
+      expect([failed.status, failed.headers.get("x-gokv-attempts")]).toEqual([500, "1"]);
+      expect(rig.calls[1 - home]).toBe(0);
+    }
+  });
+
+  test("a response is read and deleted where it is", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    const id = await create(rig);
+    const home = rig.calls.indexOf(1);
+    const shown = { id, object: "response", status: "completed" };
+    rig.upstreams[home]!.next(answerJson(shown), answerJson({ id, deleted: true }));
+    const read = await ask(target(), rig.token.key, `/responses/${id}`);
+    expect([read.status, await read.json()]).toEqual([200, shown]);
+    const deleted = await ask(target(), rig.token.key, `/responses/${id}`, undefined, { method: "DELETE" });
+    expect([deleted.status, await deleted.json()]).toEqual([200, { id, deleted: true }]);
+    expect(rig.upstreams[home]!.requests.map(({ method, path }) => [method, path])).toEqual([
+      ["POST", "/v1/responses"],
+      ["GET", `/v1/responses/${id}`],
+      ["DELETE", `/v1/responses/${id}`],
+    ]);
+    expect([rig.calls[1 - home], rig.upstreams[home]!.requests[2]!.body]).toEqual([0, ""]);
+    await notFound(await ask(target(), rig.token.key, `/responses/${id}`), "response_id");
+  });
+
+  test("unknown ids and those of another token are 404, and no upstream is asked", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    const other = await makeToken(target(), { group: rig.group });
+    const foreign = await create(rig, {}, other.key);
+    const unstored = await create(rig, { store: false });
+    const calls = [...rig.calls];
+    for (const id of [foreign, unstored, "resp_unknown", "../../models", "%"]) {
+      const path = `/responses/${encodeURIComponent(id)}`;
+      await notFound(await ask(target(), rig.token.key, path), "response_id");
+      await notFound(await ask(target(), rig.token.key, path, undefined, { method: "DELETE" }), "response_id");
+      const answer = await rig.post("/responses", { model: "a", input: "x", previous_response_id: id });
+      await notFound(answer, "previous_response_id");
+    }
+    expect(rig.calls).toEqual(calls);
+    await create(rig, { previous_response_id: foreign }, other.key);
+  });
+
+  test("without its channel a response is not available", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    const id = await create(rig);
+    await rig.act(rig.calls.indexOf(1), "disable");
+    const follow = { model: "a", input: "x", previous_response_id: id };
+    for (const answer of [
+      await ask(target(), rig.token.key, `/responses/${id}`),
+      await rig.post("/responses", follow),
+    ]) {
+      await expectRelayError(answer, 503, "server_error", "channel_unavailable");
+      expect(answer.headers.get("retry-after")).toBe("1");
+    }
+    expect(rig.calls.toSorted()).toEqual([0, 1]);
+  });
+
+  test("asked for its head alone, a large response leaves nothing of the byte budget in use", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const shown = { id, object: "response", output: [], pad: "x".repeat(2 * MiB) };
+    rig.plan(answerJson(shown));
+    const path = `/responses/${id}`;
+    const heads = [1, 2, 3].map(() => ask(target(), rig.token.key, path, undefined, { method: "HEAD" }));
+    expect((await Promise.all(heads)).map(({ status }) => status)).toEqual([200, 200, 200]);
+    expect(await metricOf(target(), BUDGET)).toBe(0);
+    expect(await (await ask(target(), rig.token.key, path)).json()).toEqual(shown);
+    await eventually("the budget is free", USED_MS_MAX, async () => (await metricOf(target(), BUDGET)) === 0);
+  });
+
+  test("what follows a response passes neither groups nor models", async () => {
+    await using rig = await RelayRig.open(target(), [{ models: ["cheap"], model_mapping: { fast: "cheap" } }]);
+    const id = await create(rig, { model: "cheap" });
+    const follow = (model: string) => rig.post("/responses", { model, input: "x", previous_response_id: id });
+    await expectRelayError(await follow("dear"), 404, "invalid_request_error", "model_not_found", "model");
+    for (const model of ["cheap", "fast"]) expect([model, (await follow(model)).status]).toEqual([model, 200]);
+    await managed(target(), "PATCH", `/api/token/${rig.token.id}`, { group: "elsewhere" });
+    const asked = [await follow("cheap"), await ask(target(), rig.token.key, `/responses/${id}`)];
+    for (const answer of asked) await expectRelayError(answer, 503, "server_error", "channel_unavailable");
+    expect(rig.calls).toEqual([3]);
+    await managed(target(), "PATCH", `/api/token/${rig.token.id}`, { group: `elsewhere,${rig.group}` });
+    expect((await follow("cheap")).status).toBe(200);
+  });
+
+  test("a response that the store takes no note of is answered and charged, and leaves nothing behind", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { remain_quota: 1_000_000 });
+    const id = await create(rig);
+    const [first] = await rig.rows(1);
+    const { dbPath } = target();
+    await alterStore(
+      dbPath,
+      "CREATE TRIGGER full BEFORE INSERT ON relay_response BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    await alterStore(
+      dbPath,
+      "CREATE TRIGGER kept BEFORE DELETE ON relay_response BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    try {
+      await create(rig);
+      await create(rig, { stream: true });
+      rig.upstream.next(answerJson({ id, deleted: true }));
+      const path = `/responses/${id}`;
+      expect((await ask(target(), rig.token.key, path, undefined, { method: "DELETE" })).status).toBe(200);
+    } finally {
+      for (const name of ["full", "kept"]) await alterStore(dbPath, `DROP TRIGGER ${name}`);
+    }
+    const rows = await rig.rows(4);
+    expect(rows.map(({ status, error_code }) => [status, error_code])).toEqual(rows.map(() => [200, null]));
+    expect(rows.map(({ quota }) => quota)).toEqual([first!.quota, first!.quota, first!.quota, 0]);
+    expect(first!.quota as number).toBeGreaterThan(0);
+    expect([await metricOf(target(), BUDGET), await metricOf(target(), "gokv_relay_inflight")]).toEqual([0, 0]);
+    await create(rig, { previous_response_id: await create(rig) });
+  });
+
+  test("a restart does not forget where a response is", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    const id = await create(rig);
+    const home = rig.calls.indexOf(1);
+    await target().restart();
+    for (let times = 0; times < 4; times++) await create(rig, { previous_response_id: id });
+    expect(rig.calls[home]).toBe(5);
+  });
+}
+
+function modelTests(target: () => Target): void {
+  const list = async (key: string) => {
+    const answer = await ask(target(), key, "/models");
+    const { object, data } = (await answer.json()) as { object: string; data: Json[] };
+    expect([answer.status, object]).toEqual([200, "list"]);
+    return data;
+  };
+  const ids = async (key: string) => (await list(key)).map(({ id }) => id);
+
+  test("the list holds what enabled channels of the group serve, as far as the token may use it", async () => {
+    await using rig = await RelayRig.open(target(), [
+      { models: ["a", "Qwen/Qwen3-8B"], model_mapping: { fast: "a" } },
+      { models: ["a", "b"] },
+      { models: ["disabled"], status: 0 },
+      { models: ["elsewhere"], group: "elsewhere" },
+      { model_mapping: { renamed: "x" } },
+    ]);
+    const all = ["Qwen/Qwen3-8B", "a", "b", "fast", "renamed"];
+    expect(await ids(rig.token.key)).toEqual(all);
+    for (const entry of await list(rig.token.key)) {
+      expect(entry).toEqual({ id: entry.id, object: "model", created: expect.any(Number), owned_by: "gokv" });
+      expect(Math.abs((entry.created as number) - Date.now() / 1000)).toBeLessThan(60);
+    }
+    const { group } = rig;
+    const narrow = await makeToken(target(), { group, models: ["b", "Qwen/Qwen3-8B", "unknown", "elsewhere"] });
+    expect(await ids(narrow.key)).toEqual(["Qwen/Qwen3-8B", "b"]);
+    const both = await makeToken(target(), { group: `${group},elsewhere` });
+    expect(await ids(both.key)).toEqual([...all.slice(0, 3), "elsewhere", ...all.slice(3)]);
+    expect(await ids((await makeToken(target(), { group: "nobody" })).key)).toEqual([]);
+    expect(rig.calls).toEqual([0, 0, 0, 0, 0]);
+  });
+
+  test("a channel without a list of models shows those that its upstream has named", async () => {
+    await using rig = await RelayRig.open(target());
+    expect(await ids(rig.token.key)).toEqual([]);
+    rig.plan(answerJson({ object: "list", data: [{ id: "found/two" }, { id: "found-one" }] }));
+    await managed(target(), "GET", `/api/channel/${rig.channels[0]!.id}/models`);
+    expect(await ids(rig.token.key)).toEqual(["found-one", "found/two"]);
+  });
+
+  test("one model is shown by its name, slashes and all, and no other", async () => {
+    await using rig = await RelayRig.open(target(), [{ models: ["Qwen/Qwen3-8B", "b", "c"] }], {
+      models: ["Qwen/Qwen3-8B", "b"],
+    });
+    for (const path of ["Qwen/Qwen3-8B", "Qwen%2FQwen3-8B"]) {
+      const answer = await ask(target(), rig.token.key, `/models/${path}`);
+      expect([answer.status, await answer.json()]).toEqual([
+        ...[200, { id: "Qwen/Qwen3-8B", object: "model", created: expect.any(Number), owned_by: "gokv" }],
+      ]);
+    }
+    for (const id of ["c", "unknown", "Qwen", "qwen/qwen3-8b"]) {
+      const answer = await ask(target(), rig.token.key, `/models/${id}`);
+      await expectRelayError(answer, 404, "invalid_request_error", "model_not_found", "model");
+    }
+  });
+}
+
+function usageTests(target: () => Target): void {
+  test("a token sees its own usage and no other's", async () => {
+    await using rig = await RelayRig.open(target());
+    const { group } = rig;
+    const expired_time = Math.floor(Date.now() / 1000) + 3600;
+    const limited = {
+      name: "limited",
+      group,
+      remain_quota: 5000,
+      rpm: 100,
+      tpm: 90_000,
+      max_parallel: 7,
+      expired_time,
+    };
+    const one = await makeToken(target(), limited);
+    const two = await makeToken(target(), { name: "free", group });
+    const usage = async (key: string) => (await (await ask(target(), key, "/usage")).json()) as Json;
+    expect(await usage(one.key)).toEqual({
+      ...{ name: "limited", remain_quota: 5000, used_quota: 0, unlimited_quota: false, expired_time, rpm: 100 },
+      ...{ tpm: 90_000, max_parallel: 7 },
+    });
+    const idle = {
+      ...{ name: "free", remain_quota: 0, used_quota: 0, unlimited_quota: true, expired_time: -1, rpm: 0, tpm: 0 },
+      max_parallel: 0,
+    };
+    expect(await usage(two.key)).toEqual(idle);
+    const { usage: used } = (await (await chat(target(), one.key)).json()) as { usage: { total_tokens: number } };
+    await eventually("the usage is counted", USED_MS_MAX, async () => (await usage(one.key)).used_quota !== 0);
+    expect(await usage(one.key)).toMatchObject({
+      ...{ used_quota: used.total_tokens, remain_quota: 5000 - used.total_tokens },
+    });
+    expect(await usage(two.key)).toEqual(idle);
+    await (await chat(target(), two.key)).text();
+    await eventually("the usage is counted", USED_MS_MAX, async () => (await usage(two.key)).used_quota !== 0);
+    expect(await usage(two.key)).toEqual({ ...idle, used_quota: used.total_tokens });
+  });
+}
+
+function addressTests(direct: () => Target, behindProxy: () => Target): void {
+  const PEER = ["127.0.0.1", "::1"];
+  const CLIENT = ["203.0.113.0/24", "2001:db8::7"];
+  const statuses = async (target: Target, forwarded: string | null) => {
+    await using rig = await RelayRig.open(target);
+    const headers = { "X-Forwarded-For": forwarded, "X-Real-IP": "203.0.113.9", Forwarded: "for=203.0.113.9" };
+    const codes: number[] = [];
+    for (const allow_ips of [PEER, CLIENT]) {
+      const { key } = await makeToken(target, { group: rig.group, allow_ips });
+      codes.push((await chat(target, key, {}, { headers })).status);
+    }
+    await (await rig.chat({}, { headers })).text();
+    const [row] = await rig.rows(1);
+    return [...codes, row!.client_ip];
+  };
+
+  test("the address of the connection counts, whatever the headers say", async () => {
+    for (const forwarded of [null, "203.0.113.9", "203.0.113.9, 127.0.0.1"]) {
+      expect([forwarded, await statuses(direct(), forwarded)]).toEqual([forwarded, [200, 403, "127.0.0.1"]]);
+    }
+  });
+
+  test("behind a trusted proxy it is the last address that is not a proxy's", async () => {
+    for (const [forwarded, expected] of [
+      [null, [200, 403, "127.0.0.1"]],
+      ["203.0.113.9", [403, 200, "203.0.113.9"]],
+      ["2001:db8::7, 127.0.0.1", [403, 200, "2001:db8::7"]],
+      ["203.0.113.9, 198.51.100.7", [403, 403, "198.51.100.7"]],
+      ["198.51.100.7, 203.0.113.9", [403, 200, "203.0.113.9"]],
+      ["203.0.113.9, junk", [200, 403, "127.0.0.1"]],
+    ] as const) {
+      expect([forwarded, await statuses(behindProxy(), forwarded)]).toEqual([forwarded, [...expected]]);
+    }
+  });
+}
+
+const FIGURES = {
+  ...{ requests_total: ["route", "status", "stream"], attempts_total: ["channel", "outcome"] },
+  ...{ overhead_seconds: ["le"], ttft_seconds: ["le"], upstream_seconds: ["channel", "le"], inflight: [] },
+  ...{ tokens_total: ["kind"], channel_state: ["channel", "state"], cache_total: ["result"], aborts_total: ["phase"] },
+  ...{ log_queue: [], log_dropped_total: [] },
+} as const;
+
+function metricsTests(target: () => Target): void {
+  const PARALLEL = 32;
+  const scrape = async () => (await target().fetch("/metrics")).text();
+  const linesOf = (text: string) => text.split("\n").filter((line) => line.startsWith("gokv_relay_"));
+
+  test("all figures are there, with their labels, and are bounded whatever is asked for", async () => {
+    await using rig = await RelayRig.open(target(), [{ models: ["known"] }]);
+    await (await rig.chat({ model: "known" })).text();
+    await (await rig.chat({ model: "known", stream: true })).text();
+    await (await rig.chat({ model: "known", seed: 1 }, TTL)).text();
+    await rig.chat({ model: "known", seed: 1 }, TTL);
+    const text = await scrape();
+    for (const [name, labels] of Object.entries(FIGURES)) {
+      expect(text).toMatch(new RegExp(`^# TYPE gokv_relay_${name} (counter|gauge|histogram)$`, "m"));
+      const lines = linesOf(text).filter((line) => line.startsWith(`gokv_relay_${name}`) && !line.includes("_info"));
+      const found = new Set(lines.flatMap((line) => [...line.matchAll(/([a-z_]+)="/g)].map((match) => match[1]!)));
+      expect([name, [...found].toSorted(), lines.length > 0]).toEqual([name, [...labels], true]);
+    }
+    await manyModelsAndTokens(rig);
+    const after = await scrape();
+    // Two more routes and statuses, and no line for each model or token.
+    expect(linesOf(after).length).toBeLessThan(linesOf(text).length + 40);
+    expect(after.length).toBeLessThan(200_000);
+    expect(after).not.toMatch(/model-\d|sk-nexus|sk-upstream|secret prompt|token-name/);
+    expect(after).toMatch(/^gokv_relay_inflight 0$/m);
+  }, 120_000);
+
+  /** Each with a name of its own: models, tokens that exist and those that do not, paths. */
+  async function manyModelsAndTokens(rig: RelayRig): Promise<void> {
+    const { group } = rig;
+    await managed(target(), "PATCH", `/api/channel/${rig.channels[0]!.id}`, { models: [] });
+    rig.plan(answerJson({ choices: [] }));
+    const count = bySize(1_000, 10_000);
+    let next = 0;
+    const work = async () => {
+      for (let index = next++; index < count; index = next++) {
+        const { key } = await makeToken(target(), { group, name: `token-name-${index}` });
+        const fields = { model: `model-${index}`, messages: [{ role: "user", content: `secret prompt ${index}` }] };
+        expect((await chat(target(), key, fields)).status).toBe(200);
+        expect((await chat(target(), `sk-nexus-unknown-${index}`, fields)).status).toBe(401);
+        await ask(target(), key, `/unknown-${index}`, {});
+        await ask(target(), key, `/models/model-${index}`);
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL }, work));
+  }
+
+  test("requests, attempts, tokens, kept answers and states are counted", async () => {
+    await using rig = await RelayRig.open(target());
+    const { id } = rig.channels[0]!;
+    const before = await scrape();
+    await (await rig.chat()).text();
+    await (await rig.chat({ seed: 1 }, TTL)).text();
+    await (await rig.chat({ seed: 1 }, TTL)).text();
+    rig.upstream.next(refuse(400));
+    await (await rig.chat()).text();
+    await (await rig.chat({ stream: true })).text();
+    await rig.act(0, "disable");
+    const after = await scrape();
+    const grown = (line: string) => figure(after, line) - figure(before, line);
+    expect([
+      grown('gokv_relay_requests_total{route="chat",status="200",stream="0"}'),
+      grown('gokv_relay_requests_total{route="chat",status="400",stream="0"}'),
+      grown('gokv_relay_requests_total{route="chat",status="200",stream="1"}'),
+      grown(`gokv_relay_attempts_total{channel="${id}",outcome="answer"}`),
+      grown(`gokv_relay_attempts_total{channel="${id}",outcome="status"}`),
+      grown(`gokv_relay_attempts_total{channel="${id}",outcome="stream"}`),
+      grown('gokv_relay_cache_total{result="hit"}'),
+      grown('gokv_relay_cache_total{result="miss"}'),
+      grown("gokv_relay_overhead_seconds_count"),
+      grown("gokv_relay_ttft_seconds_count"),
+      grown(`gokv_relay_upstream_seconds_count{channel="${id}"}`),
+    ]).toEqual([3, 1, 1, 2, 1, 1, 1, 1, 5, 1, 4]);
+    expect(grown('gokv_relay_tokens_total{kind="prompt"}')).toBeGreaterThan(0);
+    expect(grown('gokv_relay_tokens_total{kind="completion"}')).toBeGreaterThan(0);
+    expect(figure(after, `gokv_relay_channel_state{channel="${id}",state="disabled"}`)).toBe(1);
+    expect(figure(after, `gokv_relay_channel_state{channel="${id}",state="closed"}`)).toBe(0);
+  });
+
+  function figure(text: string, name: string): number {
+    const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
+    return line === undefined ? 0 : Number(line.slice(name.length + 1));
+  }
+}

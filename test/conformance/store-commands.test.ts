@@ -1,0 +1,675 @@
+// backup, restore, check, export and import as an operator runs them, beside a running server and without one.
+
+import { Database } from "bun:sqlite";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createHash } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { type Environment, type Finished, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { forgeToken } from "../support/forge-token.ts";
+import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
+import { SECRET } from "../support/targets.ts";
+import { type TempDir, tempDir } from "../support/temp-dir.ts";
+
+// Many processes are started; on a busy machine that takes its time.
+setDefaultTimeout(30_000);
+
+let dir: TempDir;
+beforeEach(() => {
+  dir = tempDir();
+});
+afterEach(() => dir[Symbol.dispose]());
+
+const DONE = { exitCode: 0, stderr: "" };
+const headers = { Authorization: `Bearer ${forgeToken()}` };
+
+const serve = (data = "data", env: Environment = {}): Promise<ServerProcess> =>
+  startServer({ JWT_SECRET: SECRET, DB_PATH: dir.file(data), ...env });
+
+/** A command of gokv on the data directory `data`. No secret is needed for any of them. */
+const gokv = (args: readonly string[], data = "data", stdin?: string): Promise<Finished> =>
+  run([GOKV, ...args], { env: { DB_PATH: dir.file(data) }, cwd: dir.path, ...(stdin === undefined ? {} : { stdin }) });
+
+/** The second signal spares the time in which a server goes on listening. */
+async function stop(server: ServerProcess): Promise<void> {
+  server.kill("SIGTERM");
+  server.kill("SIGINT");
+  expect(await server.exited).toBe(0);
+}
+
+/** Runs `act` against a server on `data` that lives no longer than that. */
+async function whileServing<T>(data: string, act: (url: string) => Promise<T>): Promise<T> {
+  await using server = await serve(data);
+  const result = await act(server.url);
+  await stop(server);
+  return result;
+}
+
+const hashOf = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
+const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8);
+
+/** Changes one bit of the only place in the file that holds `text`. */
+function damage(path: string, text: string): void {
+  const bytes = readFileSync(path);
+  const at = bytes.indexOf(text);
+  expect(at).toBeGreaterThan(0);
+  bytes[at]! ^= 1;
+  writeFileSync(path, bytes);
+}
+
+async function expectFailure(finished: Promise<Finished>, exitCode: number, problem: string): Promise<void> {
+  const { stdout, stderr, ...rest } = await finished;
+  expect([rest.exitCode, stdout]).toEqual([exitCode, ""]);
+  expect(stderr).toStartWith("gokv: ");
+  expect(stderr).toContain(problem);
+  expect(stderr).not.toContain("unexpected failure");
+}
+
+describe("gokv backup", () => {
+  test("copies the store beside a running server and without one; check finds the copy sound", async () => {
+    const before = await whileServing("data", async (url) => {
+      const entries = await fillStore(url);
+      const finished = await gokv(["backup", "beside.db"]);
+      expect(finished).toMatchObject(DONE);
+      expect(finished.stdout).toMatch(new RegExp(`^beside\\.db: ${entries} entries, \\d+ bytes, \\d+ ms, verified\n$`));
+      return readContents(url);
+    });
+    expect(await gokv(["backup", "alone.db"])).toMatchObject(DONE);
+    for (const file of ["beside.db", "alone.db"]) {
+      expect(modeOf(dir.file(file))).toBe("600");
+      expect(await gokv(["check", file], "nowhere")).toMatchObject(DONE);
+      const data = `restored-${file}`;
+      expect(await gokv(["restore", file], data)).toMatchObject(DONE);
+      expect(await whileServing(data, readContents)).toEqual(before);
+    }
+    expect(readdirSync(dir.path).filter((name) => name.includes("partial"))).toEqual([]);
+  });
+
+  test("never overwrites a file", async () => {
+    await whileServing("data", fillStore);
+    writeFileSync(dir.file("taken.db"), "mine");
+    await expectFailure(gokv(["backup", "taken.db"]), 1, "exists already");
+    expect(readFileSync(dir.file("taken.db"), "utf8")).toBe("mine");
+  });
+
+  test("ends with 1 where there is no store, or no folder to write to", async () => {
+    await expectFailure(gokv(["backup", "b.db"]), 1, "There is no store");
+    expect(readdirSync(dir.path)).toEqual([]);
+    await whileServing("data", fillStore);
+    await expectFailure(gokv(["backup", "missing/b.db"]), 1, "missing/b.db");
+    expect(readdirSync(dir.path)).toEqual(["data"]);
+  });
+
+  test("of a damaged store ends with 4 and leaves no file", async () => {
+    await whileServing("data", fillStore);
+    damage(dir.file("data", "gokv.db"), "slashes");
+    await expectFailure(gokv(["backup", "b.db"]), 4, "damaged");
+    expect(readdirSync(dir.path)).toEqual(["data"]);
+  });
+});
+
+describe("POST /_admin/backup", () => {
+  const backup = (server: ServerProcess) => fetch(`${server.url}/_admin/backup`, { method: "POST", headers });
+
+  test("writes a verified copy into the backup folder and describes it", async () => {
+    for (const [env, folder] of [
+      [{}, ["data", "backups"]],
+      [{ BACKUP_DIR: dir.file("elsewhere"), DB_PATH: dir.file("second") }, ["elsewhere"]],
+    ] as const) {
+      await using server = await serve("data", env);
+      const entries = await fillStore(server.url);
+      const before = await readContents(server.url);
+      const answer = await backup(server);
+      expect(answer.status).toBe(200);
+      const report = (await answer.json()) as Record<string, unknown>;
+      expect(Object.keys(report)).toEqual(["file", "bytes", "revision", "entries", "ms"]);
+      const file = report.file as string;
+      expect(file).toMatch(/\/gokv-\d{8}T\d{9}Z\.db$/);
+      expect(readdirSync(dir.file(...folder)).map((name) => dir.file(...folder, name))).toEqual([file]);
+      expect([report.entries, report.bytes, report.revision]).toEqual([entries, statSync(file).size, entries]);
+      expect([modeOf(file), modeOf(dir.file(...folder))]).toEqual(["600", "700"]);
+      await stop(server);
+      const data = `restored-${folder.length}`;
+      expect(await gokv(["restore", file], data)).toMatchObject(DONE);
+      expect(await whileServing(data, readContents)).toEqual(before);
+    }
+  });
+
+  test("runs one backup at a time", async () => {
+    await using server = await serve();
+    await fillStore(server.url);
+    const answers = await Promise.all(Array.from({ length: 5 }, () => backup(server)));
+    const statuses = answers.map(({ status }) => status).sort();
+    expect([statuses[0], statuses.at(-1)]).toEqual([200, 409]);
+    const refused = (await answers.find(({ status }) => status === 409)!.json()) as { code: string };
+    expect(refused.code).toBe("backup_running");
+    expect((await backup(server)).status).toBe(200);
+  });
+
+  test("moves the time of the last backup in the metrics", async () => {
+    await using server = await serve();
+    const lastBackup = async () => {
+      const text = await (await fetch(`${server.url}/metrics`, { headers })).text();
+      return Number(/^gokv_last_backup_timestamp_seconds (\S+)$/m.exec(text)?.[1]);
+    };
+    expect(await lastBackup()).toBe(0);
+    await backup(server);
+    expect(Math.abs((await lastBackup()) - Date.now() / 1000)).toBeLessThan(60);
+  });
+});
+
+describe("gokv check", () => {
+  test("ends with 0 for a sound store, with and without a server beside it, under both names", async () => {
+    await whileServing("data", async (url) => {
+      const entries = await fillStore(url);
+      for (const command of ["check", "verify"]) {
+        const finished = await gokv([command]);
+        expect(finished).toMatchObject(DONE);
+        expect(finished.stdout).toMatch(
+          new RegExp(`^sound: ${entries} entries in 5 buckets, \\d+ bytes, revision ${entries}\n$`),
+        );
+      }
+    });
+    const files = readdirSync(dir.file("data")).sort();
+    expect(files.filter((name) => name.startsWith("snapshot"))).toEqual([]);
+    const before = hashOf(dir.file("data", "gokv.db"));
+    expect(await gokv(["check"])).toMatchObject(DONE);
+    expect(hashOf(dir.file("data", "gokv.db"))).toBe(before);
+  });
+
+  test("names the damaged entry, ends with 4 and changes nothing", async () => {
+    await whileServing("data", async (url) => {
+      await fillStore(url);
+      expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    });
+    for (const [file, args] of [
+      [dir.file("data", "gokv.db"), ["check"]],
+      [dir.file("b.db"), ["check", "b.db"]],
+    ] as const) {
+      damage(file, "slashes");
+      const before = hashOf(file);
+      await expectFailure(gokv(args), 4, 'damaged value: "users" "a/b//c/"');
+      expect(hashOf(file)).toBe(before);
+    }
+  });
+
+  test("ends with 4 when any page is damaged, as backup and export do", async () => {
+    await whileServing("data", fillStore);
+    const path = dir.file("data", "gokv.db");
+    const sound = readFileSync(path);
+    for (let page = 1; page < 9; page++) {
+      const bytes = Buffer.from(sound);
+      bytes.fill(0xff, page * 4096, (page + 1) * 4096);
+      writeFileSync(path, bytes);
+      await expectFailure(gokv(["check"]), 4, "damaged");
+      for (const args of [["backup", "b.db"], ["export"]]) {
+        const { exitCode, stderr } = await gokv(args);
+        // An export does not read the pages of indexes that it has no use for.
+        expect([page, args, exitCode]).toEqual([page, args, exitCode === 0 && args[0] === "export" ? 0 : 4]);
+        expect(stderr).not.toContain("unexpected failure");
+      }
+    }
+    expect(readdirSync(dir.path)).toEqual(["data"]);
+  });
+
+  test("ends with 1 where there is nothing to check", async () => {
+    await expectFailure(gokv(["check"]), 1, "There is no store");
+    await expectFailure(gokv(["check", "missing.db"]), 1, "does not exist");
+    expect(readdirSync(dir.path)).toEqual([]);
+  });
+});
+
+describe("gokv restore", () => {
+  test("brings the backup back, keeps the old store, and lets no ETag come again", async () => {
+    const [atBackup, revisionAtBackup] = await whileServing("data", async (url) => {
+      await fillStore(url);
+      expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+      return [await readContents(url), await newestRevision(url)] as const;
+    });
+    const [atRestore, newest] = await whileServing("data", async (url) => {
+      await fetch(`${url}/users/1`, { method: "POST", body: "changed later", headers });
+      await fetch(`${url}/users/2`, { method: "DELETE", headers });
+      await fetch(`${url}/later/1`, { method: "POST", body: "written later", headers });
+      return [await readContents(url), await newestRevision(url)] as const;
+    });
+    const restored = await gokv(["restore", "b.db"]);
+    expect(restored).toMatchObject(DONE);
+    const before = readdirSync(dir.file("data")).filter((name) => /^gokv\.db\.before-\d{8}T\d{9}Z$/.test(name));
+    expect(before).toHaveLength(1);
+    expect(restored.stdout).toContain(`the old store is ${dir.file("data", before[0]!)}`);
+    expect(modeOf(dir.file("data", "gokv.db"))).toBe("600");
+
+    await whileServing("data", async (url) => {
+      expect(await readContents(url)).toEqual(atBackup);
+      expect(await newestRevision(url)).toBeGreaterThan(newest + 900_000_000);
+      const changed = await fetch(`${url}/users/1`, { method: "POST", body: "again", headers });
+      expect(Number(JSON.parse(changed.headers.get("etag")!))).toBeGreaterThan(newest);
+    });
+    expect(newest).toBeGreaterThan(revisionAtBackup);
+    expect(await gokv(["restore", dir.file("data", before[0]!)], "old")).toMatchObject(DONE);
+    expect(await whileServing("old", readContents)).toEqual(atRestore);
+  });
+
+  test("takes what was acknowledged just before a kill into the store that it keeps", async () => {
+    {
+      await using server = await serve();
+      await fillStore(server.url);
+      expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+      await fetch(`${server.url}/last/words`, { method: "POST", body: "acknowledged", headers });
+      server.kill("SIGKILL");
+      await server.exited;
+    }
+    expect(await gokv(["restore", "b.db"])).toMatchObject(DONE);
+    const before = readdirSync(dir.file("data")).find((name) => name.startsWith("gokv.db.before-"))!;
+    expect(await gokv(["restore", dir.file("data", before)], "old")).toMatchObject(DONE);
+    const contents = await whileServing("old", readContents);
+    expect(Object.keys(contents)).toContain("last\0words");
+  });
+
+  test("is refused beside a running server", async () => {
+    await using server = await serve();
+    await fillStore(server.url);
+    const before = await readContents(server.url);
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    await expectFailure(gokv(["restore", "b.db"]), 3, "Another gokv has");
+    expect(await readContents(server.url)).toEqual(before);
+  });
+
+  test("of anything but a sound backup changes nothing", async () => {
+    await whileServing("data", async (url) => {
+      await fillStore(url);
+      expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    });
+    const files = () =>
+      readdirSync(dir.file("data"))
+        .filter((name) => name !== "lock.db-journal")
+        .sort();
+    const listing = files();
+    const before = hashOf(dir.file("data", "gokv.db"));
+    damage(dir.file("b.db"), "slashes");
+    writeFileSync(
+      dir.file("text.db"),
+      "no database at all, but longer than any header of one would have to be ".repeat(4),
+    );
+    writeFileSync(dir.file("short.db"), readFileSync(dir.file("data", "gokv.db")).subarray(0, 50_000));
+    await expectFailure(gokv(["restore", "b.db"]), 4, "damaged");
+    await expectFailure(gokv(["restore", "text.db"]), 4, "is not a gokv store");
+    await expectFailure(gokv(["restore", "short.db"]), 4, "damaged");
+    await expectFailure(gokv(["restore", "missing.db"]), 1, "does not exist");
+    expect(files()).toEqual(listing);
+    expect(hashOf(dir.file("data", "gokv.db"))).toBe(before);
+  });
+});
+
+/** The lines of an export; revisions and the hash over them taken out. */
+function comparable(text: string): unknown[] {
+  expect(text).toEndWith("\n");
+  return text
+    .trimEnd()
+    .split("\n")
+    .map((line) => {
+      const { revision: _, sha256: __, ...rest } = JSON.parse(line);
+      return rest;
+    });
+}
+
+describe("gokv export and import", () => {
+  /** An export of the sample store. The data directory stays. */
+  async function exported(): Promise<string> {
+    await whileServing("data", fillStore);
+    const finished = await gokv(["export"]);
+    expect(finished).toMatchObject(DONE);
+    return finished.stdout;
+  }
+
+  test("an export, imported into an empty store, is exported the same again", async () => {
+    const first = await exported();
+    writeFileSync(dir.file("export.ndjson"), first);
+    const entries = comparable(first).length - 2;
+    expect(await gokv(["import", "export.ndjson"], "second")).toEqual({
+      ...DONE,
+      stdout: `stored ${entries}, skipped 0, left out 0 expired\n`,
+    });
+    expect(await gokv(["import", "-"], "third", first)).toMatchObject(DONE);
+    const contents = await whileServing("data", readContents);
+    for (const data of ["second", "third"]) {
+      const again = await gokv(["export"], data);
+      expect(comparable(again.stdout)).toEqual(comparable(first));
+      expect(await whileServing(data, readContents)).toEqual(contents);
+      expect(await gokv(["check"], data)).toMatchObject(DONE);
+      expect(readdirSync(dir.file(data)).filter((name) => name.startsWith("import"))).toEqual([]);
+      expect(modeOf(dir.file(data))).toBe("700");
+    }
+  });
+
+  test("an export says what it is, holds one entry per line, and ends with its count and hash", async () => {
+    const lines = (await exported()).trimEnd().split("\n");
+    const [head, ...rest] = lines.map((line) => JSON.parse(line));
+    const end = rest.pop();
+    expect(head).toEqual({ format: "gokv-export", version: 1, revision: rest.length });
+    expect(end.count).toBe(rest.length);
+    const counted = `${lines.slice(0, -1).join("\n")}\n`;
+    expect(end.sha256).toBe(createHash("sha256").update(counted).digest("hex"));
+    const names = rest.map(({ bucket, key }) => Buffer.from(`${bucket}\0${key}`));
+    expect(names).toEqual(names.toSorted(Buffer.compare));
+    expect(rest.find(({ key }) => key === "2")).toEqual({
+      bucket: "users",
+      key: "2",
+      value: Buffer.from("Grace").toString("base64"),
+      content_type: null,
+      metadata: { team: "navy", rank: 'rear "admiral"' },
+      created_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+      updated_at: expect.any(String),
+      expires_at: null,
+      creator_ip: "127.0.0.1",
+    });
+  });
+
+  test("an export may be narrowed to a bucket and a prefix, beside a running server too", async () => {
+    await using server = await serve();
+    await fillStore(server.url);
+    const keysOf = async (...args: string[]) => {
+      const { stdout, ...rest } = await gokv(["export", ...args]);
+      expect(rest).toEqual(DONE);
+      return (comparable(stdout) as { bucket?: string; key?: string }[])
+        .slice(1, -1)
+        .map((row) => `${row.bucket} ${row.key}`);
+    };
+    expect(await keysOf("--bucket", "users")).toEqual(["users 1", "users 2", "users a/b//c/", "users empty"]);
+    expect(await keysOf("--bucket", "users", "--prefix", "a/")).toEqual(["users a/b//c/"]);
+    expect(await keysOf("--prefix", "e")).toEqual(["bytes every", "users empty"]);
+    expect(await keysOf("--bucket", "user")).toEqual([]);
+    expect(await keysOf("--bucket", "USERS")).toEqual([]);
+    expect(await keysOf("--prefix", "%")).toEqual([]);
+    expect(readdirSync(dir.file("data")).filter((name) => name.startsWith("snapshot"))).toEqual([]);
+  });
+
+  test("what has expired is neither exported nor imported", async () => {
+    const shortLived = await whileServing("data", async (url) => {
+      await fetch(`${url}/b/gone?ttl=1`, { method: "POST", body: "x", headers });
+      await fetch(`${url}/b/stays?ttl=1h`, { method: "POST", body: "x", headers });
+      const early = (await gokv(["export"])).stdout;
+      while ((await fetch(`${url}/b/gone`, { headers })).status === 200) await Bun.sleep(20);
+      expect((comparable((await gokv(["export"])).stdout) as { key?: string }[]).map(({ key }) => key)).toEqual([
+        undefined,
+        "stays",
+        undefined,
+      ]);
+      return early;
+    });
+    expect(comparable(shortLived)).toHaveLength(4);
+    expect((await gokv(["import", "-"], "second", shortLived)).stdout).toBe(
+      "stored 1, skipped 0, left out 1 expired\n",
+    );
+    expect(Object.keys(await whileServing("second", readContents))).toEqual(["b\0stays"]);
+  });
+
+  test("keys that exist are refused, skipped or overwritten, as asked", async () => {
+    const text = await exported();
+    const entries = comparable(text).length - 2;
+    const original = await whileServing("data", async (url) => {
+      const contents = await readContents(url);
+      await fetch(`${url}/users/1`, { method: "POST", body: "changed", headers });
+      await fetch(`${url}/users/2`, { method: "DELETE", headers });
+      return contents;
+    });
+    const changed = await whileServing("data", readContents);
+
+    const refused = await gokv(["import", "-"], "data", text);
+    expect([refused.exitCode, refused.stdout]).toEqual([1, ""]);
+    expect(refused.stderr).toContain(`${entries - 1} bad lines; nothing was imported`);
+    expect(await whileServing("data", readContents)).toEqual(changed);
+
+    const dry = await gokv(["import", "-", "--mode", "skip", "--dry-run"], "data", text);
+    expect(dry.stdout).toBe(`would store 1, skipped ${entries - 1}, left out 0 expired\n`);
+    expect(await whileServing("data", readContents)).toEqual(changed);
+
+    const skipped = await gokv(["import", "-", "--mode=skip"], "data", text);
+    expect(skipped.stdout).toBe(`stored 1, skipped ${entries - 1}, left out 0 expired\n`);
+    expect(await whileServing("data", readContents)).toEqual({ ...changed, "users\u00002": original["users\u00002"]! });
+
+    const newest = await whileServing("data", newestRevision);
+    const overwritten = await gokv(["import", "-", "--mode", "overwrite"], "data", text);
+    expect(overwritten.stdout).toBe(`stored ${entries}, skipped 0, left out 0 expired\n`);
+    await whileServing("data", async (url) => {
+      expect(await readContents(url)).toEqual(original);
+      const { headers: answered } = await fetch(`${url}/users/1`, { headers });
+      expect(Number(JSON.parse(answered.get("etag")!))).toBeGreaterThan(newest);
+    });
+    expect(await gokv(["check"])).toMatchObject(DONE);
+  });
+
+  test("a cut or altered export is refused, and nothing of it is stored", async () => {
+    const text = await exported();
+    const lines = text.trimEnd().split("\n");
+    const swapped = [lines[0], lines[2], lines[1], ...lines.slice(3)];
+    const end = JSON.parse(lines.at(-1)!);
+    const broken: Record<string, [string, string]> = {
+      "nothing at all": ["", "it was cut"],
+      "no end line": [`${lines.slice(0, -1).join("\n")}\n`, "it was cut"],
+      "cut inside the end line": [text.slice(0, -10), ""],
+      "cut inside a line": [text.slice(0, Math.floor(text.length / 2)), ""],
+      "a line missing": [`${lines.toSpliced(2, 1).join("\n")}\n`, "Count or hash"],
+      "a line doubled": [`${lines.toSpliced(2, 0, lines[2]!).join("\n")}\n`, "Count or hash"],
+      "two lines swapped": [`${swapped.join("\n")}\n`, "Count or hash"],
+      "a value altered": [text.replace('"QWRh"', '"QmRh"'), "Count or hash"],
+      "no head line": [`${lines.slice(1).join("\n")}\n`, "no gokv export"],
+      "a newer version": [text.replace('"version":1', '"version":2'), "version 2"],
+      "a wrong count": [text.replace(/"count":\d+/, `"count":${end.count + 1}`), "Count or hash"],
+      "something behind the end": [`${text}${lines[1]}\n`, "behind the end line"],
+      "two exports in one": [text + text, "behind the end line"],
+    };
+    for (const [what, [content, problem]] of Object.entries(broken)) {
+      const finished = await gokv(["import", "-"], "second", content);
+      expect([what, finished.exitCode, finished.stdout]).toEqual([what, 1, ""]);
+      expect([what, finished.stderr]).toEqual([what, expect.stringContaining(problem)]);
+    }
+    expect(await whileServing("second", readContents)).toEqual({});
+  });
+
+  test("an entry that no request could have made is named and refused", async () => {
+    const entry = {
+      ...{ bucket: "b", key: "k", value: "", content_type: null, metadata: {}, creator_ip: null, expires_at: null },
+      ...{ created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" },
+    };
+    const exportOf = (rows: readonly object[]): string => {
+      const head = { format: "gokv-export", version: 1, revision: 1 };
+      const lines = [head, ...rows].map((row) => `${JSON.stringify(row)}\n`).join("");
+      const sha256 = createHash("sha256").update(lines).digest("hex");
+      return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
+    };
+    expect((await gokv(["import", "-"], "control", exportOf([entry]))).stdout).toStartWith("stored 1,");
+    const bad: object[] = [
+      { key: ".." },
+      { key: "a/../b" },
+      { key: "." },
+      { key: "" },
+      { key: "k".repeat(1025) },
+      { key: "nul\0" },
+      { key: "\ufffd" },
+      { key: 1 },
+      { bucket: "" },
+      { bucket: "a/b" },
+      { bucket: ".." },
+      { bucket: "b".repeat(129) },
+      { bucket: null },
+      { value: "***" },
+      { value: "QQ" },
+      { value: 7 },
+      { content_type: "no media type" },
+      { content_type: 1 },
+      { metadata: { "UPPER CASE": "x" } },
+      { metadata: { a: "line\nend" } },
+      { metadata: [] },
+      { metadata: { a: 1 } },
+      { created_at: "yesterday" },
+      { created_at: 0 },
+      { updated_at: "2026-02-30T00:00:00.000Z" },
+      { expires_at: "2026-01-01" },
+    ];
+    const finished = await gokv(
+      ["import", "-"],
+      "second",
+      exportOf([entry, ...bad.map((change) => ({ ...entry, ...change }))]),
+    );
+    expect([finished.exitCode, finished.stdout]).toEqual([1, ""]);
+    const named = [...finished.stderr.matchAll(/^line (\d+): \S/gm)].map((match) => Number(match[1]));
+    // The head is line 1, the good entry line 2.
+    expect(named).toEqual(bad.map((_, index) => index + 3));
+    expect(finished.stderr).toContain(`${bad.length} bad lines; nothing was imported`);
+    expect(await whileServing("second", readContents)).toEqual({});
+  });
+
+  test("a value over MAX_VALUE_BYTES is refused, because no server would serve it", async () => {
+    const text = await exported();
+    const env = { DB_PATH: dir.file("second"), MAX_VALUE_BYTES: "1MiB" };
+    const finished = await run([GOKV, "import", "-"], { env, stdin: text });
+    expect(finished.exitCode).toBe(1);
+    expect(finished.stderr).toContain("MAX_VALUE_BYTES");
+    const misspelt = await run([GOKV, "import", "-"], { env: { ...env, MAX_VALUE_BYTES: "1MB" }, stdin: text });
+    expect([misspelt.exitCode, misspelt.stdout]).toEqual([2, ""]);
+    expect(misspelt.stderr).toStartWith("gokv: MAX_VALUE_BYTES must be ");
+  });
+
+  test("an import may come through a pipe of its own", async () => {
+    const text = await exported();
+    writeFileSync(dir.file("export.ndjson"), text);
+    const finished = await run(["sh", "-c", 'mkfifo pipe && { cat export.ndjson > pipe & "$0" import pipe; }', GOKV], {
+      env: { DB_PATH: dir.file("second") },
+      cwd: dir.path,
+    });
+    const entries = comparable(text).length - 2;
+    expect(finished).toEqual({ ...DONE, stdout: `stored ${entries}, skipped 0, left out 0 expired\n` });
+    expect(readdirSync(dir.file("second")).filter((name) => name.startsWith("import"))).toEqual([]);
+  });
+
+  test("an import needs the store for itself", async () => {
+    const text = await exported();
+    await using server = await serve();
+    const before = await readContents(server.url);
+    await expectFailure(gokv(["import", "-", "--mode", "overwrite"], "data", text), 3, "Another gokv has");
+    expect(await readContents(server.url)).toEqual(before);
+  });
+
+  test("an export of a damaged store ends with 4 and without its end line", async () => {
+    await whileServing("data", fillStore);
+    damage(dir.file("data", "gokv.db"), "slashes");
+    const finished = await gokv(["export"]);
+    expect(finished.exitCode).toBe(4);
+    expect(finished.stderr).toContain('"users" "a/b//c/" is damaged');
+    expect(finished.stdout).not.toContain("sha256");
+    expect((await gokv(["import", "-"], "second", finished.stdout)).exitCode).toBe(1);
+  });
+
+  test("ends with 1 where there is no store, or no file", async () => {
+    await expectFailure(gokv(["export"]), 1, "There is no store");
+    expect(existsSync(dir.file("data"))).toBe(false);
+    await expectFailure(gokv(["import", "missing.ndjson"]), 1, "missing.ndjson cannot be read: ENOENT");
+    await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: EISDIR");
+  });
+});
+
+describe("a gokv.db that is not ours", () => {
+  /** Creates the file, by name. */
+  const foreign: Readonly<Record<string, (path: string) => void>> = {
+    "a SQLite file of another program": (path) => {
+      using database = new Database(path);
+      database.run("CREATE TABLE notes (text)");
+    },
+    "a store of a newer gokv": (path) => {
+      const bytes = readFileSync(path);
+      bytes.writeUInt32BE(9999, 60);
+      writeFileSync(path, bytes);
+    },
+    "a plain text file": (path) => writeFileSync(path, "notes\n".repeat(1000)),
+    "a short text file": (path) => writeFileSync(path, "notes"),
+  };
+  for (const [what, create] of Object.entries(foreign)) {
+    test(`that is ${what}, ends every command with 4 and stays as it is`, async () => {
+      mkdirSync(dir.file("data"), { mode: 0o700 });
+      const path = dir.file("data", "gokv.db");
+      if (what.includes("newer")) {
+        await whileServing("data", fillStore);
+        chmodSync(path, 0o600);
+      }
+      create(path);
+      const before = [hashOf(path), statSync(path).mtimeMs];
+      const env = { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", HOST: "127.0.0.1" };
+      for (const args of [[], ["serve"], ["check"], ["export"], ["import", "-"], ["backup", "b.db"]]) {
+        const finished = await run([GOKV, ...args], { env, cwd: dir.path, stdin: "" });
+        expect([args, finished.exitCode, finished.stdout]).toEqual([args, 4, ""]);
+        expect(finished.stderr).toMatch(/^gokv: .*gokv\.db/m);
+        expect(finished.stderr).not.toContain("unexpected failure");
+        expect([hashOf(path), statSync(path).mtimeMs]).toEqual(before);
+      }
+      for (const args of [
+        ["check", path],
+        ["restore", path],
+      ]) {
+        expect([args, (await gokv(args, "other")).exitCode]).toEqual([args, 4]);
+        expect([hashOf(path), statSync(path).mtimeMs]).toEqual(before);
+      }
+      const names = readdirSync(dir.file("data"));
+      expect(names.filter((name) => !/^(gokv\.db|lock\.db(-journal)?|reserve)$/.test(name))).toEqual([]);
+      expect(existsSync(dir.file("b.db"))).toBe(false);
+    });
+  }
+
+  test("that was cut off at the end refuses the start with 4 and stays as it is", async () => {
+    await whileServing("data", fillStore);
+    const path = dir.file("data", "gokv.db");
+    writeFileSync(path, readFileSync(path).subarray(0, 20_000));
+    const before = hashOf(path);
+    const refused = await run([GOKV], { env: { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0" } });
+    expect([refused.exitCode, refused.stdout]).toEqual([4, ""]);
+    expect(refused.stderr).toContain("gokv restore");
+    expect(hashOf(path)).toBe(before);
+  });
+});
+
+describe("what gokv creates", () => {
+  test("is for its user alone, whatever the umask of the shell", async () => {
+    const env = { JWT_SECRET: SECRET, DB_PATH: dir.file("deep", "data"), RESERVE_BYTES: "1MiB" };
+    await using server = await startServer(env, ["sh", "-c", 'umask 000; exec "$0" "$@"']);
+    await fillStore(server.url);
+    await fetch(`${server.url}/_admin/backup`, { method: "POST", headers });
+    while (!existsSync(dir.file("deep", "data", "reserve"))) await Bun.sleep(10);
+    const modes = (folder: string): string[] =>
+      readdirSync(folder, { withFileTypes: true, recursive: true }).map((entry) => {
+        const mode = modeOf(`${entry.parentPath}/${entry.name}`);
+        return `${entry.isDirectory() ? "folder" : "file"} ${mode}`;
+      });
+    expect(modeOf(dir.file("deep", "data"))).toBe("700");
+    expect(modeOf(dir.file("deep"))).toBe("700");
+    expect([...new Set(modes(dir.file("deep", "data")))].sort()).toEqual(["file 600", "folder 700"]);
+    const names = readdirSync(dir.file("deep", "data"));
+    expect(names).toEqual(
+      expect.arrayContaining(["gokv.db", "gokv.db-wal", "gokv.db-shm", "lock.db", "reserve", "backups"]),
+    );
+    expect(server.log()).not.toContain("chmod 700");
+  });
+
+  test("is warned about when the folder is open to others", async () => {
+    mkdirSync(dir.file("data"));
+    chmodSync(dir.file("data"), 0o755);
+    await using server = await serve();
+    expect(server.log()).toMatch(/"level":"warning".*chmod 700/);
+  });
+
+  test("by a command is for its user alone too", async () => {
+    await whileServing("data", fillStore);
+    const shell = (command: string) =>
+      run(["sh", "-c", `umask 000; ${command}`, GOKV], { env: { DB_PATH: dir.file("data") }, cwd: dir.path });
+    expect(await shell('"$0" backup b.db')).toMatchObject(DONE);
+    expect(await shell('DB_PATH=restored "$0" restore b.db')).toMatchObject(DONE);
+    expect(await shell('"$0" export > e.ndjson && DB_PATH=imported "$0" import e.ndjson')).toMatchObject(DONE);
+    expect([modeOf(dir.file("b.db")), modeOf(dir.file("restored")), modeOf(dir.file("imported"))]).toEqual([
+      "600",
+      "700",
+      "700",
+    ]);
+    for (const data of ["restored", "imported"]) {
+      for (const name of readdirSync(dir.file(data)))
+        expect([name, modeOf(dir.file(data, name))]).toEqual([name, "600"]);
+    }
+  });
+});

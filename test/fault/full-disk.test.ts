@@ -1,0 +1,117 @@
+// A volume or a quota that is full: puts are refused, all else goes on, and puts again once there is room.
+
+import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { idOf, storedValue } from "../support/durable-load.ts";
+import { eventually } from "../support/eventually.ts";
+import { type Environment, type ServerProcess, startServer } from "../support/executable.ts";
+import { has, isRoot } from "../support/needs.ts";
+import { mountSmallVolume } from "../support/small-volume.ts";
+import { mint, SECRET } from "../support/targets.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+const MiB = 1024 * 1024;
+const VALUE_BYTES = 100_000;
+const DELETED = 15;
+/** The reserve is looked after every five seconds. */
+const RESERVE_TIMEOUT_MS = 12_000;
+
+type Send = (method: string, key: string, body?: Uint8Array<ArrayBuffer>) => Promise<Response>;
+
+function sender(server: ServerProcess, token: string): Send {
+  return (method, key, body) =>
+    fetch(`${server.url}/b/${key}`, {
+      method,
+      headers: { Authorization: `Bearer ${token}` },
+      ...(body === undefined ? {} : { body }),
+    });
+}
+
+/** Puts until the first refusal. Returns how many were stored. */
+async function fill(send: Send): Promise<number> {
+  for (let id = 1; ; id++) {
+    const response = await send("PUT", `k${id}`, storedValue(id, VALUE_BYTES));
+    if (response.status !== 200) {
+      expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([507, "storage_full"]);
+      return id - 1;
+    }
+  }
+}
+
+/** Fills the store, makes room, fills it again; then a restart must find exactly what was acknowledged. */
+async function liveThroughFullness(env: Environment): Promise<void> {
+  const token = await mint();
+  const stored = new Map<string, number>();
+  const server = await startServer(env);
+  const send = sender(server, token);
+  const count = await fill(send);
+  expect(count).toBeGreaterThan(2 * DELETED);
+  for (let id = 1; id <= count; id++) stored.set(`k${id}`, id);
+
+  const refused = await Promise.all([1, 2, 3].map((n) => send("POST", `new${n}`, storedValue(n, VALUE_BYTES))));
+  expect(refused.map((response) => response.status)).toEqual([507, 507, 507]);
+  expect((await send("PUT", "k1", storedValue(9_999, 4 * VALUE_BYTES))).status).toBe(507);
+  expect((await fetch(`${server.url}/readyz`)).status).toBe(200);
+  expect(idOf(new Uint8Array(await (await send("GET", "k1")).arrayBuffer()))).toBe(1);
+  for (let id = 1; id <= DELETED; id++) {
+    expect((await send("DELETE", `k${id}`)).status).toBe(200);
+    stored.delete(`k${id}`);
+  }
+  for (let id = 1001; id <= 1005; id++) {
+    expect((await send("POST", `again${id}`, storedValue(id, VALUE_BYTES))).status).toBe(200);
+    stored.set(`again${id}`, id);
+  }
+  server.kill("SIGKILL");
+  await server.exited;
+
+  await using after = await startServer(env);
+  const sendAfter = sender(after, token);
+  const list = await fetch(`${after.url}/_list?bucket=b`, { headers: { Authorization: `Bearer ${token}` } });
+  expect(await list.json()).toEqual([...stored.keys()].sort());
+  for (const [key, id] of stored) {
+    expect([key, idOf(new Uint8Array(await (await sendAfter("GET", key)).arrayBuffer()))]).toEqual([key, id]);
+  }
+}
+
+describe("a store that has reached DB_MAX_BYTES", () => {
+  test("refuses puts with 507, serves and deletes, and takes puts again after that", async () => {
+    using dir = tempDir();
+    await liveThroughFullness({
+      JWT_SECRET: SECRET,
+      DB_PATH: dir.file("data"),
+      DB_MAX_BYTES: "6MiB",
+      RESERVE_BYTES: "0",
+    });
+  });
+});
+
+if (has("root, to mount a small volume", isRoot())) {
+  describe("a store on a full volume", () => {
+    test("refuses puts with 507, serves and deletes, and takes puts again after that", async () => {
+      using volume = mountSmallVolume(128 * MiB);
+      await liveThroughFullness({ JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data") });
+    });
+
+    test("gives up its reserve when the volume is full and takes it again when there is room", async () => {
+      using volume = mountSmallVolume(12 * MiB);
+      const data = join(volume.path, "data");
+      const reserve = join(data, "reserve");
+      await using server = await startServer({ JWT_SECRET: SECRET, DB_PATH: data });
+      await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
+      const send = sender(server, await mint());
+      // Something else takes the room, so that it can be given back at once.
+      const ballast = join(volume.path, "ballast");
+      await Bun.write(ballast, new Uint8Array(7 * MiB));
+      await fill(send);
+      expect(existsSync(reserve)).toBe(false);
+      await Bun.file(ballast).delete();
+      await eventually(
+        "a put is taken",
+        RESERVE_TIMEOUT_MS,
+        async () => (await send("PUT", "k", storedValue(1, 10))).ok,
+      );
+      await eventually("the reserve is back", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
+    }, 40_000);
+  });
+}

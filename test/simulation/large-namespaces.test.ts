@@ -1,0 +1,462 @@
+// A hundred thousand mixed keys behind several installations, a wipe of as many, a hundred thousand installations:
+// nothing foreign shows, nobody waits, and memory stays flat.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { openStore } from "../../src/storage/open-store.ts";
+import { storeFiles } from "../../src/storage/store-files.ts";
+import { hashToken } from "../../src/token/app-token.ts";
+import { type Environment, type ServerProcess, startServer } from "../support/executable.ts";
+import { fillLargeStore, plainEntry } from "../support/large-store.ts";
+import { byBytes } from "../support/list-model.ts";
+import { type PermissionFields, ruleMayRead } from "../support/permission-rules.ts";
+import { report } from "../support/run-size.ts";
+import { SECRET } from "../support/targets.ts";
+import { tempDir } from "../support/temp-dir.ts";
+import { type Asked, administer, asApp, install, operatorAt } from "../support/token-client.ts";
+
+const MiB = 1024 * 1024;
+const PAGE_BYTES = 4096;
+const MANY = 100_000;
+const PAGE = 1000;
+const NO_RATES = { TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" };
+
+const EMPTY_PAGE_MS_MAX = 3;
+/** What another write may wait longer beside a wipe than before it: five times the target, which a benchmark checks. */
+const WRITE_DELAY_MS_MAX = 250;
+/** Half a second of writes. */
+const PART = 100;
+const BASELINE_WRITES = 6 * PART;
+const WIPE_MS_MAX = 3000;
+const WRITE_EVERY_MS = 5;
+const IN_USE = 10_000;
+/** Twice the target: the resident size moves by some MiB from one look to the next. */
+const IN_USE_BYTES_MAX = 32 * MiB;
+/** Once each token was used, caches and limiter are as full as they get; what is added is garbage not yet collected. */
+const FLAT_RSS_RISE_MAX = 48 * MiB;
+/** Some copies of one page. All of them would take a gigabyte and more. */
+const VALUE_PAGES_RSS_RISE_MAX = 400 * MiB;
+
+interface Filled {
+  readonly server: ServerProcess;
+  readonly asked: Asked;
+  readonly dbPath: string;
+}
+
+/** A server on a store that was filled before it starts. */
+function useFilled(env: Environment, fill: (directory: string) => Promise<void>): () => Filled {
+  const directory = tempDir();
+  let filled: Filled | null = null;
+  beforeAll(async () => {
+    const dbPath = directory.file("data");
+    await fill(dbPath);
+    const server = await startServer({ JWT_SECRET: SECRET, DB_PATH: dbPath, ACCESS_LOG: "off", ...env });
+    filled = { server, asked: await operatorAt(server.url), dbPath };
+  }, 120_000);
+  afterAll(async () => {
+    await filled?.server[Symbol.asyncDispose]();
+    directory[Symbol.dispose]();
+  });
+  return () => filled!;
+}
+
+function residentBytes(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]) * PAGE_BYTES;
+}
+
+function percentile(values: readonly number[], share: number): number {
+  return values.toSorted((a, b) => a - b)[Math.max(0, Math.ceil(values.length * share) - 1)]!;
+}
+
+/**
+ * The longest of each half second, and of those the median: what the wipe does comes again in every half second, what
+ * other programs do to the machine does not.
+ */
+function usualLongest(times: readonly number[]): number {
+  const parts = Array.from({ length: Math.ceil(times.length / PART) }, (_, part) =>
+    times.slice(part * PART, (part + 1) * PART),
+  );
+  return percentile(
+    parts.map((part) => Math.max(...part)),
+    0.5,
+  );
+}
+
+const inMs = (ms: number) => `${ms.toFixed(1)} ms`;
+const inMiB = (bytes: number) => `${(bytes / MiB).toFixed(1)} MiB`;
+
+/** Of everything that installations tell apart, in an order that no list has. */
+function mixedKey(index: number): string {
+  const number = String((index * 7919) % MANY).padStart(5, "0");
+  const heads = ["app.", "app.a.", "app2.", "APP.", "shared.", "sharedx.", "%.", "_", "😀.", "", "log.b.", "log/"];
+  return `${heads[index % heads.length]}${number}`;
+}
+
+const NAMESPACES = ["hall", "hall2", "HALL", "hal"];
+const textOf = (uuid: string, key: string) => JSON.stringify({ uuid, key });
+
+function jsonEntry(uuid: string, key: string, text: string) {
+  return { ...plainEntry(uuid, key), contentType: "application/json", value: new TextEncoder().encode(text) };
+}
+
+interface KeyPage {
+  readonly keys: string[];
+  readonly total_rows: number;
+  readonly load_more?: string;
+}
+
+interface ItemPage {
+  readonly items: { readonly key: string; readonly value: { uuid: string; key: string } }[];
+  readonly total_rows: number;
+  readonly load_more?: string;
+}
+
+async function json<T>(answer: Promise<Response>, status = 200): Promise<T> {
+  const response = await answer;
+  expect(response.status).toBe(status);
+  return (await response.json()) as T;
+}
+
+/** The times of `count` answers, one after the other. */
+async function timesOf(count: number, ask: () => Promise<Response>): Promise<number[]> {
+  const times: number[] = [];
+  for (let left = count; left > 0; left--) {
+    const startMs = performance.now();
+    const response = await ask();
+    await response.arrayBuffer();
+    times.push(performance.now() - startMs);
+    expect(response.status).toBe(200);
+  }
+  return times;
+}
+
+describe("a hundred thousand mixed keys", () => {
+  const RIGHTS: readonly Partial<PermissionFields>[] = [
+    {},
+    { permissionPrefix: "app" },
+    { permissionPrefix: "app", permissionKey: ["app.a", "read:shared", "log.b"] },
+    { permissionKey: ["%", "_", "😀", "write:APP"] },
+  ];
+  const filled = useFilled(NO_RATES, (directory) => {
+    function* entries() {
+      // Side by side in the tables: the neighbours' rows lie between those that are listed.
+      for (let index = 0; index < MANY; index++) {
+        const key = mixedKey(index);
+        yield jsonEntry("hall", key, textOf("hall", key));
+        const neighbour = NAMESPACES[1 + (index % 3)]!;
+        if (index % 10 === 0) yield jsonEntry(neighbour, key, textOf(neighbour, key));
+      }
+      for (let index = 0; index <= MANY; index++) yield jsonEntry("wide", mixedKey(index) + index, "1");
+    }
+    return fillLargeStore(directory, entries());
+  });
+
+  for (const rights of RIGHTS) {
+    test(`show ${JSON.stringify(rights)} its keys and values, in order, once each, and no others`, async () => {
+      const { asked } = filled();
+      const { token } = await install(asked, rights, "hall");
+      const fields: PermissionFields = { permissionPrefix: null, permissionKey: [], isReadOnly: false, ...rights };
+      const all = Array.from({ length: MANY }, (_, index) => mixedKey(index));
+      const expected = all.filter((key) => ruleMayRead(fields, key)).sort(byBytes);
+      expect(expected.length).toBeGreaterThan(MANY / 10);
+      const keys: string[] = [];
+      for (let path: string | undefined = `/kv/token/_keys?limit=${PAGE}`; path !== undefined; ) {
+        const page: KeyPage = await json(asApp(asked, token, path.slice("/kv/token".length)));
+        expect(page.total_rows).toBe(expected.length);
+        keys.push(...page.keys);
+        path = page.load_more;
+      }
+      expect(keys.length).toBe(expected.length);
+      expect(Bun.hash(keys.join("\n"))).toBe(Bun.hash(expected.join("\n")));
+      const seen: string[] = [];
+      for (let skip = 0; skip < expected.length; skip += 5 * PAGE) {
+        const page = await json<ItemPage>(asApp(asked, token, `/?limit=${PAGE}&skip=${skip}&sortDir=desc`));
+        expect(page.total_rows).toBe(expected.length);
+        const foreign = page.items.filter(({ key, value }) => value.uuid !== "hall" || value.key !== key);
+        expect(foreign).toEqual([]);
+        seen.push(...page.items.map(({ key }) => key));
+      }
+      const descending = expected.toReversed();
+      expect(seen).toEqual(descending.filter((_, index) => index % (5 * PAGE) < PAGE));
+    }, 60_000);
+  }
+
+  test("can be sorted by another field, one more cannot, and by key any number can", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "hall");
+    const wide = await install(asked, {}, "wide");
+    for (const sortBy of ["createdAt", "updatedAt", "creatorIp"]) {
+      const page = await json<KeyPage>(asApp(asked, token, `/_keys?sortBy=${sortBy}&limit=5`));
+      expect([page.keys.length, page.total_rows]).toEqual([5, MANY]);
+      for (const path of ["/_keys", "/"]) {
+        const refused = await json<{ code: string }>(asApp(asked, wide.token, `${path}?sortBy=${sortBy}`), 400);
+        expect(refused.code).toBe("sort_too_large");
+      }
+    }
+    expect((await json<KeyPage>(asApp(asked, wide.token, "/_keys?sortBy=key"))).total_rows).toBe(MANY + 1);
+  }, 60_000);
+
+  test("are passed over at once by a position behind the end", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "hall");
+    const prefix = await install(asked, { permissionPrefix: "app" }, "hall");
+    const path = `/_keys?skip=${Number.MAX_SAFE_INTEGER}`;
+    expect(await json<KeyPage>(asApp(asked, token, path))).toMatchObject({ keys: [], total_rows: MANY });
+    await timesOf(100, () => asApp(asked, token, path));
+    const whole = await timesOf(100, () => asApp(asked, token, path));
+    const part = await timesOf(100, () => asApp(asked, prefix.token, path));
+    report(
+      `skip=2^53-1 over 100 000 keys: p50 ${inMs(percentile(whole, 0.5))} whole, ` +
+        `${inMs(percentile(part, 0.5))} by prefix; p99 ${inMs(percentile(whole, 0.99))}`,
+    );
+    expect(percentile(whole, 0.5)).toBeLessThanOrEqual(EMPTY_PAGE_MS_MAX);
+    expect(percentile(part, 0.5)).toBeLessThanOrEqual(EMPTY_PAGE_MS_MAX);
+  });
+
+  test("can be sorted without holding up the reads of others", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "hall");
+    const path = `/${encodeURIComponent(mixedKey(0))}`;
+    await timesOf(200, () => asApp(asked, token, path));
+    let isOver = false;
+    const sorting = (async () => {
+      for (let left = 10; left > 0; left--) {
+        await json<KeyPage>(asApp(asked, token, "/_keys?sortBy=createdAt&limit=1&skip=50000"));
+      }
+      isOver = true;
+    })();
+    const times: number[] = [];
+    while (!isOver) times.push(...(await timesOf(1, () => asApp(asked, token, path))));
+    await sorting;
+    report(`GET beside sorts of 100 000 keys: p99 ${inMs(percentile(times, 0.99))} of ${times.length}`);
+    expect(times.length).toBeGreaterThan(50);
+    expect(percentile(times, 0.99)).toBeLessThanOrEqual(20);
+  }, 60_000);
+});
+
+describe("a wipe of a hundred thousand entries", () => {
+  const VALUE = JSON.stringify("v".repeat(1022));
+  const filled = useFilled({ ...NO_RATES, SWEEP_INTERVAL: "1h" }, (directory) => {
+    function* entries() {
+      for (let index = 0; index < MANY; index++) yield jsonEntry("ordered", `k${1e6 + index}`, VALUE);
+      // In the order of its keys this one lies scattered over the file.
+      for (let index = 0; index < MANY; index++) yield jsonEntry("scattered", mixedKey(index), VALUE);
+    }
+    return fillLargeStore(directory, entries());
+  });
+
+  /**
+   * Resolves when the last row of a wiped bucket is gone. Told by a process of its own, since opening the file here
+   * would be in the server's way; it looks rarely, since looking costs time that the writes would miss.
+   */
+  async function untilPurged(uuid: string): Promise<void> {
+    const script = `const [, path, sql, name] = process.argv;
+      const query = new (require("bun:sqlite").Database)(path, { readonly: true }).query(sql);
+      while (query.values(name)[0][0] !== 0) Bun.sleepSync(200);`;
+    const sql = "SELECT wiped_revision FROM kv_bucket WHERE name = ?";
+    const command = [process.execPath, "-e", script, storeFiles(filled().dbPath).database, sql, uuid];
+    const child = Bun.spawn(command, { stderr: "inherit" });
+    expect(await child.exited).toBe(0);
+  }
+
+  /** One write every WRITE_EVERY_MS, whether those before it are answered or not; the time of each, in ms. */
+  async function writeUntil(isOver: () => boolean, token: string): Promise<number[]> {
+    const startMs = performance.now();
+    const writes: Promise<number>[] = [];
+    while (!isOver()) {
+      const dueMs = startMs + writes.length * WRITE_EVERY_MS;
+      if (dueMs > performance.now()) await Bun.sleep(dueMs - performance.now());
+      const write = asApp(filled().asked, token, `/written.${writes.length}`, { method: "POST", body: "1" });
+      writes.push(
+        write.then(async (response) => {
+          await response.arrayBuffer();
+          expect(response.status).toBe(200);
+          return performance.now() - dueMs;
+        }),
+      );
+    }
+    return Promise.all(writes);
+  }
+
+  /** `act` wipes the bucket; the others write before it and until the last row is gone. */
+  async function wipeBesideWrites(uuid: string, act: () => Promise<Response>): Promise<void> {
+    const other = await install(filled().asked);
+    let warmUps = 0;
+    const before = await writeUntil(() => warmUps++ === BASELINE_WRITES, other.token);
+    let isOver = false;
+    const writing = writeUntil(() => isOver, other.token);
+    const startMs = performance.now();
+    expect((await act()).status).toBe(204);
+    const wipedMs = performance.now() - startMs;
+    await untilPurged(uuid);
+    const purgedMs = performance.now() - startMs;
+    isOver = true;
+    const times = await writing;
+    const [quiet, beside] = [usualLongest(before), usualLongest(times)];
+    report(
+      `wipe of 100 000 keys, ${uuid}: answered after ${inMs(wipedMs)}, rows gone after ${Math.round(purgedMs)} ms; ` +
+        `other writes usually up to ${inMs(beside)} (${inMs(quiet)} before), p99 ${inMs(percentile(times, 0.99))}, ` +
+        `longest ${inMs(percentile(times, 1))} of ${times.length}`,
+    );
+    expect(wipedMs).toBeLessThanOrEqual(WIPE_MS_MAX);
+    expect(beside - quiet).toBeLessThanOrEqual(WRITE_DELAY_MS_MAX);
+    const { total_rows } = await json<KeyPage>(asApp(filled().asked, other.token, "/_keys"));
+    expect(total_rows).toBe(Math.max(times.length, before.length));
+  }
+
+  test("is told at once, seen as a whole by lists that were waiting, and holds up no other write", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "ordered");
+    let lists: Promise<KeyPage>[] = [];
+    await wipeBesideWrites("ordered", async () => {
+      lists = Array.from({ length: 6 }, () => json(asApp(asked, token, "/_keys?sortBy=createdAt&limit=1")));
+      const answer = await asApp(asked, token, "/", { method: "DELETE" });
+      expect((await json<KeyPage>(asApp(asked, token, "/_keys"))).total_rows).toBe(0);
+      return answer;
+    });
+    for (const { keys, total_rows } of await Promise.all(lists)) {
+      expect([keys.length, total_rows]).toEqual(total_rows === 0 ? [0, 0] : [1, MANY]);
+    }
+  }, 120_000);
+
+  test("holds up no other write either when it comes with its device and the rows lie scattered", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "scattered");
+    expect((await administer(asked, "DELETE", "/devices/scattered")).status).toBe(409);
+    await wipeBesideWrites("scattered", () => administer(asked, "DELETE", "/devices/scattered?purge=true"));
+    expect((await asApp(asked, token, "/_keys")).status).toBe(401);
+    const successor = await install(asked, {}, "scattered");
+    expect((await json<KeyPage>(asApp(asked, successor.token, "/_keys"))).total_rows).toBe(0);
+  }, 120_000);
+});
+
+describe("a hundred thousand installations", () => {
+  const tokenOf = (index: number) => `kvt_${String(index).padStart(43, "t")}`;
+
+  /** Straight into the tables: by requests this would take minutes. */
+  async function fillInstallations(directory: string): Promise<void> {
+    await fillLargeStore(directory, [jsonEntry("device-0", "k", "1")]);
+    const options = { walLimitBytes: 256 * MiB, databaseBytesMax: 0, isChecked: false };
+    const database = await openStore({ path: storeFiles(directory).database, ...options });
+    database.run("BEGIN IMMEDIATE");
+    database.run(
+      `INSERT INTO token_app (id, name, permission_key, created_at, updated_at) VALUES ('suite', 'Suite', '[]', 0, 0)`,
+    );
+    const device = database.prepare("INSERT INTO token_device (uuid, created_at, updated_at) VALUES (?, 0, 0)");
+    for (let index = 0; index < 100; index++) device.run(`device-${index}`);
+    const installation = database.prepare(
+      `INSERT INTO token_installation (id, device_uuid, app_id, token_hash, token_hint, permission_key, is_read_only,
+       installed_at, updated_at) VALUES (?, ?, 'suite', ?, 'hint', '["a","read:b"]', 0, 0, 0)`,
+    );
+    for (let index = 0; index < MANY; index++) {
+      const id = `i${String(index).padStart(6, "0")}`;
+      installation.run(id, `device-${index % 100}`, hashToken(tokenOf(index)));
+    }
+    database.run("COMMIT");
+    database.close(true);
+  }
+
+  const filled = useFilled({}, fillInstallations);
+
+  /** A request by each of these tokens, within its rates. */
+  async function use(first: number, end: number, path: string, init?: { method: string; body: string }): Promise<void> {
+    let next = first;
+    const work = async () => {
+      for (let index = next++; index < end; index = next++) {
+        const response = await asApp(filled().asked, tokenOf(index), path, init);
+        expect([index, response.status]).toEqual([index, 200]);
+        await response.arrayBuffer();
+      }
+    };
+    await Promise.all(Array.from({ length: 32 }, work));
+  }
+
+  /** The least that the process has within a while: what is garbage may go meanwhile. */
+  async function settledBytes(): Promise<number> {
+    let least = Number.POSITIVE_INFINITY;
+    for (let looks = 40; looks > 0; looks--) {
+      least = Math.min(least, residentBytes(filled().server.pid));
+      await Bun.sleep(50);
+    }
+    return least;
+  }
+
+  async function listAll(): Promise<number> {
+    const ids = new Set<string>();
+    let cursor: string | null = "";
+    while (cursor !== null) {
+      const query = `?limit=1000${cursor === "" ? "" : `&cursor=${encodeURIComponent(cursor)}`}`;
+      const page: { items: { id: string }[]; nextCursor: string | null } = await json(
+        administer(filled().asked, "GET", `/installations${query}`),
+      );
+      for (const { id } of page.items) ids.add(id);
+      cursor = page.nextCursor;
+    }
+    return ids.size;
+  }
+
+  test("are listed completely, and neither that nor their use lets memory grow with their number", async () => {
+    const read = "/_keys?limit=1";
+    const write = { method: "POST", body: "1" };
+    const idle = await settledBytes();
+    // Fills the page cache of the database, which is none of the tokens' memory.
+    expect(await listAll()).toBe(MANY);
+    for (let left = 20; left > 0; left--) await use(0, 500, read);
+    for (let left = 10; left > 0; left--) await use(0, 500, "/a", write);
+    const warm = await settledBytes();
+    await use(500, IN_USE, read);
+    await use(500, IN_USE, "/a", write);
+    const inUse = await settledBytes();
+    await use(IN_USE, MANY, read);
+    const all = await settledBytes();
+    await use(0, MANY, read);
+    expect(await listAll()).toBe(MANY);
+    const again = await settledBytes();
+    report(
+      `100 000 installations: RSS ${inMiB(idle)} idle, ${inMiB(warm)} warm, ` +
+        `+${inMiB(inUse - warm)} with 10 000 tokens in use, ` +
+        `+${inMiB(all - warm)} with all, +${inMiB(again - warm)} with all again`,
+    );
+    expect(inUse - warm).toBeLessThanOrEqual(IN_USE_BYTES_MAX);
+    expect(again - all).toBeLessThanOrEqual(FLAT_RSS_RISE_MAX);
+  }, 240_000);
+});
+
+describe("pages of large values", () => {
+  const filled = useFilled(NO_RATES, (directory) => {
+    const text = JSON.stringify("v".repeat(MiB - 2));
+    return fillLargeStore(
+      directory,
+      Array.from({ length: 100 }, (_, index) => jsonEntry("heavy", mixedKey(index), text)),
+    );
+  });
+
+  test("are refused when they are too large, and asked for by many at once do not take all memory", async () => {
+    const { asked, server } = filled();
+    const { token } = await install(asked, {}, "heavy");
+    const { message } = await json<{ message: string }>(asApp(asked, token, "/"), 400);
+    const limit = Number(/limit=(\d+)/.exec(message)![1]);
+    const before = residentBytes(server.pid);
+    let peak = before;
+    let isOver = false;
+    const watching = (async () => {
+      while (!isOver) {
+        peak = Math.max(peak, residentBytes(server.pid));
+        await Bun.sleep(10);
+      }
+    })();
+    const statuses = await Promise.all(
+      Array.from({ length: 32 }, async () => {
+        const response = await asApp(asked, token, `/?limit=${limit}`);
+        await response.arrayBuffer();
+        return response.status;
+      }),
+    );
+    isOver = true;
+    await watching;
+    report(`32 pages of ${limit} values of 1 MiB at once: RSS +${inMiB(peak - before)}`);
+    expect(statuses.filter((status) => status !== 503)).not.toBeEmpty();
+    expect([...new Set(statuses)].every((status) => status === 200 || status === 503)).toBe(true);
+    expect(peak - before).toBeLessThanOrEqual(VALUE_PAGES_RSS_RISE_MAX);
+  }, 60_000);
+});

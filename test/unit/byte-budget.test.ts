@@ -1,0 +1,115 @@
+// The byte budget: never more than its limit, in order, and nothing is lost of it.
+
+import { describe, expect, test } from "bun:test";
+import { BudgetShare, ByteBudget } from "../../src/http/byte-budget.ts";
+import { randomFrom } from "../support/seeded-random.ts";
+
+const LONG_MS = 10_000;
+
+describe("a byte budget", () => {
+  test("gives out at once what fits, and nothing of what does not", () => {
+    const budget = new ByteBudget(100);
+    expect([budget.tryReserve(60), budget.tryReserve(41), budget.tryReserve(40), budget.tryReserve(1)]).toEqual([
+      ...[true, false, true, false],
+    ]);
+    expect(budget.tryReserve(0)).toBe(true);
+    expect(budget.usedBytes).toBe(100);
+    budget.release(60);
+    expect(budget.usedBytes).toBe(40);
+    expect(budget.tryReserve(60)).toBe(true);
+  });
+
+  test("lets those wait in order who do not fit yet", async () => {
+    const budget = new ByteBudget(100);
+    budget.tryReserve(100);
+    const order: string[] = [];
+    const wait = async (name: string, bytes: number) => {
+      expect(await budget.reserve(bytes, LONG_MS)).toBe(true);
+      order.push(name);
+    };
+    const all = [wait("large", 90), wait("small", 5), wait("last", 50)];
+    budget.release(80);
+    await Promise.resolve();
+    // The small one would fit, but the large one was first.
+    expect(order).toEqual([]);
+    budget.release(20);
+    await Promise.all(all.slice(0, 2));
+    expect([order, budget.usedBytes]).toEqual([["large", "small"], 95]);
+    budget.release(90);
+    await all[2];
+    expect([order, budget.usedBytes]).toEqual([["large", "small", "last"], 55]);
+  });
+
+  test("does not let a later one pass those who wait", async () => {
+    const budget = new ByteBudget(100);
+    budget.tryReserve(50);
+    const first = budget.reserve(60, LONG_MS);
+    const second = budget.reserve(10, LONG_MS);
+    let isGranted = false;
+    second.then(() => {
+      isGranted = true;
+    });
+    await Promise.resolve();
+    expect(isGranted).toBe(false);
+    budget.release(50);
+    expect(await Promise.all([first, second])).toEqual([true, true]);
+  });
+
+  test("gives up after the wait, takes nothing, and lets the next one go on", async () => {
+    const budget = new ByteBudget(100);
+    budget.tryReserve(50);
+    const [impatient, patient] = [budget.reserve(60, 20), budget.reserve(50, LONG_MS)];
+    expect(await impatient).toBe(false);
+    expect(await patient).toBe(true);
+    expect(budget.usedBytes).toBe(100);
+    expect(await budget.reserve(1, 0)).toBe(false);
+    expect(budget.usedBytes).toBe(100);
+  });
+
+  test("never grants more than the whole, and says so without waiting", async () => {
+    const budget = new ByteBudget(100);
+    expect(await budget.reserve(100, LONG_MS)).toBe(true);
+    expect(await budget.reserve(101, LONG_MS)).toBe(false);
+    budget.release(100);
+    expect(await budget.reserve(101, LONG_MS)).toBe(false);
+    expect(budget.usedBytes).toBe(0);
+  });
+
+  test("keeps its limit and ends at zero under any order of use", async () => {
+    const budget = new ByteBudget(1000);
+    const random = randomFrom(7);
+    const use = async () => {
+      const bytes = random.below(600);
+      const isHeld = random.chance(0.5) ? budget.tryReserve(bytes) : await budget.reserve(bytes, random.below(5));
+      expect(budget.usedBytes).toBeLessThanOrEqual(1000);
+      if (!isHeld) return;
+      if (random.chance(0.5)) await new Promise(setImmediate);
+      budget.release(bytes);
+    };
+    await Promise.all(Array.from({ length: 500 }, use));
+    expect(budget.usedBytes).toBe(0);
+  });
+});
+
+describe("a share of a byte budget", () => {
+  test("gives back what it does not need, and the rest once however often it is released", async () => {
+    const budget = new ByteBudget(100);
+    const share = (await BudgetShare.take(budget, 80, 0))!;
+    expect(budget.usedBytes).toBe(80);
+    share.shrinkTo(30);
+    share.shrinkTo(50);
+    expect(budget.usedBytes).toBe(30);
+    const waiting = BudgetShare.take(budget, 100, 1000);
+    share.release();
+    share.release();
+    expect(await waiting).not.toBeNull();
+    expect(budget.usedBytes).toBe(100);
+  });
+
+  test("is not had when there is no room in time", async () => {
+    const budget = new ByteBudget(100);
+    expect(budget.tryReserve(60)).toBe(true);
+    expect(await BudgetShare.take(budget, 50, 1)).toBeNull();
+    expect(budget.usedBytes).toBe(60);
+  });
+});

@@ -1,0 +1,74 @@
+// The client's address: the peer, or what trusted proxies say of it.
+
+import { expect, test } from "bun:test";
+import { BlockList } from "node:net";
+import { clientAddress } from "../../src/http/client-address.ts";
+
+function trusting(
+  ...ranges: readonly (readonly [address: string, bits: number, version: "ipv4" | "ipv6"])[]
+): BlockList {
+  const list = new BlockList();
+  for (const [address, bits, version] of ranges) list.addSubnet(address, bits, version);
+  return list;
+}
+
+const TRUSTED = trusting(["10.0.0.0", 8, "ipv4"], ["127.0.0.1", 32, "ipv4"], ["fd00::", 8, "ipv6"]);
+
+function ask(peer: string | null, forwarded: string | null, trusted: BlockList | null = TRUSTED): string | null {
+  return clientAddress(peer, new Headers(forwarded === null ? {} : { "X-Forwarded-For": forwarded }), trusted);
+}
+
+test("without trusted proxies it is the peer, whatever the header says", () => {
+  expect(ask("203.0.113.9", "198.51.100.1", null)).toBe("203.0.113.9");
+  expect(ask("10.0.0.1", "198.51.100.1", null)).toBe("10.0.0.1");
+  expect(ask(null, "198.51.100.1")).toBeNull();
+});
+
+test("a peer that is no trusted proxy is not believed", () => {
+  expect(ask("203.0.113.9", "198.51.100.1")).toBe("203.0.113.9");
+  expect(ask("203.0.113.9", "10.0.0.1")).toBe("203.0.113.9");
+});
+
+test("behind trusted proxies it is the last address that is none of them", () => {
+  for (const [forwarded, address] of [
+    ["198.51.100.1", "198.51.100.1"],
+    ["198.51.100.1, 10.0.0.2", "198.51.100.1"],
+    ["198.51.100.1, 10.0.0.2, 10.0.0.3", "198.51.100.1"],
+    ["6.6.6.6, 198.51.100.1, 10.0.0.2", "198.51.100.1"],
+    ["10.6.6.6, 198.51.100.1", "198.51.100.1"],
+    [" 198.51.100.1 ,10.0.0.2 ", "198.51.100.1"],
+    ["2001:db8::1, fd00::2", "2001:db8::1"],
+    ["::ffff:198.51.100.1", "198.51.100.1"],
+    ["::ffff:10.0.0.9, ::ffff:10.0.0.8", "10.0.0.9"],
+    ["10.0.0.9", "10.0.0.9"],
+  ] as const) {
+    expect([forwarded, ask("10.0.0.1", forwarded)]).toEqual([forwarded, address]);
+  }
+});
+
+test("what is no address ends the walk at the last one seen", () => {
+  for (const [forwarded, address] of [
+    ["unknown", "10.0.0.1"],
+    ["", "10.0.0.1"],
+    ["198.51.100.1, unknown", "10.0.0.1"],
+    ["198.51.100.1, unknown, 10.0.0.2", "10.0.0.2"],
+    ["198.51.100.1:8080", "10.0.0.1"],
+    ["[2001:db8::1]", "10.0.0.1"],
+    ["198.51.100.1,,10.0.0.2", "10.0.0.2"],
+    ["<script>", "10.0.0.1"],
+    ["1.2.3", "10.0.0.1"],
+  ] as const) {
+    expect([forwarded, ask("10.0.0.1", forwarded)]).toEqual([forwarded, address]);
+  }
+  expect(ask("10.0.0.1", null)).toBe("10.0.0.1");
+});
+
+test("one address has one form: IPv4 inside IPv6 is IPv4, IPv6 is compressed and without a zone", () => {
+  expect(ask("::ffff:203.0.113.9", null)).toBe("203.0.113.9");
+  expect(ask("::FFFF:203.0.113.9", null)).toBe("203.0.113.9");
+  expect(ask("2001:0DB8:0:0:0:0:0:1", null)).toBe("2001:db8::1");
+  expect(ask("fe80::1%eth0", null)).toBe("fe80::1");
+  expect(ask("::1", null)).toBe("::1");
+  expect(ask("::ffff:10.0.0.1", "198.51.100.1")).toBe("198.51.100.1");
+  expect(ask("fd00::1", "198.51.100.1")).toBe("198.51.100.1");
+});

@@ -1,0 +1,214 @@
+// Channels whose keys are refused: out of use while another is there, asked again and again until the key works.
+
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { AddressRules } from "../../src/relay/address-rules.ts";
+import { ChannelPool } from "../../src/relay/channel-pool.ts";
+import { ChannelStore } from "../../src/relay/channel-store.ts";
+import type { ChannelFields } from "../../src/relay/channel-units.ts";
+import { LiveChannels } from "../../src/relay/live-channels.ts";
+import { UpstreamTransport } from "../../src/relay/upstream-transport.ts";
+import { openLog } from "../../src/shared/log.ts";
+import { readSettings } from "../../src/shared/settings.ts";
+import { FaultUpstream } from "../support/fault-upstream.ts";
+import { CHANNEL_FIELDS, openRelayStore, type RelayStore } from "../support/relay-store.ts";
+import { refuse, stayStill, wrongKey } from "../support/upstream-plans.ts";
+
+const START_MS = 1_800_000_000_000;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 3_600_000;
+const BOUNDS = { ttftMs: 1_000, totalMs: 1_000, idleMs: 1_000, responseBytesMax: 100_000, eventBytesMax: 10_000 };
+const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
+const settings = readSettings({
+  ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", RELAY_ALLOW_CIDRS: "127.0.0.0/8", GIN_MODE: "test" },
+});
+const log = openLog(settings);
+
+let nowMs = START_MS;
+let relayStore: RelayStore;
+let upstream: FaultUpstream;
+let store: ChannelStore;
+let transport: UpstreamTransport;
+let pool: ChannelPool;
+let live: LiveChannels;
+
+/** As after a start of the server. */
+async function open(): Promise<void> {
+  const clock = () => nowMs;
+  pool = new ChannelPool(clock, Math.random);
+  live = new LiveChannels({
+    store,
+    pool,
+    transport,
+    bounds: BOUNDS,
+    budget: new ByteBudget(BOUNDS.responseBytesMax),
+    clock,
+    log,
+  });
+  await live.changed();
+}
+
+async function add(name: string, fields: Partial<ChannelFields> = {}): Promise<number> {
+  const channel = await store.change("relay.createChannel", {
+    fields: { ...CHANNEL_FIELDS, name, type: "Custom", baseUrl: `${upstream.url}/v1`, ...fields },
+    ...{ key: `sk-${name}-0123456789`, ring: store.ring, isFirst: false },
+  });
+  await live.changed();
+  return channel!.id;
+}
+
+const statusOf = (id: number) => pool.find(id)!.channel.status;
+const disable = (id: number) => live.disable(pool.find(id)!, "invalid_api_key");
+const probes = () => upstream.requests.length;
+
+/** Time passes in steps in which somebody looks for what is due; resolves with the minutes at which was asked. */
+async function probesWithin(minutes: number): Promise<number[]> {
+  const asked: number[] = [];
+  for (let minute = 1; minute <= minutes; minute++) {
+    nowMs += MINUTE_MS;
+    const before = probes();
+    await live.probe();
+    if (probes() > before) asked.push(minute);
+  }
+  return asked;
+}
+
+beforeEach(async () => {
+  nowMs = START_MS;
+  relayStore = await openRelayStore();
+  upstream = await FaultUpstream.start();
+  const rules = new AddressRules(settings.relayAllowCidrs, false);
+  transport = new UpstreamTransport({ rules, connectMs: 1_000, log, env: {} });
+  store = await ChannelStore.open(relayStore.store, [SECRET]);
+  await open();
+});
+
+afterEach(async () => {
+  await transport[Symbol.asyncDispose]();
+  await upstream[Symbol.asyncDispose]();
+  await relayStore[Symbol.asyncDispose]();
+});
+
+describe("a channel whose key is refused", () => {
+  test("is out of use while its group has another", async () => {
+    const [first, second] = [await add("first"), await add("second")];
+    await disable(first);
+    expect([statusOf(first), statusOf(second)]).toEqual([3, 1]);
+    expect(pool.find(first)!.channel.statusReason).toBe("invalid_api_key");
+    await disable(second);
+    expect(statusOf(second)).toBe(1);
+    expect(pool.find(second)!.channel.statusReason).toBe("invalid_api_key");
+  });
+
+  test("stays when one of its groups would be left without any", async () => {
+    await add("other", { groups: ["a"] });
+    const both = await add("both", { groups: ["a", "b"] });
+    await disable(both);
+    expect(statusOf(both)).toBe(1);
+  });
+
+  test("stays when it is not to be disabled by itself", async () => {
+    await add("other");
+    const kept = await add("kept", { autoBan: false });
+    await disable(kept);
+    expect(statusOf(kept)).toBe(1);
+  });
+
+  test("is asked again after one minute, two more, four more, up to once in an hour", async () => {
+    const [id] = [await add("first"), await add("second")];
+    upstream.always(wrongKey);
+    await disable(id);
+    expect(await probesWithin(260)).toEqual([1, 3, 7, 15, 31, 63, 123, 183, 243]);
+    expect(upstream.requests[0]).toMatchObject({ method: "GET", path: "/v1/models", key: "sk-first-0123456789" });
+    expect(statusOf(id)).toBe(3);
+  });
+
+  test("is in use again when its key works, and is not asked any more", async () => {
+    const [id] = [await add("first"), await add("second")];
+    upstream.next(wrongKey, refuse(500));
+    await disable(id);
+    expect(await probesWithin(20)).toEqual([1, 3, 7]);
+    expect(statusOf(id)).toBe(1);
+    expect(pool.find(id)!.channel.statusReason).toBeNull();
+  });
+
+  test("that is refused again after its probe is asked later than the first time", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    expect(await probesWithin(1)).toEqual([1]);
+    await disable(id);
+    expect(await probesWithin(10)).toEqual([2]);
+  });
+
+  test("that is refused again after it has really worked is asked as the first time", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    expect(await probesWithin(1)).toEqual([1]);
+    live.noteSuccess(pool.find(id)!);
+    await disable(id);
+    expect(await probesWithin(10)).toEqual([1]);
+  });
+
+  test("is still asked when a request that was under way succeeds", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    live.noteSuccess(pool.find(id)!);
+    expect(await probesWithin(1)).toEqual([1]);
+  });
+
+  test("is asked after a new start of the server too", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    nowMs += HOUR_MS;
+    await open();
+    expect(statusOf(id)).toBe(3);
+    expect(await probesWithin(1)).toEqual([1]);
+    expect(statusOf(id)).toBe(1);
+  });
+
+  test("does not wait for another one whose upstream is silent", async () => {
+    const [first, second] = [await add("first"), await add("second")];
+    await add("third");
+    upstream.forKey("sk-first-0123456789", stayStill);
+    await disable(first);
+    await disable(second);
+    nowMs += MINUTE_MS;
+    const done = live.probe();
+    while (statusOf(second) !== 1) await Bun.sleep(5);
+    expect(statusOf(first)).toBe(3);
+    await done;
+    expect(statusOf(first)).toBe(3);
+  });
+
+  test("is not asked when an operator has taken it out of use", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    await store.change("relay.setChannelStatus", { id, status: 0 });
+    await live.changed();
+    expect(await probesWithin(5)).toEqual([]);
+    expect(statusOf(id)).toBe(0);
+  });
+});
+
+describe("the test of a channel", () => {
+  test("sends the name that the upstream knows, also one that every object has", async () => {
+    const id = await add("first", { modelMapping: { mine: "theirs" } });
+    const channel = pool.find(id)!.channel;
+    for (const model of ["mine", "constructor"]) {
+      expect(await live.test(channel, { model, isStream: false })).toMatchObject({
+        isSuccess: true,
+        status: 200,
+        model,
+      });
+    }
+    expect(upstream.requests.map(({ json }) => json.model)).toEqual(["theirs", "constructor"]);
+  });
+
+  test("tells a refusal without the key", async () => {
+    const id = await add("first");
+    upstream.always(wrongKey);
+    const report = await live.test(pool.find(id)!.channel, { model: "any", isStream: false });
+    expect(report).toMatchObject({ isSuccess: false, status: 401, ttftMs: null });
+    expect(report.error).toContain("Incorrect API key provided: ***");
+  });
+});

@@ -1,0 +1,123 @@
+// What a full store still does: which writes are tried, and when its file may grow again.
+
+import type { Database } from "bun:sqlite";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { existsSync, truncateSync, writeFileSync } from "node:fs";
+import { monotonicMs } from "../../src/shared/clock.ts";
+import type { KvPut } from "../../src/storage/kv-engine.ts";
+import { KvWriter } from "../../src/storage/kv-writer.ts";
+import { openStore } from "../../src/storage/open-store.ts";
+import { SpaceGuard } from "../../src/storage/space-guard.ts";
+import { WriteTransaction } from "../../src/storage/write-transaction.ts";
+import { type TempDir, tempDir } from "../support/temp-dir.ts";
+
+const WAL_LIMIT_BYTES = 1024 * 1024;
+const PAGE_BYTES = 4096;
+/** As the size of a file without blocks. */
+const MORE_THAN_ANY_VOLUME = 2 ** 43;
+
+let dir: TempDir;
+let database: Database;
+let reserve: string;
+beforeEach(async () => {
+  dir = tempDir();
+  reserve = dir.file("reserve");
+  const path = dir.file("gokv.db");
+  database = await openStore({ path, walLimitBytes: WAL_LIMIT_BYTES, databaseBytesMax: 0, isChecked: false });
+});
+afterEach(() => {
+  database.close(true);
+  dir[Symbol.dispose]();
+});
+
+function put(key: string, bytes = 10): KvPut {
+  const rest = { contentType: null, metadata: null, ttlMs: null, creatorIp: null, condition: null };
+  return { kind: "put", bucket: "b", key, value: new Uint8Array(bytes), ...rest };
+}
+
+function makeWriter(space: SpaceGuard): KvWriter {
+  return new KvWriter(database, new WriteTransaction(database), space);
+}
+
+const guarded = (makeRoom: () => void = () => undefined) => new SpaceGuard(reserve, { database, makeRoom });
+
+describe("while the store is full", () => {
+  test("writes that belong together wait for their turn like single ones, and end the full state", () => {
+    const space = guarded();
+    const writer = makeWriter(space);
+    const store = (key: string) => writer.applyAllOrNone([put(key), put(`${key}2`)], monotonicMs())[0]!.kind;
+    space.noteFull();
+    expect([store("early"), space.isFull]).toEqual(["full", true]);
+    space.noteFreed();
+    expect([store("freed"), space.isFull]).toEqual(["created", false]);
+    expect(store("later")).toBe("created");
+  });
+
+  test("a wipe is not asked to wait", () => {
+    const space = guarded();
+    const writer = makeWriter(space);
+    writer.apply([put("k")], monotonicMs());
+    space.noteFull();
+    expect(writer.wipe("b", monotonicMs()).kind).toBe("deleted");
+  });
+
+  test("the reserve is given up and the log is copied once, even when the copy meets no space itself", () => {
+    let copies = 0;
+    const space: SpaceGuard = guarded(() => {
+      copies++;
+      space.noteFull();
+    });
+    writeFileSync(reserve, new Uint8Array(PAGE_BYTES));
+    space.noteFull();
+    expect([existsSync(reserve), copies]).toEqual([false, 1]);
+  });
+});
+
+describe("a store that had to give up its reserve", () => {
+  /** How many of a hundred values are stored. */
+  const fill = (writer: KvWriter, name: string) => {
+    const isStored = (n: number) =>
+      writer.applyAllOrNone([put(`${name}${n}`, 10 * PAGE_BYTES)], monotonicMs())[0]!.kind === "created";
+    const refused = Array.from({ length: 100 }, (_, n) => n).findIndex((n) => !isStored(n));
+    return refused < 0 ? 100 : refused;
+  };
+  const pages = () => database.query<{ page_count: number }, []>("PRAGMA page_count").get()!.page_count;
+  /** Meets the end of the space with a reserve of that size, then space for one try. */
+  const meetFullness = (space: SpaceGuard, reserveBytes: number) => {
+    writeFileSync(reserve, "");
+    truncateSync(reserve, reserveBytes);
+    space.noteFull();
+    space.noteFreed();
+  };
+
+  test("uses the pages of what was removed, and does not grow", () => {
+    const space = guarded();
+    const writer = makeWriter(space);
+    expect(fill(writer, "a")).toBe(100);
+    const before = pages();
+    meetFullness(space, MORE_THAN_ANY_VOLUME);
+    space.keepHouse();
+    expect(fill(writer, "b")).toBe(0);
+    const removal = { kind: "delete", bucket: "b", key: "a1", condition: null } as const;
+    expect(writer.apply([removal], monotonicMs())[0]!.kind).toBe("deleted");
+    expect(writer.applyAllOrNone([put("again", 9 * PAGE_BYTES)], monotonicMs())[0]!.kind).toBe("created");
+    expect(pages()).toBe(before);
+  });
+
+  test("grows again once there is room for twice that reserve", () => {
+    const space = guarded();
+    const writer = makeWriter(space);
+    meetFullness(space, PAGE_BYTES);
+    expect(fill(writer, "a")).toBe(0);
+    space.keepHouse();
+    space.noteFreed();
+    expect(fill(writer, "b")).toBe(100);
+  });
+
+  test("grows on when there was no reserve", () => {
+    const space = guarded();
+    space.noteFull();
+    space.noteFreed();
+    expect(fill(makeWriter(space), "a")).toBe(100);
+  });
+});

@@ -1,0 +1,53 @@
+// What one request to one channel holds: the share of a whole answer in the byte budget, until somebody gives it back.
+
+import { describe, expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { PoolChannel } from "../../src/relay/channel-pool.ts";
+import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
+import type { Channel } from "../../src/relay/relay-tables.ts";
+import { attemptUpstream } from "../../src/relay/upstream-attempt.ts";
+import type { UpstreamAnswer, UpstreamTransport } from "../../src/relay/upstream-transport.ts";
+
+const BYTES = new TextEncoder().encode(JSON.stringify({ choices: [], pad: "x".repeat(100_000) }));
+const BOUND_MS = 1_000;
+
+/** An attempt that is answered with a body of which `onRead` sees the end, in the turn in which it is complete. */
+async function attempt(onRead: (client: AbortController) => void, budget: ByteBudget) {
+  const client = new AbortController();
+  const read = async () => {
+    onRead(client);
+    return BYTES.buffer;
+  };
+  const answer = {
+    ...{ status: 200, headers: new Headers({ "Content-Type": "application/json" }), body: null },
+    whole: { lengthBytes: BYTES.length, read },
+  } satisfies UpstreamAnswer;
+  const transport: Pick<UpstreamTransport, "send"> = { send: async () => answer };
+  const channel = { baseUrl: "http://upstream.example" } as Channel;
+  const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
+  return attemptUpstream(transport as UpstreamTransport, member, {
+    ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
+    ...{ givenUp: [client.signal], budget },
+    bounds: {
+      ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
+      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+    },
+  });
+}
+
+describe("the share of a whole answer in the byte budget", () => {
+  test("is its reader's to give back", async () => {
+    const budget = new ByteBudget(1_000_000);
+    const result = await attempt(() => undefined, budget);
+    if (result.kind !== "answer") throw new Error(`no answer but ${result.kind}`);
+    expect(budget.usedBytes).toBe(BYTES.length);
+    result.release();
+    expect(budget.usedBytes).toBe(0);
+  });
+
+  test("is given back when the client leaves in the turn in which the answer is complete", async () => {
+    const budget = new ByteBudget(1_000_000);
+    expect((await attempt((client) => client.abort(), budget)).kind).toBe("client_gone");
+    expect(budget.usedBytes).toBe(0);
+  });
+});

@@ -1,0 +1,685 @@
+// The way to the upstreams, against real servers on this machine: what is dialled, what is sent, what ends it.
+
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { type AddressInfo, BlockList, createServer } from "node:net";
+import { gzipSync } from "node:zlib";
+import { AddressRules } from "../../src/relay/address-rules.ts";
+import { UpstreamFailure, type UpstreamRequest, UpstreamTransport } from "../../src/relay/upstream-transport.ts";
+import type { Clock } from "../../src/shared/clock.ts";
+import { AppError } from "../../src/shared/errors.ts";
+import { makeCertificate } from "../support/certificate.ts";
+import { FaultUpstream } from "../support/fault-upstream.ts";
+import { has, hasProgram } from "../support/needs.ts";
+import { canSilence, silenceAddress } from "../support/silent-address.ts";
+import {
+  answerGzipped,
+  answerJson,
+  chatChunk,
+  cutAnswer,
+  redirectTo,
+  resetAtOnce,
+  sendRaw,
+  stayStill,
+  stream,
+} from "../support/upstream-plans.ts";
+
+setDefaultTimeout(20_000);
+
+const CONNECT_MS = 400;
+/** An upstream has to see within this time that nobody waits any more. */
+const CANCEL_MS = 200;
+const LOOPBACK = ["127.0.0.0", 8] as const;
+
+let upstream: FaultUpstream;
+beforeEach(async () => {
+  upstream = await FaultUpstream.start();
+});
+afterEach(async () => {
+  expect(upstream.mistakes).toEqual([]);
+  await upstream[Symbol.asyncDispose]();
+});
+
+interface Setup {
+  readonly allowed?: readonly (readonly [address: string, bits: number])[];
+  readonly allowHttp?: boolean;
+  /** Addresses by name; a list of lists is an answer per look-up, the last one for good. */
+  readonly names?: Readonly<Record<string, readonly string[]>>;
+  readonly lookup?: (name: string) => Promise<readonly string[]>;
+  readonly now?: Clock;
+  readonly ca?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly logged?: string[];
+}
+
+function transport(setup: Setup = {}): UpstreamTransport {
+  const { allowed = [LOOPBACK], allowHttp = false, names = {}, now, ca, env = {}, logged = [] } = setup;
+  const list = new BlockList();
+  for (const [address, bits] of allowed) list.addSubnet(address, bits, "ipv4");
+  const write = (message: string) => void logged.push(message);
+  const lookup = async (name: string) => {
+    const addresses = names[name];
+    if (addresses === undefined) throw Object.assign(new Error("unknown name"), { code: "ENOTFOUND" });
+    return addresses;
+  };
+  return new UpstreamTransport({
+    rules: new AddressRules(allowed.length === 0 ? null : list, allowHttp),
+    connectMs: CONNECT_MS,
+    log: { debug: write, info: write, warn: write, error: write, fatal: write, flush: () => undefined },
+    env,
+    lookup: setup.lookup ?? lookup,
+    ...(now === undefined ? {} : { now }),
+    ...(ca === undefined ? {} : { ca }),
+  });
+}
+
+function ask(url: string, more: Partial<UpstreamRequest> = {}): UpstreamRequest {
+  return {
+    url: `${url}/v1/chat/completions`,
+    method: "POST",
+    headers: { authorization: "Bearer sk-mock-1" },
+    body: JSON.stringify({ model: "any", messages: [{ role: "user", content: "hi" }] }),
+    signal: new AbortController().signal,
+    ...more,
+  };
+}
+
+/** The kind and the code of what a request fails with. */
+async function failureOf(work: Promise<unknown>): Promise<{ kind: string; code: string | null }> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof UpstreamFailure) return { kind: error.kind, code: error.code };
+    throw error;
+  }
+  throw new Error("it did not fail");
+}
+
+/** How long after `since` the upstream saw the end of its first request's connection. */
+async function seenClosedAfter(since: number, index = 0): Promise<number> {
+  const request = await upstream.request(index);
+  const closedMs = await request.closed;
+  expect(request.wasGivenUp).toBe(true);
+  return closedMs - since;
+}
+
+describe("a request", () => {
+  test("reaches the address of its name, and carries what was given and nothing of its own making", async () => {
+    await using way = transport({ names: { "api.example": ["127.0.0.1"] } });
+    const url = `http://api.example:${upstream.port}`;
+    const answer = await way.send(ask(url, { url: `${url}/v1/chat/completions?x=%20y` }));
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toBe("application/json");
+    expect(await new Response(answer.body).json()).toMatchObject({ object: "chat.completion" });
+    const [seen] = upstream.requests;
+    expect([seen!.method, seen!.path]).toEqual(["POST", "/v1/chat/completions?x=%20y"]);
+    const { "content-length": length, "user-agent": agent, connection, ...headers } = seen!.headers;
+    expect(headers).toEqual({
+      host: `api.example:${upstream.port}`,
+      "content-type": "application/json",
+      accept: "*/*",
+      "accept-encoding": "identity",
+      authorization: "Bearer sk-mock-1",
+    });
+    expect([Number(length), connection]).toEqual([seen!.body.length, "keep-alive"]);
+    expect(agent).toMatch(/^gokv\/\d/);
+  });
+
+  test("without a body has no content type; one of its own is kept", async () => {
+    await using way = transport();
+    await way.send(ask(upstream.url, { url: `${upstream.url}/v1/models`, method: "GET", body: null }));
+    await way.send(ask(upstream.url, { headers: { "content-type": "text/x", accept: "text/event-stream" } }));
+    expect(upstream.requests.map(({ method, headers }) => [method, headers["content-type"], headers.accept])).toEqual([
+      ["GET", undefined, "*/*"],
+      ["POST", "text/x", "text/event-stream"],
+    ]);
+  });
+
+  test("uses a connection again", async () => {
+    await using way = transport();
+    for (let count = 0; count < 10; count++) await new Response((await way.send(ask(upstream.url))).body).text();
+    expect(upstream.requests.map(({ connection }) => connection)).toEqual(new Array(10).fill(1));
+    // The first of the two was the bare dial.
+    expect(upstream.connections).toBe(2);
+  });
+
+  test("shares the first dial with others that come at the same time", async () => {
+    await using way = transport();
+    const texts = await Promise.all(
+      Array.from({ length: 20 }, async () => new Response((await way.send(ask(upstream.url))).body).text()),
+    );
+    expect(texts).toHaveLength(20);
+    expect(upstream.connections).toBeWithin(2, 22);
+    const bare = upstream.connections - new Set(upstream.requests.map(({ connection }) => connection)).size;
+    expect(bare).toBe(1);
+  });
+
+  test("is answered with a redirect as it came, and nothing is sent to the new place", async () => {
+    await using other = await FaultUpstream.start();
+    await using way = transport();
+    for (const status of [301, 302, 303, 307, 308]) {
+      upstream.next(redirectTo(`${other.url}/v1/chat/completions`, status));
+      expect((await way.send(ask(upstream.url))).status).toBe(status);
+    }
+    expect(other.connections).toBe(0);
+  });
+
+  test("goes directly although a proxy is set, which is said once", async () => {
+    const before = process.env.HTTP_PROXY;
+    await using proxy = await FaultUpstream.start();
+    process.env.HTTP_PROXY = proxy.url;
+    try {
+      const logged: string[] = [];
+      await using way = transport({ env: process.env as Record<string, string>, logged });
+      await way.send(ask(upstream.url));
+      await way.send(ask(upstream.url));
+      expect([upstream.requests.length, proxy.connections]).toEqual([2, 0]);
+      expect(logged).toEqual(["upstreams are reached directly, not through the proxy that is set"]);
+    } finally {
+      if (before === undefined) delete process.env.HTTP_PROXY;
+      else process.env.HTTP_PROXY = before;
+    }
+    const logged: string[] = [];
+    transport({ logged, env: {} });
+    transport({ logged, env: { all_proxy: "http://proxy.example" } });
+    expect(logged).toHaveLength(1);
+  });
+});
+
+describe("an answer", () => {
+  test("arrives piece by piece, as upstream sends it", async () => {
+    await using way = transport();
+    const first = Promise.withResolvers<void>();
+    upstream.next(async (exchange) => {
+      await exchange.startEvents();
+      await exchange.chunk(chatChunk("a"));
+      await first.promise;
+      await exchange.chunk(chatChunk("b"));
+      await exchange.endChunks();
+    });
+    const { body } = await way.send(ask(upstream.url));
+    const reader = body!.getReader();
+    const decoder = new TextDecoder();
+    expect(decoder.decode((await reader.read()).value)).toBe(chatChunk("a"));
+    first.resolve();
+    expect(decoder.decode((await reader.read()).value)).toBe(chatChunk("b"));
+    expect((await reader.read()).done).toBe(true);
+  });
+
+  test("in an encoding that nobody asked for is decoded, in small pieces however far it unfolds", async () => {
+    await using way = transport();
+    upstream.next(answerGzipped);
+    const answer = await way.send(ask(upstream.url));
+    expect(answer.headers.has("content-encoding")).toBe(false);
+    expect(answer.headers.has("content-length")).toBe(false);
+    expect(await new Response(answer.body).json()).toMatchObject({ object: "chat.completion" });
+
+    const bomb = gzipSync(Buffer.alloc(256 * 1024 * 1024));
+    upstream.next((exchange) => exchange.answer(200, { "Content-Encoding": "gzip" }, bomb));
+    const memory = process.memoryUsage.rss();
+    const reader = (await way.send(ask(upstream.url))).body!.getReader();
+    for (let read = 0; read < 1024 * 1024; ) {
+      const piece = (await reader.read()).value!;
+      expect(piece.length).toBeLessThanOrEqual(1024 * 1024);
+      read += piece.length;
+    }
+    await reader.cancel();
+    expect(process.memoryUsage.rss() - memory).toBeLessThan(64 * 1024 * 1024);
+  });
+
+  test("in an unknown encoding, or that is no HTTP, is a bad response", async () => {
+    await using way = transport();
+    upstream.next((exchange) => exchange.answer(200, { "Content-Encoding": "rot13" }, "uryyb"));
+    expect((await failureOf(way.send(ask(upstream.url)))).kind).toBe("bad_response");
+    for (const answer of [
+      "<html>hello</html>\r\n\r\n",
+      "HTTP/1.1 abc OK\r\n\r\n",
+      "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
+      "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+      "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+    ]) {
+      upstream.next(sendRaw(answer));
+      expect([answer, (await failureOf(way.send(ask(upstream.url)))).kind]).toEqual([answer, "bad_response"]);
+    }
+  });
+
+  test("that breaks off fails its reader, whether its length or its chunks are missing", async () => {
+    await using way = transport();
+    for (const plan of [
+      cutAnswer('{"a":'),
+      stream({ events: [chatChunk("a")], end: "close" }),
+      stream({ events: [chatChunk("a")], end: "reset" }),
+    ]) {
+      upstream.next(plan);
+      const broken = await way.send(ask(upstream.url));
+      expect(await new Response(broken.body).text().then(String, ({ code }) => code)).toBe("ECONNRESET");
+    }
+  });
+});
+
+describe("a failure", () => {
+  test("to connect, or an end without an answer, is an unreachable upstream", async () => {
+    await using way = transport({ names: { "api.example": ["127.0.0.1"] } });
+    upstream.next(resetAtOnce);
+    expect(await failureOf(way.send(ask(upstream.url)))).toEqual({ kind: "unreachable", code: "ECONNRESET" });
+    const closed = await FaultUpstream.start();
+    const { port } = closed;
+    await closed[Symbol.asyncDispose]();
+    const refused = await failureOf(way.send(ask(`http://127.0.0.1:${port}`)));
+    expect(refused).toEqual({ kind: "unreachable", code: "ECONNREFUSED" });
+    const nowhere = await failureOf(way.send(ask("http://nowhere.example")));
+    expect(nowhere.kind).toBe("unreachable");
+  });
+
+  test("of one address leads to the next one, and that is remembered", async () => {
+    const names = { "api.example": ["127.0.0.2", "127.0.0.1"] };
+    await using way = transport({ names });
+    await using other = await FaultUpstream.start();
+    const url = `http://api.example:${other.port}`;
+    for (let count = 0; count < 3; count++) expect((await way.send(ask(url))).status).toBe(200);
+    expect(other.requests).toHaveLength(3);
+  });
+
+  test("of an address that was in use lets it come last, even when it is back", async () => {
+    await using way = transport({ names: { "api.example": ["127.0.0.2", "127.0.0.1"] } });
+    const { port } = upstream;
+    const url = `http://api.example:${port}`;
+    const first = await FaultUpstream.start({ host: "127.0.0.2", port });
+    expect((await way.send(ask(url))).status).toBe(200);
+    expect([first.requests.length, upstream.requests.length]).toEqual([1, 0]);
+    await first[Symbol.asyncDispose]();
+    expect((await way.send(ask(url))).status).toBe(200);
+    await using back = await FaultUpstream.start({ host: "127.0.0.2", port });
+    expect((await way.send(ask(url))).status).toBe(200);
+    expect([back.requests.length, upstream.requests.length]).toEqual([0, 2]);
+  });
+
+  test("that comes after the request was sent is not repeated at another address", async () => {
+    await using way = transport({ names: { "api.example": ["127.0.0.1", "127.0.0.1"] } });
+    upstream.always(resetAtOnce);
+    await failureOf(way.send(ask(`http://api.example:${upstream.port}`)));
+    expect(upstream.requests).toHaveLength(1);
+  });
+
+  test("of a look-up that does not end comes with the deadline for connecting", async () => {
+    await using way = transport({ lookup: () => new Promise(() => undefined) });
+    const startMs = performance.now();
+    expect((await failureOf(way.send(ask("http://slow.example")))).kind).toBe("unreachable");
+    expect(performance.now() - startMs).toBeWithin(CONNECT_MS - 20, CONNECT_MS + 1000);
+  });
+
+  if (has("Linux, for an address that drops connections", canSilence)) {
+    test("to get any answer to a connection comes with the deadline, and then the next address is tried", async () => {
+      using _silent = await silenceAddress("127.0.0.3", upstream.port);
+      const names = { "api.example": ["127.0.0.3", "127.0.0.1"], "silent.example": ["127.0.0.3"] };
+      await using way = transport({ names });
+      let startMs = performance.now();
+      expect((await way.send(ask(`http://api.example:${upstream.port}`))).status).toBe(200);
+      expect(performance.now() - startMs).toBeWithin(CONNECT_MS - 20, CONNECT_MS + 1000);
+      // It failed lately, so it comes last.
+      startMs = performance.now();
+      expect((await way.send(ask(`http://api.example:${upstream.port}`))).status).toBe(200);
+      expect(performance.now() - startMs).toBeLessThan(CONNECT_MS - 100);
+      const lone = await failureOf(way.send(ask(`http://silent.example:${upstream.port}`)));
+      expect(lone).toEqual({ kind: "unreachable", code: "ETIMEDOUT" });
+
+      const controller = new AbortController();
+      const request = ask(`http://127.0.0.3:${upstream.port}`, { signal: controller.signal });
+      const waiting = failureOf(way.send(request));
+      startMs = performance.now();
+      controller.abort();
+      expect((await waiting).kind).toBe("aborted");
+      expect(performance.now() - startMs).toBeLessThan(CONNECT_MS - 100);
+    });
+  }
+});
+
+describe("an abort", () => {
+  test("before the head closes the connection to upstream", async () => {
+    await using way = transport();
+    upstream.always(stayStill);
+    const controller = new AbortController();
+    const failure = failureOf(way.send(ask(upstream.url, { signal: controller.signal })));
+    await upstream.request(0);
+    const abortedMs = performance.now();
+    controller.abort();
+    expect((await failure).kind).toBe("aborted");
+    expect(await seenClosedAfter(abortedMs)).toBeLessThan(CANCEL_MS);
+    expect(upstream.connections).toBe(2);
+    // It may have been given up because nothing came through any more: that is looked at first.
+    upstream.reset();
+    expect((await way.send(ask(upstream.url))).status).toBe(200);
+    expect(upstream.connections).toBe(4);
+  });
+
+  test("in mid-body closes it, whether somebody reads or not, plain or compressed", async () => {
+    await using way = transport();
+    const gzipHead = gzipSync("a".repeat(100_000)).subarray(0, 40);
+    for (const [index, reads] of [true, false, true, false].entries()) {
+      const isCompressed = index > 1;
+      upstream.next(
+        isCompressed
+          ? async (exchange) => {
+              await exchange.startEvents({ "Content-Encoding": "gzip" });
+              await exchange.chunk(gzipHead);
+              await exchange.gone;
+            }
+          : stream({ events: [chatChunk("a")], end: "still" }),
+      );
+      const controller = new AbortController();
+      const { body } = await way.send(ask(upstream.url, { signal: controller.signal }));
+      const reading = reads ? new Response(body).text().catch(({ name }) => name) : null;
+      const abortedMs = performance.now();
+      controller.abort();
+      expect(await seenClosedAfter(abortedMs, index)).toBeLessThan(CANCEL_MS);
+      if (reading !== null) expect(await reading).toBe("AbortError");
+    }
+  });
+
+  test("of the reader alone closes it as well", async () => {
+    await using way = transport();
+    upstream.next(stream({ events: [chatChunk("a")], end: "still" }));
+    const reader = (await way.send(ask(upstream.url))).body!.getReader();
+    await reader.read();
+    const cancelledMs = performance.now();
+    await reader.cancel();
+    expect(await seenClosedAfter(cancelledMs)).toBeLessThan(CANCEL_MS);
+  });
+
+  test("that came first, or while the name is looked up, sends nothing", async () => {
+    await using way = transport({ lookup: () => new Promise(() => undefined) });
+    expect((await failureOf(way.send(ask(upstream.url, { signal: AbortSignal.abort() })))).kind).toBe("aborted");
+    const controller = new AbortController();
+    const waiting = failureOf(way.send(ask(`http://slow.example:${upstream.port}`, { signal: controller.signal })));
+    const abortedMs = performance.now();
+    controller.abort();
+    expect((await waiting).kind).toBe("aborted");
+    expect(performance.now() - abortedMs).toBeLessThan(CONNECT_MS / 2);
+    await (await fetch(upstream.url)).text();
+    expect(upstream.connections).toBe(1);
+  });
+});
+
+describe("names", () => {
+  test("are looked up once for requests that come together, and again after 30 s", async () => {
+    let nowMs = 1_000;
+    const asked: string[] = [];
+    await using way = transport({
+      now: () => nowMs,
+      lookup: async (name) => {
+        asked.push(name);
+        return ["127.0.0.1"];
+      },
+    });
+    const url = `http://api.example:${upstream.port}`;
+    const send = async () => void (await new Response((await way.send(ask(url))).body).text());
+    await Promise.all([send(), send(), send()]);
+    nowMs += 29_000;
+    await send();
+    expect(asked).toEqual(["api.example"]);
+    nowMs += 2_000;
+    await send();
+    expect(asked).toEqual(["api.example", "api.example"]);
+  });
+
+  test("that end in a digit are names as others are", async () => {
+    const asked: string[] = [];
+    const lookup = async (name: string) => {
+      asked.push(name);
+      return ["127.0.0.1"];
+    };
+    await using way = transport({ lookup });
+    const names = ["gpu1", "ollama-2", "llm.rack7"];
+    for (const name of names) expect((await way.send(ask(`http://${name}:${upstream.port}`))).status).toBe(200);
+    expect(asked).toEqual(names);
+    // Addresses, however they are written, are nobody's names.
+    for (const host of ["127.1", "2130706433", "0x7f000001"]) {
+      expect((await way.send(ask(`http://${host}:${upstream.port}`))).status).toBe(200);
+    }
+    expect(asked).toEqual(names);
+  });
+
+  test("whose address changes are judged again: what passed once does not pass for good", async () => {
+    let nowMs = 1_000;
+    const answers = [["127.0.0.1"], ["169.254.169.254"], ["10.0.0.1", "::ffff:10.0.0.1"]];
+    await using way = transport({ now: () => nowMs, lookup: async () => answers.shift()! });
+    const url = `http://changing.example:${upstream.port}`;
+    expect((await way.send(ask(url))).status).toBe(200);
+    for (let count = 0; count < 2; count++) {
+      nowMs += 31_000;
+      expect((await failureOf(way.send(ask(url)))).kind).toBe("refused_address");
+    }
+    expect(upstream.requests).toHaveLength(1);
+  });
+
+  test("are looked up again when none of their addresses could be reached", async () => {
+    const answers = [["127.0.0.2"], ["127.0.0.1"]];
+    await using way = transport({ lookup: async () => answers.shift()! });
+    const url = `http://moved.example:${upstream.port}`;
+    expect((await failureOf(way.send(ask(url)))).kind).toBe("unreachable");
+    expect((await way.send(ask(url))).status).toBe(200);
+  });
+
+  test("an address that was not used for 30 s is dialled bare first", async () => {
+    let nowMs = 1_000;
+    await using way = transport({ now: () => nowMs });
+    const send = async () => void (await new Response((await way.send(ask(upstream.url))).body).text());
+    await send();
+    nowMs += 29_000;
+    await send();
+    nowMs += 29_000;
+    await send();
+    expect(upstream.connections).toBe(2);
+    nowMs += 31_000;
+    await send();
+    expect(upstream.connections).toBe(3);
+    expect(upstream.requests.map(({ connection }) => connection)).toEqual([1, 1, 1, 1]);
+  });
+});
+
+/** Ways to say an address of this machine or of the cloud it runs in. */
+const DISGUISED = [
+  "127.0.0.1",
+  "127.1",
+  "2130706433",
+  "0x7f.1",
+  "0177.0.0.1",
+  "①27.0.0.1",
+  "%31%32%37.0.0.1",
+  "[::1]",
+  "[::]",
+  "[::ffff:127.0.0.1]",
+  "[64:ff9b::7f00:1]",
+  "[2002:7f00:1::]",
+  "0.0.0.0",
+  "169.254.169.254",
+  "[::ffff:a9fe:a9fe]",
+  "[fe80::1]",
+  "localhost",
+  "localhost.",
+  "LOCALHOST",
+  "a.localhost",
+  "leads-home.example",
+  "leads-to-metadata.example",
+  "leads-to-both.example",
+];
+const LEADING_HOME = {
+  "leads-home.example": ["127.0.0.1"],
+  "leads-to-metadata.example": ["169.254.169.254"],
+  "leads-to-both.example": ["::1", "::ffff:127.0.0.1"],
+};
+
+describe("an address that is not allowed", () => {
+  for (const allowHttp of [false, true]) {
+    test(`is not dialled in any disguise ${allowHttp ? "with plain http allowed" : "by default"}`, async () => {
+      await using way = transport({ allowed: [], allowHttp, names: LEADING_HOME });
+      for (const host of DISGUISED) {
+        for (const scheme of ["http", "https"]) {
+          const url = `${scheme}://${host}:${upstream.port}`;
+          expect([url, (await failureOf(way.send(ask(url)))).kind]).toEqual([url, "refused_address"]);
+        }
+      }
+      expect(upstream.connections).toBe(0);
+    });
+  }
+
+  test("is passed over for one that is", async () => {
+    await using way = transport({ names: { "mixed.example": ["10.0.0.1", "::1", "127.0.0.1", "169.254.169.254"] } });
+    expect((await way.send(ask(`http://mixed.example:${upstream.port}`))).status).toBe(200);
+  });
+
+  test("plain http does not leave for a public address unless it is allowed", async () => {
+    await using way = transport({ names: { "api.example": ["1.1.1.1"] } });
+    expect((await failureOf(way.send(ask("http://api.example")))).kind).toBe("refused_address");
+  });
+});
+
+describe("the check of a base URL", () => {
+  async function checked(way: UpstreamTransport, url: string): Promise<string | null> {
+    try {
+      await way.check(url);
+      return null;
+    } catch (error) {
+      if (error instanceof AppError) return error.code;
+      throw error;
+    }
+  }
+
+  test("refuses every disguise of an address that is not allowed", async () => {
+    await using way = transport({ allowed: [], names: LEADING_HOME });
+    for (const host of DISGUISED) {
+      for (const scheme of ["http", "https"]) {
+        const url = `${scheme}://${host}:${upstream.port}/v1`;
+        expect([url, await checked(way, url)]).toEqual([url, "base_url_refused"]);
+      }
+    }
+    expect(upstream.connections).toBe(0);
+  });
+
+  test("lets pass what may be dialled, and names that cannot be resolved now", async () => {
+    const names = { "api.example": ["1.1.1.1", "10.0.0.1"], "inside.example": ["10.0.0.1"] };
+    await using closed = transport({ allowed: [], names });
+    expect(await checked(closed, "https://api.example/v1")).toBeNull();
+    expect(await checked(closed, "https://1.1.1.1")).toBeNull();
+    expect(await checked(closed, "https://unknown.example")).toBeNull();
+    expect(await checked(closed, "http://api.example/v1")).toBe("base_url_refused");
+    expect(await checked(closed, "http://unknown.example")).toBe("base_url_refused");
+    expect(await checked(closed, "https://inside.example")).toBe("base_url_refused");
+    await using local = transport({ names: { ...names, "home.example": ["127.0.0.1"] } });
+    expect(await checked(local, upstream.url)).toBeNull();
+    expect(await checked(local, "http://localhost:4010")).toBeNull();
+    expect(await checked(local, "http://home.example")).toBeNull();
+    expect(await checked(local, "http://unknown.example")).toBeNull();
+    expect(await checked(local, "http://api.example")).toBe("base_url_refused");
+    expect(await checked(local, "https://169.254.169.254")).toBe("base_url_refused");
+    for (const way of [closed, local]) {
+      const advice = "plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.";
+      await expect(way.check("http://1.1.1.1")).rejects.toThrow(advice);
+    }
+    await using open = transport({ allowed: [], allowHttp: true, names });
+    expect(await checked(open, "http://api.example")).toBeNull();
+    expect(await checked(open, "http://inside.example")).toBe("base_url_refused");
+  });
+
+  test("asks the name server anew", async () => {
+    const answers = [["1.1.1.1"], ["10.0.0.1"]];
+    await using way = transport({ lookup: async () => answers.shift()! });
+    expect(await checked(way, "https://changing.example")).toBeNull();
+    expect(await checked(way, "https://changing.example")).toBe("base_url_refused");
+  });
+
+  test("does not wait for a name server for longer than for a connection", async () => {
+    await using way = transport({ lookup: () => new Promise(() => undefined) });
+    const startMs = performance.now();
+    expect(await checked(way, "https://slow.example")).toBeNull();
+    expect(performance.now() - startMs).toBeLessThan(CONNECT_MS + 1000);
+  });
+});
+
+if (has("openssl, for certificates", hasProgram("openssl"))) {
+  describe("TLS", () => {
+    const certificate = makeCertificate("upstream.example", "second.example");
+    const names = {
+      "upstream.example": ["127.0.0.1"],
+      "second.example.": ["127.0.0.1"],
+      "other.example": ["127.0.0.1"],
+    };
+
+    test("is spoken to the name, whatever address is dialled", async () => {
+      await using secure = await FaultUpstream.start({ tls: certificate });
+      await using way = transport({ names, ca: certificate.cert });
+      for (let count = 0; count < 3; count++) {
+        const answer = await way.send(ask(`https://upstream.example:${secure.port}`));
+        expect(await new Response(answer.body).json()).toMatchObject({ object: "chat.completion" });
+      }
+      expect(secure.requests[0]!.headers.host).toBe(`upstream.example:${secure.port}`);
+      expect(new Set(secure.requests.map(({ connection }) => connection)).size).toBe(1);
+      expect(secure.requests[0]!.serverName).toBe("upstream.example");
+      expect((await way.send(ask(`https://second.example.:${secure.port}`))).status).toBe(200);
+      expect(secure.requests[3]!.serverName).toBe("second.example");
+    });
+
+    test("is spoken to an address when the certificate is for one", async () => {
+      const forAddress = makeCertificate("127.0.0.1");
+      await using secure = await FaultUpstream.start({ tls: forAddress });
+      await using way = transport({ ca: forAddress.cert });
+      expect((await way.send(ask(secure.url))).status).toBe(200);
+      expect(secure.requests[0]!.serverName).toBeNull();
+    });
+
+    test("fails for a certificate of another name, of nobody known, or for an address; nothing is sent", async () => {
+      await using secure = await FaultUpstream.start({ tls: certificate });
+      await using way = transport({ names, ca: certificate.cert });
+      // A good connection in the pool does not vouch for another name.
+      await new Response((await way.send(ask(`https://upstream.example:${secure.port}`))).body).text();
+      const otherName = await failureOf(way.send(ask(`https://other.example:${secure.port}`)));
+      expect(otherName).toEqual({ kind: "unreachable", code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+      expect((await failureOf(way.send(ask(secure.url)))).kind).toBe("unreachable");
+      await using strict = transport({ names });
+      const unknown = await failureOf(strict.send(ask(`https://upstream.example:${secure.port}`)));
+      expect(unknown.kind).toBe("unreachable");
+      expect(secure.requests).toHaveLength(1);
+    });
+
+    test("fails against a server without it", async () => {
+      const plain = createServer((socket) => {
+        socket.on("error", () => undefined);
+        socket.once("data", () => socket.end("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+      });
+      await new Promise<void>((resolve) => plain.listen(0, "127.0.0.1", resolve));
+      await using way = transport({ names, ca: certificate.cert });
+      const url = `https://upstream.example:${(plain.address() as AddressInfo).port}`;
+      expect((await failureOf(way.send(ask(url)))).kind).toBe("unreachable");
+      plain.close();
+    });
+
+    test("ends with an abort as plain connections do", async () => {
+      await using secure = await FaultUpstream.start({ tls: certificate });
+      await using way = transport({ names, ca: certificate.cert });
+      for (const [index, plan] of [stayStill, stream({ events: [chatChunk("a")], end: "still" })].entries()) {
+        secure.next(plan);
+        const controller = new AbortController();
+        const url = `https://upstream.example:${secure.port}`;
+        const work = way.send(ask(url, { signal: controller.signal })).catch(() => null);
+        const request = await secure.request(index);
+        if (index === 1) await work;
+        const abortedMs = performance.now();
+        controller.abort();
+        expect((await request.closed) - abortedMs).toBeLessThan(CANCEL_MS);
+        await work;
+      }
+    });
+  });
+}
+
+test("answers are not mixed up under many requests at once", async () => {
+  await using way = transport({ names: { "api.example": ["127.0.0.1"] } });
+  upstream.always((exchange) => answerJson({ echo: exchange.request.json.model })(exchange));
+  const url = `http://api.example:${upstream.port}`;
+  const echoes = await Promise.all(
+    Array.from({ length: 200 }, async (_, index) => {
+      const { body } = await way.send(ask(url, { body: JSON.stringify({ model: index }) }));
+      return ((await new Response(body).json()) as { echo: number }).echo;
+    }),
+  );
+  expect(echoes).toEqual(Array.from({ length: 200 }, (_, index) => index));
+});
