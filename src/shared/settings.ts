@@ -1,12 +1,28 @@
 // The settings table: every environment variable that the server reads, its default, its rule, its meaning.
 
 import { readFileSync } from "node:fs";
-import { BlockList, isIP } from "node:net";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { GiB, KiB, MiB, SECRET_BYTES_MIN } from "./bounds.ts";
-import { formatByteSize, parseByteSize } from "./byte-sizes.ts";
-import { formatDuration, parseDurationMs } from "./durations.ts";
 import { EXIT, ExitError } from "./errors.ts";
+import {
+  addressRanges,
+  bytes,
+  corsOrigins,
+  duration,
+  integer,
+  isOn,
+  jobSlots,
+  namedOrigins,
+  oneOf,
+  type Parse,
+  provider,
+  rate,
+  type ServiceName,
+  services,
+  tokenSources,
+  upstreamAddress,
+} from "./setting-parsers.ts";
 
 /** One row of the table. `fallback` is the text used when the variable is unset or empty; null = no value. */
 interface Setting<T> {
@@ -16,9 +32,6 @@ interface Setting<T> {
   readonly parse: (text: string) => T;
 }
 
-/** Throws a plain Error whose message completes "NAME must be …". */
-type Parse<T> = (text: string) => T;
-
 function row<T>(env: string, fallback: string, meaning: string, parse: Parse<T>): Setting<T> {
   return { env, fallback, meaning, parse };
 }
@@ -26,109 +39,6 @@ function row<T>(env: string, fallback: string, meaning: string, parse: Parse<T>)
 function optional<T>(env: string, meaning: string, parse: Parse<T>): Setting<T | null> {
   return { env, fallback: null, meaning, parse };
 }
-
-function integer(min: number, max: number): Parse<number> {
-  return (text) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= min && value <= max)) throw new Error(`a whole number from ${min} to ${max}`);
-    return value;
-  };
-}
-
-function bytes(min: number, max: number): Parse<number> {
-  return (text) => {
-    const value = parseByteSize(text);
-    if (value === null || value < min || value > max) {
-      throw new Error(`a size from ${formatByteSize(min)} to ${formatByteSize(max)}, such as 512KiB or 25MiB`);
-    }
-    return value;
-  };
-}
-
-function duration(minMs: number, maxMs: number): Parse<number> {
-  return (text) => {
-    const value = parseDurationMs(text);
-    if (value === null || value < minMs || value > maxMs) {
-      throw new Error(`a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 500ms or 5s`);
-    }
-    return Math.ceil(value);
-  };
-}
-
-function oneOf<const T extends string>(...words: readonly T[]): Parse<T> {
-  return (text) => {
-    const word = words.find((candidate) => candidate === text.toLowerCase());
-    if (word === undefined) throw new Error(`one of ${words.join(", ")}`);
-    return word;
-  };
-}
-
-const SERVICE_NAMES = ["kv", "token", "relay", "task"] as const;
-export type ServiceName = (typeof SERVICE_NAMES)[number];
-
-function services(text: string): ReadonlySet<ServiceName> {
-  const names = text.split(",").map((name) => name.trim());
-  if (!names.every((name): name is ServiceName => SERVICE_NAMES.includes(name as ServiceName))) {
-    throw new Error(`a comma-separated list out of ${SERVICE_NAMES.join(", ")}`);
-  }
-  return new Set(names);
-}
-
-function addressRanges(text: string): BlockList {
-  const ranges = new BlockList();
-  for (const range of text.split(",").map((part) => part.trim())) {
-    const [address = "", length, ...rest] = range.split("/");
-    const version = isIP(address);
-    const bits = version === 6 ? 128 : 32;
-    const prefix = length === undefined ? bits : /^\d{1,3}$/.test(length) ? Number(length) : -1;
-    if (version === 0 || prefix < 0 || prefix > bits || rest.length > 0) {
-      throw new Error("a comma-separated list of addresses or CIDR ranges, such as 10.0.0.0/8,::1");
-    }
-    ranges.addSubnet(address, prefix, version === 6 ? "ipv6" : "ipv4");
-  }
-  return ranges;
-}
-
-const TOKEN_SOURCES = ["header", "query", "body"] as const;
-export type TokenSource = (typeof TOKEN_SOURCES)[number];
-
-function tokenSources(text: string): ReadonlySet<TokenSource> {
-  const names = text.split(",").map((name) => name.trim());
-  if (!names.every((name): name is TokenSource => TOKEN_SOURCES.includes(name as TokenSource))) {
-    throw new Error(`a comma-separated list out of ${TOKEN_SOURCES.join(", ")}`);
-  }
-  return new Set(names);
-}
-
-/** Null = every origin. */
-function corsOrigins(text: string): ReadonlySet<string> | null {
-  if (text === "*") return null;
-  const origins = text.split(",").map((origin) => origin.trim());
-  // A pattern would be a legal origin, and match none.
-  if (!origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin && !origin.includes("*"))) {
-    throw new Error("* or a comma-separated list of origins, such as https://board.example");
-  }
-  return new Set(origins);
-}
-
-const PROVIDERS = [
-  ...(["OpenAI", "SiliconFlow", "DeepSeek", "OpenRouter", "Moonshot", "Groq", "Mistral", "Together"] as const),
-  ...(["Ollama", "Custom"] as const),
-];
-type ProviderName = (typeof PROVIDERS)[number];
-
-function provider(text: string): ProviderName {
-  const name = PROVIDERS.find((candidate) => candidate.toLowerCase() === text.toLowerCase());
-  if (name === undefined) throw new Error(`one of ${PROVIDERS.join(", ")}`);
-  return name;
-}
-
-function upstreamAddress(text: string): string {
-  if (text.length <= 2048 && /^https?:\/\/[^\s\\?#@]+$/i.test(text) && URL.canParse(text)) return text;
-  throw new Error("an http or https URL without user name, query or fragment");
-}
-
-const isOn: Parse<boolean> = (text) => oneOf("1", "0")(text) === "1";
 
 /** All settings by the name they have in the program. The README's table is checked against this one. */
 export const SETTINGS = {
@@ -315,11 +225,78 @@ export const SETTINGS = {
   relayCacheBytes: row("RELAY_CACHE_BYTES", "64MiB", "memory for kept answers; 0 = none are kept", bytes(0, 64 * GiB)),
   relayLogDays: row("RELAY_LOG_DAYS", "30", "days that the usage log is kept", integer(1, 36_500)),
   relayExposeChannel: row("RELAY_EXPOSE_CHANNEL", "0", "1 = answers name the channel they came from", isOn),
+  taskAccessTtlMs: row("TASK_ACCESS_TTL", "15m", "life of a user's access token", duration(60_000, 86_400_000)),
+  taskRefreshTtlMs: row("TASK_REFRESH_TTL", "30d", "longest life of a session", duration(60_000, 365 * 86_400_000)),
+  taskRefreshIdleMs: row(
+    "TASK_REFRESH_IDLE",
+    "7d",
+    "a session that is not refreshed for this long ends",
+    duration(60_000, 365 * 86_400_000),
+  ),
+  taskRegistration: row("TASK_REGISTRATION", "open", "open = anybody may register, closed", oneOf("open", "closed")),
+  passwordMin: row("PASSWORD_MIN", "6", "fewest characters of a password; 8 or more are better", integer(6, 64)),
+  passwordMemoryKib: row("PASSWORD_MEMORY_KIB", "19456", "memory of one password hash", integer(8_192, 1_048_576)),
+  passwordTime: row("PASSWORD_TIME", "2", "passes of one password hash", integer(1, 100)),
+  passwordParallel: row("PASSWORD_PARALLEL", "auto", "password hashes at once; auto = one for each core", (text) =>
+    text === "auto" ? availableParallelism() : integer(1, 256)(text),
+  ),
+  taskRequireIfMatch: row("TASK_REQUIRE_IF_MATCH", "0", "1 = changes of tasks need If-Match", isOn),
+  taskRatePerMinute: row(
+    "TASK_RATE_PER_MINUTE",
+    "60",
+    "requests per minute of an address, and of a user; 0 = no limit",
+    integer(0, 1e9),
+  ),
+  taskRateIp: optional("TASK_RATE_IP", "of an address, instead, such as 60/1m", rate),
+  taskRateUser: optional("TASK_RATE_USER", "of a user, instead", rate),
+  taskRateLogin: row("TASK_RATE_LOGIN", "20/1m", "logins of an address; 0/1m = no limit", rate),
+  taskRateRegister: row("TASK_RATE_REGISTER", "20/1h", "registrations of an address; 0/1h = no limit", rate),
+  taskMaxPerUser: row("TASK_MAX_PER_USER", "200000", "most tasks of a user", integer(1, 1e9)),
+  taskBodyMax: row(
+    "TASK_BODY_MAX",
+    "256KiB",
+    "largest body of a task or comment; others 16KiB",
+    bytes(16 * KiB, 16 * MiB),
+  ),
+  taskPurgeAfterMs: row(
+    "TASK_PURGE_AFTER",
+    "30d",
+    "deleted tasks can be restored this long",
+    duration(1000, 3650 * 86_400_000),
+  ),
+  taskStreamsMax: row("TASK_STREAMS_MAX", "1000", "live streams at once", integer(0, 100_000)),
+  taskCache: row("TASK_CACHE", "auto", "auto = keep tasks in memory, off", oneOf("auto", "off")),
+  taskCacheBytes: row("TASK_CACHE_BYTES", "16MiB", "memory for them", bytes(MiB, 64 * GiB)),
+  taskCacheTtlMs: row("TASK_CACHE_TTL", "5m", "how long they are kept at most", duration(1000, 86_400_000)),
+  taskCacheWarm: row("TASK_CACHE_WARM", "10000", "tasks read into it after the start; 0 = none", integer(0, 1e7)),
+  taskCorsOrigins: optional("TASK_CORS_ORIGINS", "origins whose pages may use the task API", namedOrigins),
+  jobsConcurrency: row(
+    "JOBS_CONCURRENCY",
+    "default=5,webhook=8,export=1,system=1",
+    "jobs of each queue at once; none = this node runs none",
+    jobSlots,
+  ),
+  jobsLeaseMs: row(
+    "JOBS_LEASE",
+    "30s",
+    "a job whose node is silent for this long runs again",
+    duration(1000, 3_600_000),
+  ),
+  jobsPollMs: row("JOBS_POLL", "1s", "how often the queues are looked at without being woken", duration(50, 60_000)),
+  jobsKeepDoneMs: row("JOBS_KEEP_DONE", "24h", "finished jobs are kept this long", duration(1000, 3650 * 86_400_000)),
+  jobsKeepDeadMs: row("JOBS_KEEP_DEAD", "30d", "dead jobs are kept this long", duration(1000, 3650 * 86_400_000)),
+  webhookAllowCidrs: optional(
+    "WEBHOOK_ALLOW_CIDRS",
+    "local or private addresses that webhooks may have, as addresses or CIDR ranges",
+    addressRanges,
+  ),
+  webhookTimeoutMs: row("WEBHOOK_TIMEOUT", "10s", "for one delivery of a webhook", duration(100, 60_000)),
 } as const;
 
 /** Settings that are not even read without one of these services. */
 function isRead(name: string, services: ReadonlySet<ServiceName>): boolean {
   if (name.startsWith("RELAY_")) return services.has("relay");
+  if (/^(TASK|PASSWORD|JOBS|WEBHOOK)_/.test(name)) return services.has("task");
   return !name.startsWith("MASTER_KEY") || services.has("relay") || services.has("task");
 }
 
@@ -357,6 +334,7 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
   judgeStrength(parsed, secrets[0], masterKey, { problems, warnings });
   const bounds = boundsOf(env, parsed, problems);
   const bootstrap = readBootstrap(parsed, problems);
+  refuseForeignDatabases(env, problems);
   if (problems.length > 0) {
     throw new ExitError(
       EXIT.usage,
@@ -371,6 +349,15 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
     sealingSecrets: [...(masterKey === null ? secrets.slice(0, 1) : [masterKey]), ...olderMasterKeys, ...secrets],
     backupDir: parsed.backupDir ?? join(parsed.dbPath, "backups"),
   };
+}
+
+/** Data must not land in the embedded file of somebody who believes it is elsewhere. */
+function refuseForeignDatabases(env: Environment, problems: string[]): void {
+  for (const kind of ["DATABASE", "REDIS"] as const) {
+    const [url, host] = [`${kind}_URL`, `${kind}_HOST`];
+    if (env[url]) problems.push(`${url} is set, but this version works with the embedded store only; unset it`);
+    else if (env[host]) problems.push(`${host} is not read; its replacement is ${url}, with everything in one address`);
+  }
 }
 
 function judgeStrength(
@@ -446,6 +433,20 @@ export function readJwtSecret(env: Environment): Uint8Array<ArrayBuffer> | null 
   const secret = readSecret(jwtSecret.env, env[jwtSecret.env] || null, env[jwtSecretFile.env] || null, problems);
   if (problems.length > 0) throw new ExitError(EXIT.usage, `${problems.join(". ")}.`);
   return secret;
+}
+
+/**
+ * How many requests to upstreams a server with this environment may have under way at once; null = none, or a setting
+ * is bad, which reading all of them will tell.
+ */
+export function readUpstreamMax(env: Environment): number | null {
+  const { services: named, relayUpstreamMax } = SETTINGS;
+  try {
+    if (!named.parse(env[named.env] || named.fallback!).has("relay")) return null;
+    return relayUpstreamMax.parse(env[relayUpstreamMax.env] || relayUpstreamMax.fallback!);
+  } catch {
+    return null;
+  }
 }
 
 /** Where the data lives, for commands that need no other setting. */

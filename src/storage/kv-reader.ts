@@ -21,8 +21,12 @@ import { type ChecksummedRow, checksumRow } from "./row-checksum.ts";
 type BucketParameters = { lower: string; upper: string | Uint8Array; nowMs: number; limit: number };
 type ValueRow = KvEntry & { checksum: number; value: Uint8Array<ArrayBuffer> | null };
 
-/** Rows that a wipe has left are missing from its very commit on, for each reader in its own snapshot. */
-const IS_KEPT = "revision > coalesce((SELECT wiped_revision FROM kv_bucket WHERE name = kv.bucket), 0)";
+/**
+ * Rows that a wipe has left are missing from its very commit on, for each reader in its own snapshot. Without a wipe
+ * none is: a revision that is damaged, and below zero, is for the checksum to tell.
+ */
+const IS_KEPT =
+  "revision > coalesce((SELECT nullif(wiped_revision, 0) FROM kv_bucket WHERE name = kv.bucket), revision - 1)";
 
 /** Throws SQLite's own errors; the callers translate them at the port. */
 export class KvReader {

@@ -3,11 +3,11 @@
 import type { Database } from "bun:sqlite";
 import type { Kysely } from "kysely";
 import { type Clock, systemClock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
+import { AppError, internalError } from "../shared/errors.ts";
 import type { KvPut, KvWrite } from "./kv-engine.ts";
 import { KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
 import type { SpaceGuard } from "./space-guard.ts";
-import { classifySqliteError } from "./sqlite-errors.ts";
+import { classifySqliteError, isFromSqlite } from "./sqlite-errors.ts";
 import type { UnitOfWork } from "./unit-of-work.ts";
 import type { ItemOutcome } from "./write-batch.ts";
 import { holds } from "./write-condition.ts";
@@ -16,7 +16,15 @@ import type { WriteTransaction } from "./write-transaction.ts";
 const BUSY: ItemOutcome = { kind: "busy" };
 const FULL: ItemOutcome = { kind: "full" };
 const FAILED: ItemOutcome = { kind: "failed" };
+const NO_SPACE = Symbol("no space");
 const ABSENT: ItemOutcome = { kind: "absent" };
+
+/** A write unit with its arguments. */
+export interface Act<T> {
+  run(work: UnitOfWork): Promise<T>;
+  /** While the store is full it is refused, but for one a second; the others may use what was kept back for them. */
+  readonly grows: boolean;
+}
 
 type ApplyItem = (item: KvWrite, nowMs: number) => ItemOutcome;
 
@@ -95,37 +103,115 @@ export class KvWriter {
   }
 
   /**
+   * Runs write units one behind the other to their ends. Together they take one commit, and yet each is applied or
+   * refused by itself: the results, or the AppError of each that was refused, in their order.
+   * @throws whatever makes the store unsafe to go on with
+   */
+  async runAll<T>(tables: Kysely<unknown>, acts: readonly Act<T>[], lockDeadlineMs: number): Promise<(T | AppError)[]> {
+    const together = acts.length > 1 ? await this.#runTogether(tables, acts, lockDeadlineMs) : null;
+    if (together !== null) return together;
+    const results: (T | AppError)[] = [];
+    for (const act of acts) results.push(await this.#runOrRefuse(tables, act, lockDeadlineMs));
+    return results;
+  }
+
+  /** Null when it is not as simple as that: nothing was stored then, and each needs a transaction of its own. */
+  async #runTogether<T>(
+    tables: Kysely<unknown>,
+    acts: readonly Act<T>[],
+    lockDeadlineMs: number,
+  ): Promise<(T | AppError)[] | null> {
+    if (this.#space.isFull || !this.#transaction.begin(lockDeadlineMs)) return null;
+    try {
+      const work = this.#work(tables);
+      const results: (T | AppError)[] = [];
+      for (const act of acts) results.push(await this.#runInSavepoint(work, act));
+      this.#commit();
+      return results;
+    } catch (error) {
+      if (isFromSqlite(error)) this.#rollbackAfter(error);
+      else this.#undo();
+      return null;
+    }
+  }
+
+  async #runInSavepoint<T>(work: UnitOfWork, act: Act<T>): Promise<T | AppError> {
+    const { revision } = this.#rows;
+    this.#transaction.savepoint();
+    try {
+      const result = await act.run(work);
+      this.#transaction.release();
+      return result;
+    } catch (error) {
+      // What it has done to the entries of buckets is counted in memory as well, where no savepoint reaches.
+      if (!(error instanceof AppError) || this.#rows.revision !== revision) throw error;
+      this.#transaction.rollbackToSavepoint();
+      return error;
+    }
+  }
+
+  async #runOrRefuse<T>(tables: Kysely<unknown>, act: Act<T>, lockDeadlineMs: number): Promise<T | AppError> {
+    try {
+      return await this.run(tables, act, lockDeadlineMs);
+    } catch (error) {
+      if (error instanceof AppError) return error;
+      throw error;
+    }
+  }
+
+  /**
    * Runs a write unit to its end in a transaction of its own.
    * @throws AppError of the unit, busy, storage_full, internal_error: nothing was stored; anything else is fatal
    */
-  async run<T>(tables: Kysely<unknown>, act: (work: UnitOfWork) => Promise<T>, lockDeadlineMs: number): Promise<T> {
+  async run<T>(tables: Kysely<unknown>, act: Act<T>, lockDeadlineMs: number): Promise<T> {
+    const wasFull = this.#space.isFull;
+    if (wasFull && act.grows && !this.#space.takePutTurn()) throw noSpace();
+    const transact = () => this.#transactUnit(tables, act, lockDeadlineMs);
+    const result = await (act.grows ? transact() : this.#space.withRoomToFree(transact));
+    if (result !== NO_SPACE) {
+      if (wasFull) this.#noteRoom(act.grows);
+      return result;
+    }
+    this.#space.noteFull();
+    if (wasFull) throw noSpace();
+    // The reserve was given up just now: a revocation must not fail for want of space.
+    return this.run(tables, act, lockDeadlineMs);
+  }
+
+  #noteRoom(hasGrown: boolean): void {
+    if (hasGrown) this.#space.notePutStored();
+    else this.#space.noteFreed();
+  }
+
+  /** What it throws besides AppError is fatal, and was left as it is. */
+  async #transactUnit<T>(tables: Kysely<unknown>, act: Act<T>, lockDeadlineMs: number): Promise<T | typeof NO_SPACE> {
     if (!this.#transaction.begin(lockDeadlineMs)) {
       throw new AppError("busy", "The store is locked by another process. Try again.");
     }
     try {
-      const nowMs = this.#clock();
-      const result = await act({
-        tables,
-        nowMs,
-        wipeBucket: (bucket) => this.#rows.wipe(bucket),
-        countEntries: (bucket) => this.#rows.countEntries(bucket, nowMs),
-      });
+      const result = await act.run(this.#work(tables));
       this.#commit();
       return result;
     } catch (error) {
-      if (error instanceof AppError) {
+      if (error instanceof AppError || !isFromSqlite(error)) {
+        // Of a mistake in the unit SQLite knows nothing: it is as it was.
         this.#undo();
-        throw error;
+        throw error instanceof AppError ? error : internalError(error);
       }
       if (this.#rollbackAfter(error) === "item") {
         throw new AppError("internal_error", "The store refused this change.", { cause: error });
       }
-      const wasFull = this.#space.isFull;
-      this.#space.noteFull();
-      // The reserve was given up just now: a revocation must not fail for want of space.
-      if (!wasFull) return this.run(tables, act, lockDeadlineMs);
-      throw new AppError("storage_full", "There is no space left.", { cause: error });
+      return NO_SPACE;
     }
+  }
+
+  #work(tables: Kysely<unknown>): UnitOfWork {
+    const nowMs = this.#clock();
+    return {
+      ...{ tables, nowMs },
+      wipeBucket: (bucket) => this.#rows.wipe(bucket),
+      countEntries: (bucket) => this.#rows.countEntries(bucket, nowMs),
+    };
   }
 
   /** Wipes that were committed since the last call. */
@@ -269,4 +355,8 @@ export class KvWriter {
 /** Neither expired nor left over from a wipe. */
 function isLive(row: StoredRow, nowMs: number): boolean {
   return !row.isWiped && (row.expiresAtMs === null || row.expiresAtMs > nowMs);
+}
+
+function noSpace(): AppError {
+  return new AppError("storage_full", "There is no space left.");
 }

@@ -1,6 +1,7 @@
 // The one list of schema migrations, forward only; the number of the last one applied is the store's user_version.
 
 import { type Kysely, sql } from "kysely";
+import { createTask } from "./create-task-tables.ts";
 
 export interface Migration {
   readonly name: string;
@@ -13,6 +14,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "kv", up: createKv },
   { name: "token", up: createToken },
   { name: "relay", up: createRelay },
+  { name: "task", up: createTask },
 ];
 
 export function latestSchemaVersion(): number {

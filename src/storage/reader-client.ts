@@ -52,6 +52,15 @@ export class ReaderClient implements AsyncDisposable {
     }
   }
 
+  /**
+   * What one statement reads, such as a slice of a search. Slices of different callers take turns.
+   * @throws AppError busy, internal_error, unavailable
+   */
+  async rows(sql: string, parameters: readonly unknown[]): Promise<unknown[]> {
+    const reply = await this.#ask({ type: "rows", sql, parameters });
+    return reply.type === "rows" ? reply.rows : [];
+  }
+
   #ask(question: Question): Promise<ReaderReply> {
     this.#thread ??= this.#start();
     const id = ++this.#lastId;

@@ -1,5 +1,6 @@
 // The reader thread: what is long (large values, counts, sorts) on a read-only connection of its own.
 
+import type { SQLQueryBindings } from "bun:sqlite";
 import type { MessagePort } from "node:worker_threads";
 import { systemClock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
@@ -10,7 +11,8 @@ import { readFailure } from "./sqlite-errors.ts";
 import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
 
 export function runReaderThread(port: MessagePort, { path }: { path: string }): void {
-  const reader = new KvReader(openForReading(path));
+  const database = openForReading(path);
+  const reader = new KvReader(database);
   port.on("message", async (request: ReaderRequest) => {
     const { id } = request;
     const reply = (message: ReaderReply, transfer: ArrayBuffer[] = []) => port.postMessage(message, transfer);
@@ -22,6 +24,9 @@ export function runReaderThread(port: MessagePort, { path }: { path: string }): 
         const page = reader.pageByOffset(request.query, systemClock());
         const values = (page.entries ?? []).flatMap(({ json }) => (json === null ? [] : [json.buffer]));
         reply({ id, type: "page", page }, values);
+      } else if (request.type === "rows") {
+        const parameters = request.parameters as SQLQueryBindings[];
+        reply({ id, type: "rows", rows: database.query(request.sql).all(...parameters) });
       } else {
         const total = await count(request.range, (slice) => reader.countSlice(slice, systemClock()));
         reply({ id, type: "total", total });

@@ -6,6 +6,8 @@ import { dirname } from "node:path";
 import { monotonicMs } from "../shared/clock.ts";
 
 const RETRY_MS = 1000;
+/** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
+const FREEING_PAGES_MIN = 64;
 
 /** What the guard works on besides the reserve. */
 export interface GuardedStore {
@@ -21,7 +23,7 @@ export class SpaceGuard {
   #isFull = false;
   #nextPutMs = 0;
   /** While the file must not grow: the size of the reserve that was given up, and the pages allowed before. */
-  #cap: { readonly reserveBytes: number; readonly pagesMax: number } | null = null;
+  #cap: { readonly reserveBytes: number; readonly pagesMax: number; readonly freeingPagesMax: number } | null = null;
 
   constructor(reservePath: string, store: GuardedStore | null = null) {
     this.#reservePath = reservePath;
@@ -42,6 +44,20 @@ export class SpaceGuard {
     this.#isFull = true;
     this.#giveUpReserve();
     this.#store?.makeRoom();
+  }
+
+  /**
+   * Runs what makes room, or ends what must not go on: it, too, leaves traces, for which half of the reserve that was
+   * given up is kept.
+   */
+  async withRoomToFree<T>(act: () => Promise<T>): Promise<T> {
+    if (this.#cap === null) return act();
+    this.#limitPages(this.#cap.freeingPagesMax);
+    try {
+      return await act();
+    } finally {
+      if (this.#cap !== null) this.#limitPages(this.#pages("page_count"));
+    }
   }
 
   /** To be called about once a second: lets the file grow again when there is room for that and for a new reserve. */
@@ -79,10 +95,16 @@ export class SpaceGuard {
     const reserveBytes = statSync(this.#reservePath, { throwIfNoEntry: false })?.size ?? 0;
     rmSync(this.#reservePath, { force: true });
     if (this.#store === null || this.#cap !== null || reserveBytes === 0) return;
-    const { page_count } = this.#store.database.query<{ page_count: number }, []>("PRAGMA page_count").get()!;
+    const pages = this.#pages("page_count");
     const pagesMax = this.#limitPages(0);
-    this.#limitPages(page_count);
-    this.#cap = { reserveBytes, pagesMax };
+    this.#limitPages(pages);
+    const keptPages = Math.floor(reserveBytes / 2 / this.#pages("page_size"));
+    const freeingPagesMax = Math.max(pages + FREEING_PAGES_MIN, Math.min(pagesMax, pages + keptPages));
+    this.#cap = { reserveBytes, pagesMax, freeingPagesMax };
+  }
+
+  #pages(name: "page_count" | "page_size"): number {
+    return this.#store!.database.query<Record<string, number>, []>(`PRAGMA ${name}`).get()![name]!;
   }
 
   /** Returns the limit that holds now; 0 changes nothing. */

@@ -33,6 +33,11 @@ export function classifySqliteError(error: unknown): SqliteFailure {
   }
 }
 
+/** Whether SQLite threw it, and not the program around it. */
+export function isFromSqlite(error: unknown): boolean {
+  return error instanceof SQLiteError;
+}
+
 /** The error for a client whose read met `error`. Reads change nothing, so none of these leaves an outcome open. */
 export function readFailure(error: unknown): AppError {
   if (error instanceof AppError) return error;

@@ -24,6 +24,7 @@ import type {
   OffsetPageQuery,
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
+import { kyselyOverReader } from "./kysely-reader.ts";
 import { kyselyOver } from "./kysely-sqlite.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve } from "./space-reserve.ts";
@@ -72,6 +73,7 @@ export class SqliteStore implements KvEngine {
   #watch: StoreWatch | null = null;
   #reserveTimer: Timer | null = null;
   #tables: Kysely<unknown> | null = null;
+  readonly #scans: Kysely<unknown>;
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
   #state: StorageState = { walBytes: 0, isFull: false, sweptTotal: 0 };
   #hasFailed = false;
@@ -114,6 +116,7 @@ export class SqliteStore implements KvEngine {
     this.#storage = storage;
     this.#events = events;
     this.#readerThread = readerThread;
+    this.#scans = kyselyOverReader(readerThread);
     this.#queue = new WriteQueue({
       queueMax: settings.writeQueueMax,
       timeoutMs: settings.writeTimeoutMs,
@@ -159,7 +162,9 @@ export class SqliteStore implements KvEngine {
       this.#fail(`${path} was deleted or replaced while the store was open`),
     );
     const keepReserve = () =>
-      this.#state.isFull || ensureReserve(files.reserve, files.directory, settings.reserveBytes);
+      this.#state.isFull ||
+      // A folder that cannot be looked at is for others to notice.
+      ensureReserve(files.reserve, files.directory, settings.reserveBytes).catch(() => undefined);
     this.#reserveTimer = setInterval(keepReserve, RESERVE_INTERVAL_MS);
     keepReserve();
   }
@@ -223,6 +228,11 @@ export class SqliteStore implements KvEngine {
   /** Rows of services on this thread's read-only connection. */
   get tables(): Kysely<unknown> {
     return this.#tables!;
+  }
+
+  /** The same rows on the reader thread: for what would hold up this one. */
+  get scans(): Kysely<unknown> {
+    return this.#scans;
   }
 
   /** See UnitRunner; the composition root gives it the type of all units. */

@@ -1,10 +1,11 @@
 // The main thread's side of the storage thread: opens the store through it, hands it batches, hears how it fares.
 
 import type { Worker } from "node:worker_threads";
-import { AppError, ExitError, messageOf } from "../shared/errors.ts";
+import { AppError, ExitError, internalError, messageOf } from "../shared/errors.ts";
 import type { KvWrite } from "./kv-engine.ts";
 import type { StartThread } from "./start-thread.ts";
-import type { StorageReply, StorageRequest, StorageState, StoreOptions } from "./thread-messages.ts";
+import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutcome } from "./thread-messages.ts";
+import { type QueuedUnit, UnitQueue } from "./unit-queue.ts";
 import { type ItemOutcome, packBatch, unpackOutcomes } from "./write-batch.ts";
 
 export interface StorageEvents {
@@ -24,6 +25,7 @@ export class StorageClient {
   readonly #opening = Promise.withResolvers<void>();
   readonly #closing = Promise.withResolvers<void>();
   readonly #waiting = new Map<number, { resolve(result: unknown): void; reject(error: AppError): void }>();
+  readonly #units = new UnitQueue((units, lockDeadlineMs) => this.#postUnits(units, lockDeadlineMs));
   #events: StorageEvents | null = null;
   #lastId = 0;
   #refusal: AppError | null = null;
@@ -51,7 +53,7 @@ export class StorageClient {
 
   /** @throws AppError */
   runUnit(name: string, args: unknown, lockDeadlineMs: number): Promise<unknown> {
-    return this.#ask((id) => ({ type: "unit", id, name, args, lockDeadlineMs }));
+    return this.#waitFor((id) => this.#units.add({ id, name, args, lockDeadlineMs }));
   }
 
   /** All or none. @throws AppError draining, storage_failed */
@@ -77,6 +79,8 @@ export class StorageClient {
 
   /** Resolves when the log was copied into the database file and the connection is closed, or has failed before. */
   async close(): Promise<void> {
+    // A store that fails meanwhile ends nothing any more.
+    if (!this.#isOver) await Promise.race([this.#units.close(), this.#closing.promise]);
     if (!this.#isOver) {
       this.#post({ type: "close" });
       await this.#closing.promise;
@@ -92,6 +96,10 @@ export class StorageClient {
   }
 
   #ask(request: (id: number) => StorageRequest, transfer: ArrayBuffer[] = []): Promise<unknown> {
+    return this.#waitFor((id) => this.#post(request(id), transfer));
+  }
+
+  #waitFor(begin: (id: number) => void): Promise<unknown> {
     if (this.#refusal !== null) return Promise.reject(this.#refusal);
     if (this.#waiting.size >= WAITING_MAX) {
       return Promise.reject(new AppError("overloaded", "Too many changes are waiting. Try again."));
@@ -99,7 +107,7 @@ export class StorageClient {
     const id = ++this.#lastId;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { resolve, reject });
-    this.#post(request(id), transfer);
+    begin(id);
     return promise;
   }
 
@@ -108,6 +116,16 @@ export class StorageClient {
     this.#waiting.delete(id);
     if (result instanceof AppError) waiting?.reject(result);
     else waiting?.resolve(result);
+  }
+
+  #postUnits(units: readonly QueuedUnit[], lockDeadlineMs: number): void {
+    try {
+      this.#post({ type: "units", units, lockDeadlineMs });
+    } catch (error) {
+      // Arguments that cannot cross the border to the thread are a mistake of the program, and nothing has crossed.
+      for (const { id } of units) this.#settle(id, internalError(error));
+      setImmediate(() => this.#units.ended());
+    }
   }
 
   #post(request: StorageRequest, transfer: ArrayBuffer[] = []): void {
@@ -128,8 +146,11 @@ export class StorageClient {
       case "done":
         this.#settle(reply.id, reply.result);
         break;
-      case "undone":
-        this.#settle(reply.id, new AppError(reply.code, reply.message, { details: reply.details }));
+      case "units":
+        for (const outcome of reply.outcomes) {
+          this.#settle(outcome.id, "code" in outcome ? refusalOf(outcome) : outcome.result);
+        }
+        this.#units.ended();
         break;
       case "wiped":
         this.#events?.onWiped(reply.bucket);
@@ -153,4 +174,8 @@ export class StorageClient {
     this.#closing.resolve();
     this.#events?.onFailed(reason);
   }
+}
+
+function refusalOf({ code, message, details, cause }: Extract<UnitOutcome, { code: unknown }>): AppError {
+  return new AppError(code, message, { details, ...(cause === null ? {} : { cause: new Error(cause) }) });
 }

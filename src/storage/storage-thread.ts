@@ -11,8 +11,8 @@ import { KvWriter } from "./kv-writer.ts";
 import { kyselyOver } from "./kysely-sqlite.ts";
 import { openStore, startFailure } from "./open-store.ts";
 import { SpaceGuard } from "./space-guard.ts";
-import type { StorageReply, StorageRequest, StorageState, StoreOptions } from "./thread-messages.ts";
-import type { WriteUnits } from "./unit-of-work.ts";
+import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutcome } from "./thread-messages.ts";
+import type { UnitOfWork, WriteUnits } from "./unit-of-work.ts";
 import { WalKeeper } from "./wal-keeper.ts";
 import { packOutcomes, unpackBatch } from "./write-batch.ts";
 import { WriteTransaction } from "./write-transaction.ts";
@@ -25,14 +25,19 @@ const BETWEEN_SLICES_MS = 1;
 
 type Reply = (message: StorageReply) => void;
 
-/** `units` are the write units of all services, by name. */
-export function runStorageThread(port: MessagePort, units: WriteUnits): void {
+interface KnownUnits {
+  readonly units: WriteUnits;
+  readonly growing: ReadonlySet<string>;
+}
+
+/** `units` are the write units of all services, by name; `growing` are those of them that only add to the store. */
+export function runStorageThread(port: MessagePort, units: WriteUnits, growing: ReadonlySet<string>): void {
   const reply: Reply = (message) => port.postMessage(message);
   let store: OpenedStore | null = null;
   port.on("message", async (request: StorageRequest) => {
     if (request.type !== "open") return store!.handle(request);
     try {
-      store = new OpenedStore(await openStore(request.options), request.options, units, reply);
+      store = new OpenedStore(await openStore(request.options), request.options, { units, growing }, reply);
     } catch (error) {
       const { exitCode, message } = startFailure(request.options.path, error);
       reply({ type: "refused", exitCode, message });
@@ -45,6 +50,7 @@ class OpenedStore {
   readonly #database: Database;
   readonly #options: StoreOptions;
   readonly #units: WriteUnits;
+  readonly #growing: ReadonlySet<string>;
   readonly #reply: Reply;
   readonly #space: SpaceGuard;
   readonly #wal: WalKeeper;
@@ -58,10 +64,11 @@ class OpenedStore {
   #isPurging = false;
   #hasFailed = false;
 
-  constructor(database: Database, options: StoreOptions, units: WriteUnits, reply: Reply) {
+  constructor(database: Database, options: StoreOptions, { units, growing }: KnownUnits, reply: Reply) {
     this.#database = database;
     this.#options = options;
     this.#units = units;
+    this.#growing = growing;
     this.#reply = reply;
     this.#space = new SpaceGuard(options.reservePath, { database, makeRoom: () => this.#wal.makeRoom() });
     this.#wal = new WalKeeper(database, options.walLimitBytes, () => this.#space.noteFull());
@@ -76,7 +83,7 @@ class OpenedStore {
   }
 
   handle(request: Exclude<StorageRequest, { type: "open" }>): void | Promise<void> {
-    if (request.type === "unit") return this.#runUnit(request);
+    if (request.type === "units") return this.#runUnits(request);
     this.#guarded(() => {
       if (request.type === "close") return this.#close();
       const startMs = monotonicMs();
@@ -96,20 +103,21 @@ class OpenedStore {
     });
   }
 
-  /** Its awaits are microtasks, since the driver is synchronous: no other message gets between. */
-  async #runUnit({ id, name, args, lockDeadlineMs }: StorageRequest & { type: "unit" }): Promise<void> {
+  /** Their awaits are microtasks, since the driver is synchronous: no other message gets between. */
+  async #runUnits({ units, lockDeadlineMs }: StorageRequest & { type: "units" }): Promise<void> {
     if (this.#hasFailed) return;
     try {
       this.#tables ??= kyselyOver<unknown>(this.#database);
-      const unit = this.#units[name]!;
-      const result = await this.#writer.run(this.#tables, (work) => unit(work, args as never), lockDeadlineMs);
+      const acts = units.map(({ name, args }) => ({
+        run: (work: UnitOfWork) => this.#units[name]!(work, args as never),
+        grows: this.#growing.has(name),
+      }));
+      const results = await this.#writer.runAll(this.#tables, acts, lockDeadlineMs);
       this.#tellWipes();
-      this.#reply({ type: "done", id, result });
+      this.#reply({ type: "units", outcomes: results.map((result, index) => outcomeOf(units[index]!.id, result)) });
       this.#wal.afterWrite();
     } catch (error) {
-      if (!(error instanceof AppError)) return this.#fail(error);
-      const { code, message, details } = error;
-      this.#reply({ type: "undone", id, code, message, details });
+      this.#fail(error);
     }
   }
 
@@ -197,4 +205,10 @@ class OpenedStore {
     for (const timer of this.#timers) clearInterval(timer);
     this.#reply({ type: "failed", reason: `${messageOf(error)} (${this.#options.path})` });
   }
+}
+
+function outcomeOf(id: number, result: unknown): UnitOutcome {
+  if (!(result instanceof AppError)) return { id, result };
+  const { code, message, details, cause } = result;
+  return { id, code, message, details, cause: cause === undefined ? null : messageOf(cause) };
 }

@@ -3,6 +3,7 @@
 import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
 import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { QueuedUnit } from "./unit-queue.ts";
 import type { PackedBatch } from "./write-batch.ts";
 
 export type ThreadRole = "storage" | "reader" | "backup";
@@ -17,6 +18,17 @@ export interface StoreOptions {
   readonly isChecked: boolean;
 }
 
+/** What became of a unit: its result, or why nothing was stored. `cause` is for the log. */
+export type UnitOutcome =
+  | { readonly id: number; readonly result: unknown }
+  | {
+      readonly id: number;
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly details: ErrorDetails;
+      readonly cause: string | null;
+    };
+
 /** To the storage thread; answered first in, first out. */
 export type StorageRequest =
   | { readonly type: "open"; readonly options: StoreOptions }
@@ -24,13 +36,8 @@ export type StorageRequest =
   /** Like a batch, but all or none. */
   | ({ readonly type: "together"; readonly id: number; readonly lockDeadlineMs: number } & PackedBatch)
   | { readonly type: "wipe"; readonly id: number; readonly bucket: string; readonly lockDeadlineMs: number }
-  | {
-      readonly type: "unit";
-      readonly id: number;
-      readonly name: string;
-      readonly args: unknown;
-      readonly lockDeadlineMs: number;
-    }
+  /** Each is applied or refused by itself, all of them in one commit. */
+  | { readonly type: "units"; readonly units: readonly QueuedUnit[]; readonly lockDeadlineMs: number }
   | { readonly type: "close" };
 
 export interface StorageState {
@@ -45,13 +52,8 @@ export type StorageReply =
   | { readonly type: "refused"; readonly exitCode: ExitCode; readonly message: string }
   | { readonly type: "outcomes"; readonly outcomes: string; readonly commitMs: number }
   | { readonly type: "done"; readonly id: number; readonly result: unknown }
-  | {
-      readonly type: "undone";
-      readonly id: number;
-      readonly code: ErrorCode;
-      readonly message: string;
-      readonly details: ErrorDetails;
-    }
+  /** In the order in which the units came. */
+  | { readonly type: "units"; readonly outcomes: readonly UnitOutcome[] }
   /** Comes before the answer of whatever wiped the bucket. */
   | { readonly type: "wiped"; readonly bucket: string }
   | { readonly type: "state"; readonly state: StorageState }
@@ -62,6 +64,8 @@ export type ReaderRequest = { readonly id: number } & (
   | { readonly type: "load"; readonly bucket: string; readonly key: string; readonly revision: number }
   | { readonly type: "count"; readonly range: KeyRange }
   | { readonly type: "page"; readonly query: OffsetPageQuery }
+  /** Rows of services: one statement that reads. */
+  | { readonly type: "rows"; readonly sql: string; readonly parameters: readonly unknown[] }
 );
 
 type ReadErrorCode = "value_damaged" | "busy" | "internal_error";
@@ -70,6 +74,7 @@ export type ReaderReply = { readonly id: number } & (
   | { readonly type: "value"; readonly value: Uint8Array<ArrayBuffer> | null }
   | { readonly type: "total"; readonly total: number }
   | { readonly type: "page"; readonly page: OffsetPage }
+  | { readonly type: "rows"; readonly rows: unknown[] }
   | { readonly type: "error"; readonly code: ReadErrorCode; readonly message: string; readonly cause: string | null }
 );
 

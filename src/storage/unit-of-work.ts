@@ -33,7 +33,10 @@ export interface UnitRunner<Units extends WriteUnits> {
   ): Promise<Awaited<ReturnType<Units[Name]>>>;
 }
 
-/** Rows of services, read on a read-only connection. */
+/** Rows of services, read on read-only connections. */
 export interface TableStore<Units extends WriteUnits> extends UnitRunner<Units> {
+  /** For points and short pages: it reads at once, and nothing else happens meanwhile. */
   readonly tables: Kysely<unknown>;
+  /** For scans: each statement waits its turn behind those of others, so a long one should come in slices. */
+  readonly scans: Kysely<unknown>;
 }
