@@ -1,17 +1,11 @@
-// The gate of the operator surface: which HS256 tokens are let in. A strict form check stands in front of jose, which
-// by itself accepts padded or altered tokens, missing `exp` and `exp` without end.
+// The gate of the operator surface: which HS256 tokens are let in. Claims are checked here: jose by itself accepts a
+// missing `exp`, and `exp` without end.
 
-import { compactVerify } from "jose";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
-import {
-  EXPIRY_SECONDS_MAX,
-  JWT_BYTES_MAX,
-  JWT_CACHE_BYTES,
-  NOT_BEFORE_LEEWAY_S,
-  TOKEN_BUCKETS_MAX,
-} from "../shared/bounds.ts";
+import { EXPIRY_SECONDS_MAX, JWT_CACHE_BYTES, NOT_BEFORE_LEEWAY_S, TOKEN_BUCKETS_MAX } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
+import { parseBearer, parseJsonObject, signedPayload, verifyingKeys } from "./bearer-jws.ts";
 import { kvRights, type Principal, rightsOf } from "./principal.ts";
 
 export type AuthFailure = "missing" | "malformed" | "signature" | "expired" | "claims";
@@ -30,8 +24,6 @@ export interface JwtGateOptions {
   onFailure(reason: AuthFailure): void;
 }
 
-const BEARER = /^Bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
-
 export class JwtGate {
   readonly #options: JwtGateOptions;
   readonly #keys: Promise<CryptoKey>[];
@@ -39,9 +31,7 @@ export class JwtGate {
 
   constructor(options: JwtGateOptions) {
     this.#options = options;
-    this.#keys = options.secrets.map((secret) =>
-      crypto.subtle.importKey("raw", secret, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]),
-    );
+    this.#keys = verifyingKeys(options.secrets);
   }
 
   /**
@@ -56,26 +46,15 @@ export class JwtGate {
 
   async #verify(authorization: string | null): Promise<Principal> {
     if (authorization === null) throw this.#refuse("missing");
-    const token = parseBearer(authorization);
+    const token = parseBearer(authorization, isJwt);
     if (token === null) throw this.#refuse("malformed");
-    const payload = await this.#signedPayload(token);
+    const payload = await signedPayload(token, this.#keys);
     if (payload === null) throw this.#refuse("signature");
     const verified = parseClaims(payload);
     if (verified === null) throw this.#refuse("claims");
     const principal = this.#inForce(verified);
     this.#verified.set(authorization, verified, 2 * authorization.length);
     return principal;
-  }
-
-  async #signedPayload(token: string): Promise<Uint8Array | null> {
-    for (const key of this.#keys) {
-      try {
-        return (await compactVerify(token, await key, { algorithms: ["HS256"] })).payload;
-      } catch {
-        // Wrong under this secret; an older one may have signed it.
-      }
-    }
-    return null;
   }
 
   #inForce({ principal, expiresAtS, notBeforeS }: VerifiedToken): Principal {
@@ -96,29 +75,8 @@ export class JwtGate {
   }
 }
 
-/** The compact JWS of a header in canonical form with an acceptable JOSE header, or null. */
-function parseBearer(authorization: string): string | null {
-  if (authorization.length > JWT_BYTES_MAX) return null;
-  const token = BEARER.exec(authorization)?.[1];
-  if (token === undefined) return null;
-  const segments = token.split(".");
-  // Base64url has several texts for one value (spare bits); a token has one text only.
-  if (!segments.every((segment) => Buffer.from(segment, "base64url").toString("base64url") === segment)) return null;
-  const header = parseJsonObject(Buffer.from(segments[0]!, "base64url"));
-  if (header === null || header.alg !== "HS256" || "crit" in header || "b64" in header) return null;
-  const { typ } = header;
-  return typ === undefined || (typeof typ === "string" && typ.toUpperCase() === "JWT") ? token : null;
-}
-
-function parseJsonObject(bytes: Uint8Array): Record<string, unknown> | null {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : null;
-  } catch {
-    return null;
-  }
+function isJwt(typ: unknown): boolean {
+  return typ === undefined || (typeof typ === "string" && typ.toUpperCase() === "JWT");
 }
 
 /** The claims that count, or null when one of them has the wrong type or lies outside its bounds. */

@@ -5,7 +5,7 @@ import { STATUS_BY_CODE } from "../shared/errors.ts";
 import { VERSION } from "../shared/version.ts";
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
-export type Security = "operator" | "app" | "relay" | "none";
+export type Security = "operator" | "app" | "relay" | "user" | "none";
 
 export interface ParameterDoc {
   readonly name: string;
@@ -29,6 +29,8 @@ export interface RouteDoc {
   readonly answers: Readonly<Record<number, JsonSchema | "bytes" | null>>;
   /** Statuses of refusals, besides those that every route can have. */
   readonly refusals: readonly number[];
+  /** The shape of refusals, when it is not the one of operators. */
+  readonly errors?: "relay" | "task";
 }
 
 /** The definition that validates, as the schema that documents. */
@@ -39,6 +41,15 @@ export function schemaOf(definition: z.ZodType): JsonSchema {
 
 export function object(properties: Record<string, JsonSchema>, required = Object.keys(properties)): JsonSchema {
   return { type: "object", properties, required };
+}
+
+export function parameter(
+  name: string,
+  place: ParameterDoc["in"],
+  description: string,
+  schema: JsonSchema = text,
+): ParameterDoc {
+  return { name, in: place, description, schema };
 }
 
 export const text: JsonSchema = { type: "string" };
@@ -55,10 +66,22 @@ const ERROR = object({
 /** Of the relay, whose clients expect it like this. */
 const RELAY_ERROR = object({ error: object({ message: text, type: text, param: textOrNull, code: textOrNull }) });
 
+/** Of the task service; `fields` says what is wrong with which member of a body. */
+const TASK_ERROR = object(
+  {
+    ...{ error: text, code: { type: "string", enum: Object.keys(STATUS_BY_CODE) } },
+    fields: { type: "object", additionalProperties: text },
+  },
+  ["error", "code"],
+);
+
+const ERROR_NAMES = { operator: "Error", relay: "RelayError", task: "TaskError" } as const;
+
 const SECURITY_SCHEMES = {
   operator: { type: "http", scheme: "bearer", bearerFormat: "JWT", description: "HS256 with JWT_SECRET; see jwt-gen" },
   app: { type: "http", scheme: "bearer", description: "The token of an installation; also X-App-Token or ?token=" },
   relay: { type: "http", scheme: "bearer", description: "The key of a relay token" },
+  user: { type: "http", scheme: "bearer", bearerFormat: "JWT", description: "From POST /api/v1/auth/login" },
 };
 
 const REASONS: Readonly<Record<number, string>> = {
@@ -67,9 +90,12 @@ const REASONS: Readonly<Record<number, string>> = {
   403: "The credential does not cover this",
   404: "Not there",
   409: "In the way of something that exists",
+  410: "No longer there",
   412: "A precondition does not hold",
   413: "Too large",
-  415: "Must not be compressed",
+  415: "Must not be compressed, or of another type",
+  422: "Not the request that the idempotency key was used for",
+  428: "Needs If-Match",
   416: "Outside the value",
   429: "Too many requests",
   500: "Something failed on the server",
@@ -95,13 +121,17 @@ export function openApiDocument(routes: readonly RouteDoc[]): JsonSchema {
       license: { name: "MIT", identifier: "MIT" },
     },
     paths,
-    components: { schemas: { Error: ERROR, RelayError: RELAY_ERROR }, securitySchemes: SECURITY_SCHEMES },
+    components: {
+      schemas: { Error: ERROR, RelayError: RELAY_ERROR, TaskError: TASK_ERROR },
+      securitySchemes: SECURITY_SCHEMES,
+    },
   };
 }
 
-function operation({ summary, tag, security, parameters = [], body, answers, refusals }: RouteDoc): JsonSchema {
+function operation(route: RouteDoc): JsonSchema {
+  const { summary, tag, security, parameters = [], body, answers, refusals } = route;
   const always = security === "none" ? [503] : [401, 403, 503];
-  const errorName = security === "relay" ? "RelayError" : "Error";
+  const errorName = ERROR_NAMES[route.errors ?? (security === "relay" ? "relay" : "operator")];
   const statuses = [...new Set([...refusals, ...always])].sort();
   const refused = statuses.map((status) => [
     status,

@@ -1,16 +1,14 @@
 // Channels: read here, changed by write units; their keys opened for whoever calls upstream.
 
 import type { Kysely } from "kysely";
-import { deriveSealingKeys, type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
+import { openRing } from "../auth/seal-units.ts";
+import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { relayTables, VERSION_NAME } from "./base-units.ts";
-import { keyContext } from "./channel-units.ts";
+import { CHANNEL_KEY_INFO, keyContext } from "./channel-units.ts";
 import { type Channel, type RelayTables, toChannel } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
-
-const SALT_BYTES = 16;
-const KEY_INFO = "gokv relay channel key v1";
 
 /** Null filters nothing. */
 export interface ChannelFilter {
@@ -34,9 +32,7 @@ export class ChannelStore {
 
   /** `secrets` open what is sealed, the first one seals. Makes the salt of the store when there is none. */
   static async open(store: TableStore<RelayUnits>, secrets: readonly Uint8Array[]): Promise<ChannelStore> {
-    const proposal = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
-    const salt = await store.run("relay.ensureSalt", { proposal });
-    return new ChannelStore(store, new SecretSeal(deriveSealingKeys(secrets, salt, KEY_INFO)));
+    return new ChannelStore(store, new SecretSeal(await openRing(store, secrets, CHANNEL_KEY_INFO)));
   }
 
   /** For the units that seal: see channel-units.ts. */

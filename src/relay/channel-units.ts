@@ -1,6 +1,7 @@
 // The write units of channels: what an operator or a failure changes in them, one transaction each.
 
 import type { Kysely } from "kysely";
+import type { Resealed } from "../auth/seal-units.ts";
 import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
@@ -36,22 +37,12 @@ export interface ChannelFields {
 /** Fields that are left out stay as they are. */
 export type ChannelChanges = { readonly [Name in keyof ChannelFields]?: ChannelFields[Name] | undefined };
 
-/** The salt of the sealing keys; there is one per store. */
-const SALT_NAME = "relay_salt";
+/** What the sealing keys of channels are derived for. */
+export const CHANNEL_KEY_INFO = "gokv relay channel key v1";
 
 type ChannelRow = RelayTables["relay_channel"];
-type StoreTable = { store: { name: string; value: Uint8Array } };
 
 export const CHANNEL_UNITS = {
-  /** The salt of this store: `proposal`, 16 random bytes, when it has none yet. */
-  async "relay.ensureSalt"(work: UnitOfWork, { proposal }: { proposal: Uint8Array }): Promise<Uint8Array> {
-    const db = work.tables.withTables<StoreTable>() as unknown as Kysely<StoreTable>;
-    const row = await db.selectFrom("store").select("value").where("name", "=", SALT_NAME).executeTakeFirst();
-    if (row !== undefined) return new Uint8Array(row.value);
-    await db.insertInto("store").values({ name: SALT_NAME, value: proposal }).execute();
-    return proposal;
-  },
-
   /**
    * Seals the key with the first of `ring`. With `isFirst` nothing is made when there is a channel already: null.
    * @throws AppError too_many
@@ -197,37 +188,28 @@ export const CHANNEL_UNITS = {
     const row = await findChannel(db, id);
     return row === null ? null : toChannel(row);
   },
-
-  /**
-   * Every key that another secret has sealed, sealed with the first of `ring`: all of them or none. Returns how many.
-   * @throws AppError key_unreadable, with `ids` in its details, separated by commas
-   */
-  async "relay.rekey"(
-    work: UnitOfWork,
-    { ring }: { ring: readonly SealingKey[] },
-  ): Promise<{ resealed: number; kid: string }> {
-    const db = relayTables(work);
-    const seal = new SecretSeal(ring);
-    const rows = await db.selectFrom("relay_channel").select(["id", "base_url", "sealed_key"]).orderBy("id").execute();
-    const opened = rows.map((row) => {
-      const context = keyContext(row.id, row.base_url);
-      return { ...row, context, key: seal.open(row.sealed_key, context) };
-    });
-    const unreadable = opened.filter(({ key }) => key === null).map(({ id }) => id);
-    if (unreadable.length > 0) {
-      const ids = unreadable.join(",");
-      const message = `No secret opens the keys of these channels: ${ids}. Nothing was changed. ${UNREADABLE_ADVICE}`;
-      throw new AppError("key_unreadable", message, { details: { ids } });
-    }
-    const old = opened.filter(({ sealed_key }) => seal.needsReseal(sealed_key));
-    for (const { id, key, context } of old) {
-      const sealed_key = seal.seal(key!, context);
-      await db.updateTable("relay_channel").set({ sealed_key }).where("id", "=", id).execute();
-    }
-    if (old.length > 0) await bumpVersion(db);
-    return { resealed: old.length, kid: seal.kid };
-  },
 } as const;
+
+/** Every key that another secret has sealed, sealed with the first of `ring`; inside the transaction of the caller. */
+export async function resealChannels(work: UnitOfWork, ring: readonly SealingKey[]): Promise<Resealed<number>> {
+  const db = relayTables(work);
+  const seal = new SecretSeal(ring);
+  const rows = await db.selectFrom("relay_channel").select(["id", "base_url", "sealed_key"]).orderBy("id").execute();
+  const unreadable: number[] = [];
+  let resealed = 0;
+  for (const { id, base_url, sealed_key } of rows) {
+    const context = keyContext(id, base_url);
+    const key = seal.open(sealed_key, context);
+    if (key === null) unreadable.push(id);
+    else if (seal.needsReseal(sealed_key)) {
+      const set = { sealed_key: seal.seal(key, context) };
+      await db.updateTable("relay_channel").set(set).where("id", "=", id).execute();
+      resealed++;
+    }
+  }
+  if (resealed > 0) await bumpVersion(db);
+  return { resealed, kid: seal.kid, unreadable };
+}
 
 /** What a sealed key is bound to: it opens in no other row and for no other host. */
 export function keyContext(id: number, baseUrl: string): string {

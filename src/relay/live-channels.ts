@@ -1,6 +1,7 @@
 // The channels at work: read into the pool, tested, disabled when their keys fail, probed until they work again.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
+import type { Objection, OutboundTransport } from "../http/outbound-transport.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
@@ -12,7 +13,6 @@ import { ENDPOINTS } from "./relay-endpoints.ts";
 import type { Channel } from "./relay-tables.ts";
 import { type AttemptBounds, type AttemptResult, attemptUpstream } from "./upstream-attempt.ts";
 import { createScrubber, scrubError } from "./upstream-error.ts";
-import type { UpstreamTransport } from "./upstream-transport.ts";
 
 const PROBE_MS_MIN = 60_000;
 const PROBE_MS_MAX = 3_600_000;
@@ -22,6 +22,10 @@ const MODELS_MS_MAX = 30_000;
 const BAN_AGAIN_MS = 10_000;
 const TEST_TOKENS = 16;
 const DISCOVERED_MODELS_MAX = 10_000;
+const REFUSALS: Readonly<Record<Objection, string>> = {
+  plain_http: "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.",
+  address: "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.",
+};
 
 /** When a disabled channel is asked again, and how long it waits after that. */
 interface Probe {
@@ -32,7 +36,7 @@ interface Probe {
 export class LiveChannels implements ChannelMonitor {
   readonly #store: ChannelStore;
   readonly #pool: ChannelPool;
-  readonly #transport: UpstreamTransport;
+  readonly #transport: OutboundTransport;
   readonly #bounds: AttemptBounds;
   readonly #budget: ByteBudget;
   readonly #clock: Clock;
@@ -44,7 +48,7 @@ export class LiveChannels implements ChannelMonitor {
   constructor(parts: {
     store: ChannelStore;
     pool: ChannelPool;
-    transport: UpstreamTransport;
+    transport: OutboundTransport;
     bounds: AttemptBounds;
     budget: ByteBudget;
     clock: Clock;
@@ -70,8 +74,10 @@ export class LiveChannels implements ChannelMonitor {
     this.#planProbes();
   }
 
-  check(baseUrl: string): Promise<void> {
-    return this.#transport.check(baseUrl);
+  async check(baseUrl: string): Promise<void> {
+    const objection = await this.#transport.judge(baseUrl);
+    if (objection === null) return;
+    throw new AppError("base_url_refused", REFUSALS[objection], { details: { field: "base_url" } });
   }
 
   health(id: number): ChannelHealth | null {

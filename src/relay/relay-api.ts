@@ -4,7 +4,7 @@ import {
   count,
   type JsonSchema,
   object,
-  type ParameterDoc,
+  parameter,
   type RouteDoc,
   schemaOf,
   text,
@@ -20,15 +20,6 @@ const integerOrNull: JsonSchema = { type: ["integer", "null"] };
 const number: JsonSchema = { type: "number" };
 const numberOrNull: JsonSchema = { type: ["number", "null"] };
 const anything: JsonSchema = { type: "object", additionalProperties: true };
-
-function parameter(
-  name: string,
-  place: ParameterDoc["in"],
-  description: string,
-  schema: JsonSchema = text,
-): ParameterDoc {
-  return { name, in: place, description, schema };
-}
 
 const channel = object({
   ...{ id: count, type: text, name: text, key: text, base_url: text, models: names, discovered_models: names },
@@ -135,10 +126,6 @@ const CHANNEL_DOCS: readonly Route[] = [
   {
     ...{ path: "/api/channel/{id}/models", method: "get", summary: "What its upstream serves", parameters: [id] },
     ...{ answers: { 200: object({ data: names }) }, refusals: [404, 502] },
-  },
-  {
-    ...{ path: "/_admin/rekey", method: "post", summary: "Seals all stored keys with the secret of today" },
-    ...{ answers: { 200: object({ resealed: count, kid: text }) }, refusals: [409, 507] },
   },
 ];
 

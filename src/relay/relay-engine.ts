@@ -1,6 +1,7 @@
 // One request from its plan to its answer: one channel after the other, by the rules of what may be retried.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
+import type { OutboundTransport } from "../http/outbound-transport.ts";
 import type { Clock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
@@ -26,7 +27,6 @@ import {
   type FailedAnswer,
 } from "./upstream-attempt.ts";
 import { createScrubber, scrubError } from "./upstream-error.ts";
-import type { UpstreamTransport } from "./upstream-transport.ts";
 import type { UsageLog } from "./usage-log.ts";
 
 export interface EngineSettings {
@@ -45,7 +45,7 @@ export interface EngineParts {
   readonly settings: EngineSettings;
   readonly pool: ChannelPool;
   readonly channels: LiveChannels;
-  readonly transport: UpstreamTransport;
+  readonly transport: OutboundTransport;
   readonly budget: ByteBudget;
   readonly answers: RelayAnswers;
   readonly limits: RelayLimits;

@@ -1,7 +1,9 @@
 // The relay as a whole: everything it keeps in memory, opened over a store, closed again without losing a row.
 
+import { AddressRules } from "../http/address-rules.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Metrics } from "../http/metrics.ts";
+import { OutboundTransport } from "../http/outbound-transport.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import type { GcraLimiter } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
@@ -9,7 +11,6 @@ import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { AddressRules } from "./address-rules.ts";
 import { AnswerCache } from "./answer-cache.ts";
 import { ChannelPool } from "./channel-pool.ts";
 import { ChannelStore } from "./channel-store.ts";
@@ -26,7 +27,6 @@ import { createRelayHandler } from "./relay-routes.ts";
 import { RelayTokenStore } from "./relay-token-store.ts";
 import type { RelayUnits } from "./relay-units.ts";
 import { ResponseStore } from "./response-store.ts";
-import { UpstreamTransport } from "./upstream-transport.ts";
 import { UsageLog } from "./usage-log.ts";
 import { UsageLogStore } from "./usage-log-store.ts";
 
@@ -59,7 +59,7 @@ export class Relay implements AsyncDisposable {
   readonly #engine: RelayEngine;
   readonly #answers: RelayAnswers;
   readonly #usageLog: UsageLog;
-  readonly #transport: UpstreamTransport;
+  readonly #transport: OutboundTransport;
   readonly #timers: readonly ReturnType<typeof setInterval>[];
 
   private constructor(opened: {
@@ -68,7 +68,7 @@ export class Relay implements AsyncDisposable {
     engine: RelayEngine;
     answers: RelayAnswers;
     usageLog: UsageLog;
-    transport: UpstreamTransport;
+    transport: OutboundTransport;
     timers: readonly ReturnType<typeof setInterval>[];
   }) {
     this.handle = opened.handle;
@@ -89,7 +89,9 @@ export class Relay implements AsyncDisposable {
     const tokens = new RelayTokenStore(store, clock);
     const pool = new ChannelPool(clock, Math.random);
     const rules = new AddressRules(settings.relayAllowCidrs, settings.relayAllowHttp);
-    const transport = new UpstreamTransport({ rules, connectMs: settings.relayConnectMs, log, env: process.env });
+    await using unopened = new AsyncDisposableStack();
+    const outbound = { what: "upstreams", rules, connectMs: settings.relayConnectMs, log, env: process.env };
+    const transport = unopened.use(new OutboundTransport(outbound));
     const bounds = {
       ...{ ttftMs: settings.relayTtftMs, totalMs: settings.relayTotalMs, idleMs: settings.relayIdleMs },
       ...{ responseBytesMax: settings.relayResponseMax, eventBytesMax: settings.relayEventMax },
@@ -99,6 +101,7 @@ export class Relay implements AsyncDisposable {
     const usageLog = new UsageLog(store, () => tokens.takeTouched(), log);
     // Before anything is registered for good: it may fail, and the opening is tried again then.
     await bootstrapRelay({ settings, channels: channelStore, tokens, monitor: channels, log });
+    unopened.move();
     const relayMetrics = new RelayMetrics(metrics.registry, () => ({
       inflight: engine.inflight,
       logQueue: usageLog.waiting,

@@ -1,6 +1,7 @@
 // One request to one channel: either something that can be given to the client, or why not.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
+import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { BODY_STEP_BYTES } from "../shared/bounds.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import { parseEvent } from "./event-splitter.ts";
@@ -11,7 +12,6 @@ import { StreamWatch } from "./stream-watch.ts";
 import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
 import { errorInSuccess, readUpstreamError } from "./upstream-error.ts";
 import { UpstreamEvents } from "./upstream-events.ts";
-import { type UpstreamAnswer, UpstreamFailure, type UpstreamTransport } from "./upstream-transport.ts";
 import { endpointUrl } from "./upstream-url.ts";
 
 /** Enough for any error that is worth reading. */
@@ -92,7 +92,7 @@ type Cause = "client" | "deadline";
 
 /** @throws RelayError overloaded, when the answer does not fit into the body budget */
 export async function attemptUpstream(
-  transport: UpstreamTransport,
+  transport: OutboundTransport,
   { channel, key }: PoolChannel,
   request: AttemptRequest,
 ): Promise<AttemptResult> {
@@ -131,7 +131,7 @@ export async function attemptUpstream(
     // The controller is aborted by a deadline alone from here on; a client that leaves cancels its stream.
     if (cause !== null) {
       if (result.kind === "answer") result.release();
-      throw new UpstreamFailure("aborted");
+      throw new OutboundFailure("aborted");
     }
     finish();
     if (result.kind !== "stream") return result;
@@ -149,14 +149,14 @@ function failureOf(error: unknown, cause: Cause | null): AttemptResult {
   if (cause === "deadline") {
     return ourFailure({ kind: "timeout" }, 504, "upstream_timeout", "the upstream did not answer in time");
   }
-  if (error instanceof UpstreamFailure && error.kind !== "bad_response") {
+  if (error instanceof OutboundFailure && error.kind !== "bad_response") {
     return ourFailure({ kind: "unreachable" }, 502, "upstream_unreachable", "the upstream could not be reached");
   }
   return badResponse(null);
 }
 
 async function readAnswer(
-  answer: UpstreamAnswer,
+  answer: OutboundAnswer,
   request: AttemptRequest,
   abort: () => void,
 ): Promise<WholeAnswer | BegunStream | AttemptFailure> {
@@ -182,7 +182,7 @@ async function readAnswer(
 
 function wholeAnswer(
   bytes: Uint8Array<ArrayBuffer>,
-  { status, headers }: UpstreamAnswer,
+  { status, headers }: OutboundAnswer,
   request: AttemptRequest,
   release: () => void,
 ): WholeAnswer | AttemptFailure {
@@ -199,7 +199,7 @@ function wholeAnswer(
 }
 
 /** An answer of an upstream that is no success. */
-async function refusalOf(answer: UpstreamAnswer, abort: () => void): Promise<AttemptFailure> {
+async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<AttemptFailure> {
   const { status, headers } = answer;
   const timer = setTimeout(abort, ERROR_READ_MS_MAX);
   const bytes = await readBytes(answer, ERROR_BYTES_MAX, null, abort).catch(() => null);
@@ -218,7 +218,7 @@ async function refusalOf(answer: UpstreamAnswer, abort: () => void): Promise<Att
 }
 
 async function readStream(
-  { status, headers, body }: UpstreamAnswer,
+  { status, headers, body }: OutboundAnswer,
   { endpoint, bounds }: AttemptRequest,
   abort: () => void,
 ): Promise<WholeAnswer | BegunStream | AttemptFailure> {
@@ -252,7 +252,7 @@ async function readStream(
  * @throws RelayError overloaded
  */
 async function readBytes(
-  answer: UpstreamAnswer,
+  answer: OutboundAnswer,
   bytesMax: number,
   share: GrowingShare | null,
   abort: () => void,

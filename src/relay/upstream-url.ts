@@ -1,14 +1,14 @@
 // The address of an upstream: what an operator may write, and the URLs that are made of it.
 
+import { urlProblem } from "../http/outbound-url.ts";
 import { AppError } from "../shared/errors.ts";
 
-const URL_CHARS_MAX = 2048;
 /** `v1`, `v4`, `v1beta`, `v1.1`, `v2alpha3`. */
 const VERSION_SEGMENT = /^v\d+(\.\d+)*([a-z]+\d*)?$/i;
 
 /**
  * The text as it was given, if it can be the address of an upstream: http or https, at most 2048 characters, no user
- * info, query or fragment. What it leads to is judged by UpstreamTransport.check.
+ * info, query or fragment. What it leads to is judged by OutboundTransport.judge.
  * @throws AppError invalid_field
  */
 export function requireBaseUrl(text: string): string {
@@ -21,15 +21,7 @@ export function requireBaseUrl(text: string): string {
 
 /** Completes "base_url …"; null when there is none. */
 function problemOf(text: string): string | null {
-  if (text.length > URL_CHARS_MAX) return `must have at most ${URL_CHARS_MAX} characters`;
-  // The parser drops blanks and turns backslashes into slashes: what an operator reads would not be what it is.
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  if (/[\s\\\x00-\x1f\x7f-\x9f]/.test(text)) return "must not contain blanks, control characters or backslashes";
-  const authority = /^https?:\/\/([^/?#]+)/i.exec(text)?.[1];
-  if (authority === undefined || !URL.canParse(text)) return "must be an http or https URL";
-  if (authority.includes("@")) return "must not contain a user name or a password";
-  if (/[?#]/.test(text)) return "must not have a query or a fragment";
-  return null;
+  return urlProblem(text) ?? (/[?#]/.test(text) ? "must not have a query or a fragment" : null);
 }
 
 /**

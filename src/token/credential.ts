@@ -2,7 +2,7 @@
 
 import { AppError } from "../shared/errors.ts";
 import { type JsonMember, topLevelMembers } from "../shared/json-text.ts";
-import type { TokenSource } from "../shared/settings.ts";
+import type { TokenSource } from "../shared/setting-parsers.ts";
 import { isToken } from "./app-token.ts";
 
 /**

@@ -3,13 +3,13 @@
 import type { z } from "zod";
 import { type Principal, requireBucket, requireRight } from "../auth/principal.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
-import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/page-limit.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
-import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
+import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import { decodePath, isReserved, requireBucketName, requireNoFragment } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
@@ -33,21 +33,11 @@ export interface TokenAdminServices extends OperatorSurface {
   readonly reservedBuckets: ReadonlySet<string>;
 }
 
-interface AdminRequest {
-  readonly services: TokenAdminServices;
-  readonly scope: RequestScope;
-  readonly principal: Principal;
-  /** The `:id` of the path, decoded; empty without one. */
-  readonly id: string;
-}
+type AdminRequest = OperatorRequest<TokenAdminServices>;
 
-type Act = (request: AdminRequest) => Promise<Response>;
-
-const ADMIN_MOUNT = "/api/kv";
 const BODY_BYTES_MAX = 64 * KiB;
 
-/** Paths below the mount, with `:id` where one stands. */
-const ROUTES: Readonly<Record<string, Readonly<Record<string, Act>>>> = {
+const ROUTES: OperatorRoutes<TokenAdminServices> = below("/api/kv", {
   "/devices": { GET: listDevices, POST: createDevice },
   "/devices/:id": { GET: showDevice, PATCH: updateDevice, DELETE: deleteDevice },
   "/apps": { GET: listApps, POST: createApp },
@@ -55,36 +45,23 @@ const ROUTES: Readonly<Record<string, Readonly<Record<string, Act>>>> = {
   "/installations": { GET: listInstallations, POST: createInstallation },
   "/installations/:id": { GET: showInstallation, PATCH: updateInstallation, DELETE: deleteInstallation },
   "/installations/:id/rotate": { POST: rotateInstallation },
-};
-
-export function createTokenAdminHandler(services: TokenAdminServices): (context: AppContext) => Eventually<Response> {
-  return function tokenAdmin(context) {
-    const { scope } = context.env;
-    const segments = context.req.path.slice(ADMIN_MOUNT.length + 1).split("/");
-    const route = `/${segments.map((segment, index) => (index === 1 ? ":id" : segment)).join("/")}`;
-    const methods = Object.hasOwn(ROUTES, route) ? ROUTES[route] : undefined;
-    if (methods === undefined || segments[1] === "") {
-      throw new AppError("route_not_found", "There is nothing at this path.");
-    }
-    scope.route = ADMIN_MOUNT + route;
-    const { method } = scope.request;
-    const act = methods[method === "HEAD" ? "GET" : method];
-    if (act === undefined) {
-      const allow = [...Object.keys(methods), ...("GET" in methods ? ["HEAD"] : []), "OPTIONS"].join(", ");
-      if (method === "OPTIONS") return respondOptions(scope, allow);
-      throw methodNotAllowed(allow);
-    }
-    return asOperator(services, scope, (principal) => {
-      requireRight(principal, "admin");
-      // A prefix speaks of keys; there is no part of a device that it could stand for.
-      if (principal.prefix !== null) throw new AppError("forbidden", "This token may not do that.", ADMIN_SCOPE);
-      requireNoFragment(scope.request.url);
-      return act({ services, scope, principal, id: decodePath(segments[1] ?? "") });
-    });
-  };
-}
+});
 
 const ADMIN_SCOPE = { details: { scope: "admin" } };
+
+export function createTokenAdminHandler(services: TokenAdminServices): (context: AppContext) => Eventually<Response> {
+  return createOperatorHandler(services, ROUTES, (principal) => {
+    requireRight(principal, "admin");
+    // A prefix speaks of keys; there is no part of a device that it could stand for.
+    if (principal.prefix !== null) throw new AppError("forbidden", "This token may not do that.", ADMIN_SCOPE);
+  });
+}
+
+/** The `:id` of the path. @throws AppError path_invalid */
+function idOf({ scope, params }: AdminRequest): string {
+  requireNoFragment(scope.request.url);
+  return decodePath(params.id!);
+}
 
 async function listDevices({ services, scope, principal }: AdminRequest): Promise<Response> {
   const query = rowQuery(parseQuery(scope.request.url, ["limit", "cursor"]));
@@ -99,18 +76,24 @@ async function createDevice({ services, scope, principal }: AdminRequest): Promi
   return respondJson(scope, 201, deviceBody(await services.tokens.change("token.createDevice", { uuid, name })));
 }
 
-async function showDevice({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function showDevice(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   requireBucket(principal, "admin", id);
   return respondJson(scope, 200, deviceBody(await services.tokens.requireDevice(id)));
 }
 
-async function updateDevice({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function updateDevice(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   requireBucket(principal, "admin", id);
   const { name } = await bodyOf(services, scope, DeviceChangesBody);
   return respondJson(scope, 200, deviceBody(await services.tokens.change("token.updateDevice", { uuid: id, name })));
 }
 
-async function deleteDevice({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function deleteDevice(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   requireBucket(principal, "admin", id);
   const isPurge = flagOf(parseQuery(scope.request.url, ["purge"]).purge, "purge");
   await services.tokens.change("token.deleteDevice", { uuid: id, isPurge });
@@ -131,17 +114,23 @@ async function createApp({ services, scope, principal }: AdminRequest): Promise<
   return respondJson(scope, 201, appBody(await services.tokens.change("token.createApp", app)));
 }
 
-async function showApp({ services, scope, id }: AdminRequest): Promise<Response> {
+async function showApp(request: AdminRequest): Promise<Response> {
+  const { services, scope } = request;
+  const id = idOf(request);
   return respondJson(scope, 200, appBody(await services.tokens.requireApp(id)));
 }
 
-async function updateApp({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function updateApp(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   requireAllBuckets(principal);
   const changes = await bodyOf(services, scope, AppChangesBody);
   return respondJson(scope, 200, appBody(await services.tokens.change("token.updateApp", { id, changes })));
 }
 
-async function deleteApp({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function deleteApp(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   requireAllBuckets(principal);
   const isRevoke = flagOf(parseQuery(scope.request.url, ["revoke"]).revoke, "revoke");
   await services.tokens.change("token.deleteApp", { id, isRevoke });
@@ -167,11 +156,15 @@ async function createInstallation({ services, scope, principal }: AdminRequest):
   return respondJson(scope, 201, { ...installationBody(installation), token });
 }
 
-async function showInstallation({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function showInstallation(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   return respondJson(scope, 200, installationBody(await requireOwn(services, principal, id)));
 }
 
-async function updateInstallation({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function updateInstallation(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   const { expiresAt, ...fields } = await bodyOf(services, scope, InstallationChangesBody);
   await requireOwn(services, principal, id);
   const changes = { ...fields, expiresAtMs: toMs(expiresAt) };
@@ -179,14 +172,18 @@ async function updateInstallation({ services, scope, principal, id }: AdminReque
   return respondJson(scope, 200, installationBody(installation));
 }
 
-async function rotateInstallation({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function rotateInstallation(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   await requireOwn(services, principal, id);
   const { token, tokenHash, tokenHint } = createToken();
   const installation = await services.tokens.change("token.rotateInstallation", { id, tokenHash, tokenHint });
   return respondJson(scope, 200, { ...installationBody(installation), token });
 }
 
-async function deleteInstallation({ services, scope, principal, id }: AdminRequest): Promise<Response> {
+async function deleteInstallation(request: AdminRequest): Promise<Response> {
+  const { services, scope, principal } = request;
+  const id = idOf(request);
   await requireOwn(services, principal, id);
   await services.tokens.change("token.deleteInstallation", { id });
   return respond(scope, 204, {});

@@ -4,7 +4,7 @@ import {
   count,
   type JsonSchema,
   object,
-  type ParameterDoc,
+  parameter,
   type RouteDoc,
   schemaOf,
   text,
@@ -23,15 +23,6 @@ import {
 const anyValue: JsonSchema = {};
 const flag: JsonSchema = { type: "boolean" };
 const names: JsonSchema = { type: "array", items: text };
-
-function parameter(
-  name: string,
-  place: ParameterDoc["in"],
-  description: string,
-  schema: JsonSchema = text,
-): ParameterDoc {
-  return { name, in: place, description, schema };
-}
 
 const key = parameter("key", "path", "The key; slashes belong to it");
 const pageParameters = [

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { BlockList, isIP } from "node:net";
-import { AddressRules } from "../../src/relay/address-rules.ts";
+import { AddressRules } from "../../src/http/address-rules.ts";
 
 function rules(ranges: readonly string[] = [], allowHttp = false): AddressRules {
   const list = new BlockList();

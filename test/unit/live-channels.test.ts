@@ -1,13 +1,13 @@
 // Channels whose keys are refused: out of use while another is there, asked again and again until the key works.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { AddressRules } from "../../src/http/address-rules.ts";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
-import { AddressRules } from "../../src/relay/address-rules.ts";
+import { OutboundTransport } from "../../src/http/outbound-transport.ts";
 import { ChannelPool } from "../../src/relay/channel-pool.ts";
 import { ChannelStore } from "../../src/relay/channel-store.ts";
 import type { ChannelFields } from "../../src/relay/channel-units.ts";
 import { LiveChannels } from "../../src/relay/live-channels.ts";
-import { UpstreamTransport } from "../../src/relay/upstream-transport.ts";
 import { openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
@@ -28,7 +28,7 @@ let nowMs = START_MS;
 let relayStore: RelayStore;
 let upstream: FaultUpstream;
 let store: ChannelStore;
-let transport: UpstreamTransport;
+let transport: OutboundTransport;
 let pool: ChannelPool;
 let live: LiveChannels;
 
@@ -78,7 +78,7 @@ beforeEach(async () => {
   relayStore = await openRelayStore();
   upstream = await FaultUpstream.start();
   const rules = new AddressRules(settings.relayAllowCidrs, false);
-  transport = new UpstreamTransport({ rules, connectMs: 1_000, log, env: {} });
+  transport = new OutboundTransport({ what: "upstreams", rules, connectMs: 1_000, log, env: {} });
   store = await ChannelStore.open(relayStore.store, [SECRET]);
   await open();
 });
@@ -188,6 +188,22 @@ describe("a channel whose key is refused", () => {
     expect(await probesWithin(5)).toEqual([]);
     expect(statusOf(id)).toBe(0);
   });
+});
+
+test("an address that is refused says what would allow it", async () => {
+  const refusal = (url: string) => live.check(url).catch(({ code, message, details }) => [code, message, details]);
+  const named = { field: "base_url" };
+  expect(await refusal("https://10.0.0.1/v1")).toEqual([
+    "base_url_refused",
+    "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.",
+    named,
+  ]);
+  expect(await refusal("http://1.1.1.1/v1")).toEqual([
+    "base_url_refused",
+    "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.",
+    named,
+  ]);
+  expect(await refusal(upstream.url)).toBeUndefined();
 });
 
 describe("the test of a channel", () => {

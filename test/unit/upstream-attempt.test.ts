@@ -2,11 +2,11 @@
 
 import { describe, expect, test } from "bun:test";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
+import type { OutboundAnswer, OutboundTransport } from "../../src/http/outbound-transport.ts";
 import { PoolChannel } from "../../src/relay/channel-pool.ts";
 import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
 import { attemptUpstream } from "../../src/relay/upstream-attempt.ts";
-import type { UpstreamAnswer, UpstreamTransport } from "../../src/relay/upstream-transport.ts";
 
 const BYTES = new TextEncoder().encode(JSON.stringify({ choices: [], pad: "x".repeat(100_000) }));
 const BOUND_MS = 1_000;
@@ -21,11 +21,11 @@ async function attempt(onRead: (client: AbortController) => void, budget: ByteBu
   const answer = {
     ...{ status: 200, headers: new Headers({ "Content-Type": "application/json" }), body: null },
     whole: { lengthBytes: BYTES.length, read },
-  } satisfies UpstreamAnswer;
-  const transport: Pick<UpstreamTransport, "send"> = { send: async () => answer };
+  } satisfies OutboundAnswer;
+  const transport: Pick<OutboundTransport, "send"> = { send: async () => answer };
   const channel = { baseUrl: "http://upstream.example" } as Channel;
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
-  return attemptUpstream(transport as UpstreamTransport, member, {
+  return attemptUpstream(transport as OutboundTransport, member, {
     ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
     ...{ givenUp: [client.signal], budget },
     bounds: {

@@ -1,4 +1,4 @@
-// What is known of upstream addresses: which were reached lately, which were not, which have to be tried first.
+// What is known of other servers' addresses: which were reached lately, which were not, which are to be tried first.
 
 import { connect } from "node:net";
 import type { Clock } from "../shared/clock.ts";
@@ -15,7 +15,7 @@ interface State {
   dial: Promise<void> | null;
 }
 
-export class UpstreamDialer {
+export class OutboundDialer {
   readonly #connectMs: number;
   readonly #now: Clock;
   readonly #states = new Map<string, State>();

@@ -1,11 +1,11 @@
-// The addresses of upstream names: looked up once for many requests, and by us, so that each can be judged.
+// The addresses of the names of other servers: looked up once for many requests, and by us, so that each can be judged.
 
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import type { Clock } from "../shared/clock.ts";
 
 const KEPT_MS = 30_000;
-/** More names than channels there can be; beyond, those that are out of date are dropped. */
+/** Beyond, those that are out of date are dropped. */
 const NAMES_MAX = 2_000;
 const LOOPBACK: readonly string[] = ["127.0.0.1", "::1"];
 
@@ -22,7 +22,7 @@ interface Entry {
   readonly addresses: readonly string[];
 }
 
-export class UpstreamResolver {
+export class OutboundResolver {
   readonly #lookup: Lookup;
   readonly #now: Clock;
   readonly #known = new Map<string, Entry>();

@@ -1,4 +1,4 @@
-// Which addresses may be dialled at all: an operator's base_url must not open what only this machine can reach.
+// Which addresses may be dialled at all: a URL that somebody entered must not open what only this machine can reach.
 
 import { BlockList, isIP } from "node:net";
 
@@ -54,7 +54,7 @@ interface Verdict {
   readonly mayUsePlainHttp: boolean;
 }
 
-/** More addresses than channels there can be. */
+/** Beyond, all are judged anew. */
 const VERDICTS_MAX = 4_096;
 
 export class AddressRules {
@@ -66,24 +66,24 @@ export class AddressRules {
   readonly #allowHttp: boolean;
   readonly #verdicts = new Map<string, Verdict>();
 
-  /** `allowed` opens what is forbidden otherwise (RELAY_ALLOW_CIDRS); `allowHttp` lets go without TLS everywhere. */
+  /** `allowed` opens what is forbidden otherwise; `allowHttp` lets go without TLS everywhere. */
   constructor(allowed: BlockList | null, allowHttp: boolean) {
     this.#allowed = allowed;
     this.#allowHttp = allowHttp;
     this.#allowedLinkLocal = blockList((allowed === null ? [] : subnetsOf(allowed)).filter(isLinkLocalSubnet));
   }
 
-  /** Whether an upstream may have this address. Anything that is no IP address: false. */
+  /** Whether another server may have this address. Anything that is no IP address: false. */
   isAllowed(address: string): boolean {
     return this.#verdictOn(address).isAllowed;
   }
 
-  /** Whether an upstream may be spoken to there without TLS. */
+  /** Whether it may be spoken to there without TLS. */
   mayUsePlainHttp(address: string): boolean {
     return this.#verdictOn(address).mayUsePlainHttp;
   }
 
-  /** Without a list and without RELAY_ALLOW_HTTP no address at all may be spoken to without TLS. */
+  /** Without a list and without `allowHttp` no address at all may be spoken to without TLS. */
   get neverUsesPlainHttp(): boolean {
     return this.#allowed === null && !this.#allowHttp;
   }

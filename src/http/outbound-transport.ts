@@ -1,24 +1,21 @@
-// The way to the upstreams: names are resolved and judged here, and only an address that passed is ever dialled.
+// The way to other servers: names are resolved and judged here, and only an address that passed is ever dialled.
 
 import type { Clock } from "../shared/clock.ts";
 import { monotonicMs } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import { VERSION } from "../shared/version.ts";
 import type { AddressRules } from "./address-rules.ts";
-import { UpstreamDialer } from "./upstream-dialer.ts";
-import { type Lookup, systemLookup, UpstreamResolver } from "./upstream-resolver.ts";
+import { OutboundDialer } from "./outbound-dialer.ts";
+import { type Lookup, OutboundResolver, systemLookup } from "./outbound-resolver.ts";
 
 const IDLE_SECONDS = 60;
 const PROXY_VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] as const;
-const NO_PLAIN_HTTP =
-  "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.";
 /** Nothing was sent yet, so another address may be tried. */
 const CONNECT_FAILURES: ReadonlySet<string> = new Set([
   ...["ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL", "EHOSTDOWN", "ENETDOWN"],
   ...["EINVAL", "EACCES", "EPERM", "FailedToOpenSocket"],
 ]);
-/** An upstream was asked for no encoding at all; one that uses it nevertheless is understood. */
+/** The other server was asked for no encoding at all; one that uses it nevertheless is understood. */
 const ENCODINGS: Readonly<Record<string, "gzip" | "deflate" | "brotli" | "zstd">> = {
   gzip: "gzip",
   "x-gzip": "gzip",
@@ -27,18 +24,18 @@ const ENCODINGS: Readonly<Record<string, "gzip" | "deflate" | "brotli" | "zstd">
   zstd: "zstd",
 };
 
-export interface UpstreamRequest {
-  /** From endpointUrl. */
+export interface OutboundRequest {
+  /** http or https, without user info. */
   readonly url: string;
   readonly method: "GET" | "POST" | "DELETE";
   /** In small letters; a body without `content-type` is JSON. `accept-encoding` and `user-agent` are set here. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string | Uint8Array<ArrayBuffer> | null;
-  /** Ends the request, before headers and in mid-body: upstream sees its connection close. */
+  /** Ends the request, before headers and in mid-body: the other side sees its connection close. */
   readonly signal: AbortSignal;
 }
 
-export interface UpstreamAnswer {
+export interface OutboundAnswer {
   /** As it came; a redirect is not followed. */
   readonly status: number;
   readonly headers: Headers;
@@ -60,24 +57,31 @@ export interface WholeBody {
  * the name may be dialled; nothing was sent. bad_response: what came is not HTTP, or in an unknown encoding. aborted:
  * by the signal.
  */
-export type UpstreamFailureKind = "unreachable" | "refused_address" | "bad_response" | "aborted";
+export type OutboundFailureKind = "unreachable" | "refused_address" | "bad_response" | "aborted";
 
 /** Why a request got no answer. Not for a client: `code` and `cause` may name a host. */
-export class UpstreamFailure extends Error {
-  override readonly name = "UpstreamFailure";
-  readonly kind: UpstreamFailureKind;
+export class OutboundFailure extends Error {
+  override readonly name = "OutboundFailure";
+  readonly kind: OutboundFailureKind;
   /** What the system or the runtime calls it, when it does. */
   readonly code: string | null;
 
-  constructor(kind: UpstreamFailureKind, cause?: unknown) {
+  constructor(kind: OutboundFailureKind, cause?: unknown) {
     super(kind, cause === undefined ? undefined : { cause });
     this.kind = kind;
     this.code = codeOf(cause);
   }
 }
 
+/** Why requests to a URL would not be let out: its address is not allowed, or is only with TLS. */
+export type Objection = "address" | "plain_http";
+
 export interface TransportOptions {
+  /** What is reached, for the log: `upstreams`. */
+  readonly what: string;
   readonly rules: AddressRules;
+  /** One address that may not be dialled refuses its name as a whole; otherwise it is passed over. */
+  readonly needsAll?: boolean;
   /** For resolving a name, and for each connection. */
   readonly connectMs: number;
   readonly log: Log;
@@ -89,60 +93,57 @@ export interface TransportOptions {
   readonly ca?: string;
 }
 
-export class UpstreamTransport implements AsyncDisposable {
+export class OutboundTransport implements AsyncDisposable {
   readonly #rules: AddressRules;
+  readonly #needsAll: boolean;
   readonly #connectMs: number;
-  readonly #resolver: UpstreamResolver;
-  readonly #dialer: UpstreamDialer;
+  readonly #resolver: OutboundResolver;
+  readonly #dialer: OutboundDialer;
   readonly #ca: { readonly ca?: string };
   readonly #session = new Bun.FetchSession({ proxy: false, keepAlive: { idleTimeout: IDLE_SECONDS } });
 
-  constructor({ rules, connectMs, log, env, lookup = systemLookup, now = monotonicMs, ca }: TransportOptions) {
+  constructor(options: TransportOptions) {
+    const { what, rules, connectMs, log, env, lookup = systemLookup, now = monotonicMs, ca } = options;
     this.#rules = rules;
+    this.#needsAll = options.needsAll ?? false;
     this.#connectMs = connectMs;
-    this.#resolver = new UpstreamResolver(lookup, now);
-    this.#dialer = new UpstreamDialer(connectMs, now);
+    this.#resolver = new OutboundResolver(lookup, now);
+    this.#dialer = new OutboundDialer(connectMs, now);
     this.#ca = ca === undefined ? {} : { ca };
     const variables = PROXY_VARIABLES.filter((name) => env[name] || env[name.toLowerCase()]);
     if (variables.length > 0)
-      log.info("upstreams are reached directly, not through the proxy that is set", { variables });
+      log.info(`${what} are reached directly, not through the proxy that is set`, { variables });
   }
 
   /**
-   * Whether requests to a base URL would be let out, as its name resolves now. A name that cannot be resolved now
-   * passes: every connection is judged again.
-   * @throws AppError base_url_refused
+   * Why requests to a URL would not be let out, as its name resolves now; null = they would. A name that cannot be
+   * resolved now passes: every connection is judged again.
    */
-  async check(baseUrl: string): Promise<void> {
-    const { protocol, hostname } = new URL(baseUrl);
-    if (protocol === "http:" && this.#rules.neverUsesPlainHttp) {
-      throw refused(NO_PLAIN_HTTP);
-    }
+  async judge(url: string): Promise<Objection | null> {
+    const { protocol, hostname } = new URL(url);
+    if (protocol === "http:" && this.#rules.neverUsesPlainHttp) return "plain_http";
     this.#resolver.forget(hostname);
     let addresses: readonly string[];
     try {
       addresses = await this.#resolve(hostname, new AbortController().signal);
     } catch {
-      return;
+      return null;
     }
-    if (addresses.some((address) => this.#rules.isAllowed(address) && this.#mayDial(address, protocol))) return;
-    if (addresses.some((address) => this.#rules.isAllowed(address))) {
-      throw refused(NO_PLAIN_HTTP);
-    }
-    throw refused("base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.");
+    if (this.#permitted(addresses, protocol).length > 0) return null;
+    return this.#permitted(addresses, "https:").length > 0 ? "plain_http" : "address";
   }
 
   /**
    * Resolves when the head of the answer was read.
-   * @throws UpstreamFailure
+   * @throws OutboundFailure
    */
-  async send(request: UpstreamRequest): Promise<UpstreamAnswer> {
+  async send(request: OutboundRequest): Promise<OutboundAnswer> {
     const url = new URL(request.url);
     const { protocol, hostname, signal } = { protocol: url.protocol, hostname: url.hostname, signal: request.signal };
-    if (signal.aborted) throw new UpstreamFailure("aborted");
+    if (signal.aborted) throw new OutboundFailure("aborted");
     const resolved = await this.#resolve(hostname, signal);
-    const allowed = resolved.filter((address) => this.#mayDial(address, protocol));
-    if (allowed.length === 0) throw new UpstreamFailure("refused_address");
+    const allowed = this.#permitted(resolved, protocol);
+    if (allowed.length === 0) throw new OutboundFailure("refused_address");
     const port = url.port === "" ? (protocol === "https:" ? 443 : 80) : Number(url.port);
     let last: unknown;
     for (const address of this.#dialer.inOrder(allowed, port)) {
@@ -153,22 +154,22 @@ export class UpstreamTransport implements AsyncDisposable {
         this.#dialer.noteReached(address, port);
         return answerOf(response);
       } catch (error) {
-        if (error instanceof UpstreamFailure) throw error;
+        if (error instanceof OutboundFailure) throw error;
         if (signal.aborted) {
           this.#dialer.noteSilent(address, port);
-          throw new UpstreamFailure("aborted", error);
+          throw new OutboundFailure("aborted", error);
         }
         const code = codeOf(error);
         if (code !== null && /^(Malformed|Invalid|Unsupported)/.test(code))
-          throw new UpstreamFailure("bad_response", error);
+          throw new OutboundFailure("bad_response", error);
         this.#dialer.noteFailed(address, port);
-        if (code === null || !CONNECT_FAILURES.has(code)) throw new UpstreamFailure("unreachable", error);
+        if (code === null || !CONNECT_FAILURES.has(code)) throw new OutboundFailure("unreachable", error);
         last = error;
       }
     }
     // None of them works: perhaps the name has others by now.
     this.#resolver.forget(hostname);
-    throw new UpstreamFailure("unreachable", last);
+    throw new OutboundFailure("unreachable", last);
   }
 
   /** Closes idle connections; requests under way go on. */
@@ -176,11 +177,15 @@ export class UpstreamTransport implements AsyncDisposable {
     this.#session.close();
   }
 
-  #mayDial(address: string, protocol: string): boolean {
-    return protocol === "https:" ? this.#rules.isAllowed(address) : this.#rules.mayUsePlainHttp(address);
+  /** Those of a name's addresses that may be dialled. */
+  #permitted(addresses: readonly string[], protocol: string): readonly string[] {
+    const permitted = addresses.filter((address) =>
+      protocol === "https:" ? this.#rules.isAllowed(address) : this.#rules.mayUsePlainHttp(address),
+    );
+    return this.#needsAll && permitted.length < addresses.length ? [] : permitted;
   }
 
-  /** @throws UpstreamFailure unreachable, aborted */
+  /** @throws OutboundFailure unreachable, aborted */
   async #resolve(hostname: string, signal: AbortSignal): Promise<readonly string[]> {
     const addresses = this.#resolver.addressesOf(hostname);
     if (!(addresses instanceof Promise)) return addresses;
@@ -188,11 +193,11 @@ export class UpstreamTransport implements AsyncDisposable {
     try {
       return await unlessAborted(addresses, AbortSignal.any([signal, deadline]));
     } catch (error) {
-      throw new UpstreamFailure(signal.aborted ? "aborted" : "unreachable", error);
+      throw new OutboundFailure(signal.aborted ? "aborted" : "unreachable", error);
     }
   }
 
-  #fetch({ protocol, hostname, host, port, pathname, search }: URL, address: string, request: UpstreamRequest) {
+  #fetch({ protocol, hostname, host, port, pathname, search }: URL, address: string, request: OutboundRequest) {
     const { method, headers, body, signal } = request;
     const authority = `${address.includes(":") ? `[${address}]` : address}${port === "" ? "" : `:${port}`}`;
     return this.#session.fetch(`${protocol}//${authority}${pathname}${search}`, {
@@ -221,8 +226,8 @@ function serverNameOf(hostname: string, address: string): { serverName?: string 
   return { serverName: hostname.replace(/\.$/, "") };
 }
 
-/** @throws UpstreamFailure bad_response for an encoding that is not known */
-function answerOf(response: Response): UpstreamAnswer {
+/** @throws OutboundFailure bad_response for an encoding that is not known */
+function answerOf(response: Response): OutboundAnswer {
   const { status, headers } = response;
   const encoding = headers.get("content-encoding")?.trim().toLowerCase() ?? "";
   if (encoding === "" || encoding === "identity") {
@@ -238,7 +243,7 @@ function answerOf(response: Response): UpstreamAnswer {
   const format = Object.hasOwn(ENCODINGS, encoding) ? ENCODINGS[encoding] : undefined;
   if (format === undefined) {
     body.cancel().catch(() => undefined);
-    throw new UpstreamFailure("bad_response");
+    throw new OutboundFailure("bad_response");
   }
   const decoded = new Headers(headers);
   decoded.delete("content-encoding");
@@ -255,7 +260,7 @@ function wholeOf(response: Response): WholeBody | null {
 /** Rejects as soon as the signal aborts; the work goes on, others may wait for it. */
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const onAbort = () => reject(new UpstreamFailure("aborted"));
+  const onAbort = () => reject(new OutboundFailure("aborted"));
   signal.addEventListener("abort", onAbort, { once: true });
   if (signal.aborted) onAbort();
   work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
@@ -265,8 +270,4 @@ function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 function codeOf(error: unknown): string | null {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === "string" ? code : null;
-}
-
-function refused(message: string): AppError {
-  return new AppError("base_url_refused", message, { details: { field: "base_url" } });
 }
