@@ -1,0 +1,108 @@
+// One run of a job on this node: its handler, its signal, its time.
+
+import { AppError, messageOf } from "../shared/errors.ts";
+import type { ClaimedJob } from "./job-claim-units.ts";
+import type { EndedRun } from "./job-finish-units.ts";
+import { JobFailure, type JobHandler } from "./job-kinds.ts";
+
+/** A handler that does not heed its signal is given up after this long; what it still does is its own affair. */
+export const ABORT_GRACE_MS = 500;
+/** The store has no room or no time: how long a job waits then, and is not to blame. */
+export const STORE_AWAY_MS = 5_000;
+
+/** `lost`: somebody else has the job now. */
+type Reason = "timeout" | "cancelled" | "lost" | "stopping";
+
+export class JobRun {
+  readonly job: ClaimedJob;
+  readonly #timeoutMs: number;
+  readonly #controller = new AbortController();
+  readonly #givenUp = Promise.withResolvers<never>();
+  #reason: Reason | null = null;
+  #progress = 0;
+  #toldProgress = 0;
+
+  constructor(job: ClaimedJob, timeoutMs: number) {
+    this.job = job;
+    this.#timeoutMs = timeoutMs;
+    this.#givenUp.promise.catch(() => undefined);
+  }
+
+  /** Never rejects, whatever the handler does. */
+  async end(handler: JobHandler, nowMs: () => number): Promise<EndedRun> {
+    const { id, fence, ownerId, payload, attempt } = this.job;
+    const { signal } = this.#controller;
+    const timer = setTimeout(() => this.abort("timeout"), this.#timeoutMs);
+    try {
+      const progress = (percent: number) => this.#note(percent);
+      const running = { id, ownerId, payload: JSON.parse(payload), attempt, fence, signal, progress };
+      const report = await Promise.race([Promise.try(handler, running), this.#givenUp.promise]);
+      return { id, fence, end: "done", report: plain(report) };
+    } catch (error) {
+      return { id, fence, ...this.#failure(error, nowMs()) };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** The first reason counts. */
+  abort(reason: Reason): void {
+    if (this.#reason !== null) return;
+    this.#reason = reason;
+    this.#controller.abort(new Error(REASONS[reason]));
+    setTimeout(() => this.#givenUp.reject(new Error(REASONS[reason])), ABORT_GRACE_MS).unref();
+  }
+
+  /** What it has become since it was last asked for; null when nothing has changed. */
+  takeProgress(): number | null {
+    if (this.#progress === this.#toldProgress) return null;
+    this.#toldProgress = this.#progress;
+    return this.#progress;
+  }
+
+  #note(percent: number): void {
+    if (Number.isFinite(percent)) this.#progress = Math.max(0, Math.min(100, Math.floor(percent)));
+  }
+
+  #failure(error: unknown, nowMs: number): Omit<EndedRun, "id" | "fence"> {
+    if (this.#reason === "stopping") return { end: "released", runAtMs: nowMs };
+    if (this.#reason === "cancelled") return { end: "cancelled" };
+    if (this.#reason === "timeout") return { end: "failed", error: `timed out after ${this.#timeoutMs} ms` };
+    if (isStoreAway(error)) return { end: "released", runAtMs: nowMs + STORE_AWAY_MS };
+    if (!(error instanceof JobFailure)) return { end: "failed", error: textOf(error) };
+    const { message, isFatal } = error;
+    try {
+      return { end: "failed", error: message, report: plain(error.report), isFatal };
+    } catch (uncloneable) {
+      return { end: "failed", error: textOf(uncloneable), isFatal };
+    }
+  }
+}
+
+/** A report crosses a thread border: what cannot is noticed here, where only its own job is harmed. */
+function plain(report: unknown): unknown {
+  return typeof report === "object" || typeof report === "function" ? structuredClone(report) : report;
+}
+
+const REASONS: Readonly<Record<Reason, string>> = {
+  timeout: "the job has taken too long",
+  cancelled: "the job was cancelled",
+  lost: "the job was taken over",
+  stopping: "the server is stopping",
+};
+
+const AWAY: ReadonlySet<string> = new Set(["storage_full", "busy", "overloaded", "draining", "unavailable"]);
+
+/** Surely nothing was stored, and it is not the fault of what was to be stored. */
+export function isStoreAway(error: unknown): boolean {
+  return error instanceof AppError && AWAY.has(error.code);
+}
+
+/** Anything can be thrown, even what cannot be shown. */
+export function textOf(thrown: unknown): string {
+  try {
+    return messageOf(thrown) || "failed without a message";
+  } catch {
+    return "failed with something that cannot be shown";
+  }
+}
