@@ -17,7 +17,7 @@ import { logRequest } from "../http/request-log.ts";
 import { hasHost, requestPath } from "../http/request-path.ts";
 import { type HttpServer, RequestScope, type ServerState } from "../http/request-scope.ts";
 import { respondError } from "../http/respond.ts";
-import { Admission, type AppEnv } from "../http/surface.ts";
+import { Admission, type AppContext, type AppEnv } from "../http/surface.ts";
 import { CachedKvEngine } from "../kv/cached-kv-engine.ts";
 import { createKvHandler, createMetaHandler } from "../kv/kv-routes.ts";
 import { createListHandler } from "../kv/list-routes.ts";
@@ -31,10 +31,11 @@ import type { Settings } from "../shared/settings.ts";
 import type { BackupClient } from "../storage/backup-client.ts";
 import type { KvEntry } from "../storage/kv-engine.ts";
 import type { SqliteStore } from "../storage/sqlite-store.ts";
+import type { TaskService } from "../task/task-service.ts";
 import { AppGate } from "../token/app-gate.ts";
 import { createTokenHandler } from "../token/token-routes.ts";
 import { TokenStore } from "../token/token-store.ts";
-import { lazily, Opening } from "./opening.ts";
+import { lazily, Opening, openUnasked } from "./opening.ts";
 import { reservedBuckets } from "./reserved-buckets.ts";
 
 /** Some fifty thousand clients at once; those seen least recently are forgiven. */
@@ -47,7 +48,11 @@ export interface App extends AsyncDisposable {
   fetch(request: Request, server: HttpServer | null): Response | Promise<Response>;
   /** Opens what a service needs before its first request; to be called when requests are taken. */
   start(): void;
-  /** Tells the clients of endless answers that the server stops. */
+  /** Begins no more work of its own; what runs has `timeoutMs` to end. Requests are answered as ever. */
+  stopJobs(timeoutMs: number): Promise<void>;
+  /** Ends answers that would go on for ever; their clients come back to another server, and miss nothing. */
+  endStreams(): void;
+  /** Cuts off the answers that have not come to their end in time, and says so to their clients. */
   interruptStreams(): void;
 }
 
@@ -73,6 +78,8 @@ export function createApp(parts: AppParts): App {
   mountOperations(app, parts, tools);
   if (settings.services.has("token")) mountToken(app, parts, tools);
   const relay = settings.services.has("relay") ? mountRelay(app, parts, tools) : null;
+  const tasks = settings.services.has("task") ? mountTasks(app, parts, tools) : null;
+  if (relay !== null || tasks !== null) mountRekey(app, parts, tools, relay);
   if (settings.services.has("kv")) mountKv(app, parts, tools);
   app.notFound(() => {
     throw new AppError("route_not_found", "There is nothing at this path.");
@@ -88,7 +95,7 @@ export function createApp(parts: AppParts): App {
     return response;
   }
 
-  let opening: ReturnType<typeof setTimeout> | undefined;
+  const stopping = new AbortController();
   return {
     fetch(request, server) {
       const scope = new RequestScope(request, server, state);
@@ -99,21 +106,31 @@ export function createApp(parts: AppParts): App {
     },
     start() {
       // The first requests are not to wait for it, unless it is what they want.
-      opening = setTimeout(() => {
-        relay?.open().catch((error: unknown) => log.error("the relay could not start", { cause: messageOf(error) }));
-      }, OPENING_DELAY_MS);
+      for (const [name, service] of Object.entries({ relay, "task service": tasks })) {
+        if (service === null) continue;
+        void openUnasked(service, {
+          ...{ delayMs: OPENING_DELAY_MS, signal: stopping.signal },
+          onFailure: (error) =>
+            log.error(`the ${name} could not start; it is tried again`, { cause: messageOf(error) }),
+        });
+      }
     },
-    interruptStreams() {
-      relay?.opened?.interruptStreams();
+    async stopJobs(timeoutMs) {
+      // Nothing is opened for its own sake any more.
+      stopping.abort();
+      await (await tasks?.settled())?.stopJobs(timeoutMs);
     },
+    endStreams: () => tasks?.opened?.endStreams(),
+    interruptStreams: () => relay?.opened?.interruptStreams(),
     async [Symbol.asyncDispose]() {
-      clearTimeout(opening);
+      stopping.abort();
       await (await relay?.settled())?.[Symbol.asyncDispose]();
+      await (await tasks?.settled())?.[Symbol.asyncDispose]();
     },
   };
 }
 
-/** What the services share: one engine, one gate, one budget, one limiter. */
+/** What the services share: one engine, one gate, one budget, one limiter of those that have none of their own. */
 function createTools({ settings, clock, metrics, store }: AppParts) {
   const gate = new JwtGate({
     secrets: settings.secrets,
@@ -192,8 +209,67 @@ function mountRelay(
   });
   app.all("/v1/*", async (context) => (await relay.open()).handle(context));
   for (const path of ["/api/channel", "/api/token", "/api/log"]) app.all(`${path}/*`, admin);
-  app.all("/_admin/rekey", admin);
   return relay;
+}
+
+function mountTasks(
+  app: Hono<AppEnv>,
+  { settings, clock, metrics, store, log }: AppParts,
+  tools: Tools,
+): Opening<TaskService> {
+  const { admission, budget, surface } = tools;
+  const tasks = new Opening(async () => {
+    const { TaskService } = await import("../task/task-service.ts");
+    return TaskService.open({ settings, store, admission, budget, metrics, clock, log });
+  });
+  const whenOpen = (context: AppContext) =>
+    tasks.open().then(
+      (opened) => opened.handle(context),
+      (error: unknown) => respondUnopened(context.env.scope, error),
+    );
+  // Without a promise once it is open: a read of a task is answered at once.
+  app.all("/api/v1/*", (context) => (tasks.opened === null ? whenOpen(context) : tasks.opened.handle(context)));
+  const jobAdmin = lazily(async () => {
+    const [{ createJobAdminHandler }, { services }] = await Promise.all([
+      import("../jobs/job-admin-routes.ts"),
+      tasks.open(),
+    ]);
+    return createJobAdminHandler({ ...surface, jobs: services.jobs });
+  });
+  for (const name of ["jobs", "queues", "schedules"]) app.all(`/_admin/${name}/*`, jobAdmin);
+  app.all(
+    "/_admin/task/*",
+    lazily(async () => {
+      const [{ createTaskAdminHandler }, { services }] = await Promise.all([
+        import("../task/task-admin-routes.ts"),
+        tasks.open(),
+      ]);
+      return createTaskAdminHandler({ ...surface, tasks: services });
+    }),
+  );
+  return tasks;
+}
+
+/** In the shape that clients of the task API know. */
+async function respondUnopened(scope: RequestScope, error: unknown): Promise<Response> {
+  const { respondTaskError } = await import("../task/task-errors.ts");
+  scope.route = "/api/v1/*";
+  return respondTaskError(scope, error);
+}
+
+/** The secret behind the seals is one for all services that seal. */
+function mountRekey(
+  app: Hono<AppEnv>,
+  { settings, store }: AppParts,
+  { surface }: Tools,
+  relay: Opening<Relay> | null,
+): void {
+  const handler = lazily(async () => {
+    const { createRekeyHandler } = await import("./rekey-routes.ts");
+    const onResealed = async () => (await relay?.open())?.adminServices.monitor.changed();
+    return createRekeyHandler({ ...surface, store, secrets: settings.sealingSecrets, onResealed });
+  });
+  app.all("/_admin/rekey", handler);
 }
 
 /** Comes last: whatever no other mount took is a bucket and a key. */

@@ -1,5 +1,6 @@
 // What is opened when somebody asks for it first: services with a start of their own, routes that are rarely asked.
 
+import { setTimeout as wait } from "node:timers/promises";
 import type { AppContext } from "../http/surface.ts";
 
 /** Opened once; a failure is forgotten, so that the next one who asks tries again. */
@@ -30,6 +31,26 @@ export class Opening<T> {
   async settled(): Promise<T | null> {
     await this.#opening?.catch(() => undefined);
     return this.opened;
+  }
+}
+
+const OPENING_WAIT_MS_MAX = 30_000;
+
+/** Opens without being asked, after `delayMs`; after a failure again, each time later, until `signal` is aborted. */
+export async function openUnasked(
+  opening: Opening<unknown>,
+  { delayMs, signal, onFailure }: { delayMs: number; signal: AbortSignal; onFailure: (error: unknown) => void },
+): Promise<void> {
+  for (let waitMs = delayMs; !signal.aborted; waitMs = Math.min(2 * waitMs, OPENING_WAIT_MS_MAX)) {
+    // Aborted: the loop ends.
+    await wait(waitMs, undefined, { signal }).catch(() => undefined);
+    if (signal.aborted) return;
+    try {
+      await opening.open();
+      return;
+    } catch (error) {
+      onFailure(error);
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // First path segments that belong to services which are on, and so cannot be buckets.
 
 import type { Log } from "../shared/log.ts";
-import type { ServiceName } from "../shared/settings.ts";
+import type { ServiceName } from "../shared/setting-parsers.ts";
 import { boundAfterKey, boundAfterPrefix } from "../storage/key-bounds.ts";
 import type { KvEngine } from "../storage/kv-engine.ts";
 

@@ -95,9 +95,11 @@ export class RunningServer {
     this.#isStopping = true;
     const { server, app, store, backups, state, settings, log, ended } = this.#parts;
     state.isDraining = true;
+    const jobsStopped = app.stopJobs(settings.shutdownTimeoutMs);
     await this.#unlessHurried(Bun.sleep(Math.max(settings.drainDelayMs, LISTEN_ON_MS_MIN)));
     // Not awaited: it never resolves while a connection that has sent nothing is open.
     server.stop();
+    app.endStreams();
     await this.#unlessHurried(untilIdle(server, settings.shutdownTimeoutMs));
     if (server.pendingRequests > 0) {
       app.interruptStreams();
@@ -105,6 +107,8 @@ export class RunningServer {
     }
     server.stop(true);
     if (state.hasFailed) return;
+    // The rest of their time, with a second signal none of it.
+    await this.#unlessHurried(jobsStopped);
     await app[Symbol.asyncDispose]();
     await backups[Symbol.asyncDispose]();
     await store[Symbol.asyncDispose]();

@@ -32,6 +32,7 @@ export const gokvCommand: StrictCommand = {
     import: async () => (await storeCommands()).importCommand,
     token: async () => (await import("./token-commands.ts")).tokenCommand,
     relay: async () => (await import("./relay-commands.ts")).relayCommand,
+    user: async () => (await import("./user-commands.ts")).userCommand,
     rekey: async () => (await import("./rekey-command.ts")).rekeyCommand,
     "jwt-gen": async () => (await import("./jwt-gen-command.ts")).jwtGenCommand,
     version: async () => versionCommand,

@@ -1,6 +1,6 @@
 // gokv rekey: seals every stored key with the secret of today, in the store itself or through a running server.
 
-import { ChannelStore } from "../relay/channel-store.ts";
+import { type Rekeyed, rekeyStore } from "../app/rekey-units.ts";
 import { AppError, EXIT, ExitError } from "../shared/errors.ts";
 import { openLog } from "../shared/log.ts";
 import { environmentOf, readDbPath, readSettings } from "../shared/settings.ts";
@@ -12,13 +12,11 @@ import type { StrictCommand } from "./run-cli.ts";
 
 const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
-interface Rekeyed {
-  readonly resealed: number;
-  readonly kid: string;
-}
-
 export const rekeyCommand: StrictCommand = {
-  meta: { name: "rekey", description: "Seals the stored provider keys with the secret of today: all of them or none" },
+  meta: {
+    name: "rekey",
+    description: "Seals stored provider keys and webhook secrets with the secret of today: all or none",
+  },
   args: { url: { type: "string", description: "A running server; without it and GOKV_URL the store itself" } },
   environment: {
     ...environmentOf("dbPath", "jwtSecret", "jwtSecretPrevious", "masterKey", "masterKeyPrevious"),
@@ -27,8 +25,9 @@ export const rekeyCommand: StrictCommand = {
   },
   async run({ url }) {
     const isRemote = url !== undefined || Boolean(process.env.GOKV_URL);
-    const { resealed, kid } = isRemote ? await rekeyThrough(url as string | undefined) : await rekeyHere();
+    const { resealed, kid, webhooks } = isRemote ? await rekeyThrough(url as string | undefined) : await rekeyHere();
     process.stdout.write(`resealed ${resealed} (kid ${kid})\n`);
+    process.stdout.write(`webhook secrets resealed ${webhooks.resealed} (kid ${webhooks.kid})\n`);
     return EXIT.done;
   },
 };
@@ -56,9 +55,7 @@ async function rekeyHere(): Promise<Rekeyed> {
   }
   await using _ = store;
   try {
-    // The units of all services run in this store; those of the relay are among them.
-    const channels = await ChannelStore.open(store, settings.sealingSecrets);
-    return await channels.change("relay.rekey", { ring: channels.ring });
+    return await rekeyStore(store, settings.sealingSecrets);
   } catch (error) {
     throw error instanceof AppError ? new ExitError(EXIT.failed, error.message) : error;
   }

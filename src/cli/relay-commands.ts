@@ -4,7 +4,17 @@ import type { ArgsDef } from "citty";
 import { DEFAULT_TYPE, PROVIDER_ADDRESSES } from "../relay/channel-types.ts";
 import { given } from "../shared/given.ts";
 import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
-import { clientGroup, expiryMs, oneOrOther, query, type Target, type Verb, verbGroup } from "./verb-commands.ts";
+import {
+  clientGroup,
+  expiryMs,
+  oneOrOther,
+  query,
+  SECRET_FROM,
+  secretOf,
+  type Target,
+  type Verb,
+  verbGroup,
+} from "./verb-commands.ts";
 
 const CHANNEL_ID: Target = {
   name: "id",
@@ -35,7 +45,6 @@ const TOKEN: ArgsDef = {
   "max-parallel": { type: "string", valueHint: "n", description: "Requests at once; 0 = no limit" },
   "allow-ip": { type: "string", valueHint: "range", description: "Only from there; may be repeated" },
 };
-const KEY_FROM = "or - to read it from standard input, where no list of processes shows it";
 
 const channelPath = (id: string, rest = "") => `/api/channel/${encodeURIComponent(id)}${rest}`;
 const tokenPath = (id: string) => `/api/token/${encodeURIComponent(id)}`;
@@ -45,7 +54,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
     description: "Makes a channel: a provider, its address, its key",
     args: {
       name: { type: "string", required: true, valueHint: "text", description: "A name for people" },
-      key: { type: "string", required: true, valueHint: "key", description: `The provider's key, ${KEY_FROM}` },
+      key: { type: "string", required: true, valueHint: "key", description: `The provider's key, ${SECRET_FROM}` },
       ...CHANNEL,
       type: { type: "string", valueHint: "name", description: `${TYPES}; default ${DEFAULT_TYPE}` },
     },
@@ -67,7 +76,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
     target: CHANNEL_ID,
     args: {
       name: { type: "string", valueHint: "text", description: "Its new name" },
-      key: { type: "string", valueHint: "key", description: `Its new key, ${KEY_FROM}` },
+      key: { type: "string", valueHint: "key", description: `Its new key, ${SECRET_FROM}` },
       ...CHANNEL,
     },
     ask: async (client, flags, id) => client.ask("PATCH", channelPath(id), given(await channelFields(flags))),
@@ -115,11 +124,11 @@ const TOKEN_VERBS: Readonly<Record<string, Verb>> = {
     description: "Makes a relay token and prints its key, this once",
     args: {
       name: { type: "string", required: true, valueHint: "text", description: "A name for people" },
-      key: { type: "string", valueHint: "key", description: `A key of your own, ${KEY_FROM}` },
+      key: { type: "string", valueHint: "key", description: `A key of your own, ${SECRET_FROM}` },
       ...TOKEN,
     },
     async ask(client, flags) {
-      const key = await keyOf(flags.key);
+      const key = await secretOf(flags.key);
       return client.ask("POST", "/api/token", given({ key, ...tokenFields(flags) }));
     },
     show: (answer) => `${answer?.key}\n`,
@@ -163,7 +172,7 @@ export const relayCommand: StrictCommand = clientGroup("gokv relay", "Channels a
 async function channelFields(flags: FlagValues): Promise<Record<string, unknown>> {
   const { name, type, models, group } = flags;
   return {
-    ...{ name, type, models, group, key: await keyOf(flags.key), base_url: flags["base-url"] },
+    ...{ name, type, models, group, key: await secretOf(flags.key), base_url: flags["base-url"] },
     ...{ weight: integer(flags, "weight"), priority: integer(flags, "priority") },
   };
 }
@@ -180,11 +189,6 @@ function tokenFields(flags: FlagValues): Record<string, unknown> {
     expired_time: expiresAtMs === undefined ? undefined : Math.floor(expiresAtMs / 1000),
     status: isEnabled === undefined ? undefined : Number(isEnabled),
   };
-}
-
-/** What stands in the line, or on standard input without its line end. */
-async function keyOf(flag: FlagValues[string]): Promise<string | undefined> {
-  return flag === "-" ? (await Bun.stdin.text()).replace(/\r?\n$/, "") : (flag as string | undefined);
 }
 
 function integer(flags: FlagValues, name: string): number | undefined {

@@ -115,6 +115,14 @@ export function oneOrOther(flags: FlagValues, on: string, off: string): boolean 
   return flags[on] === true ? true : flags[off] === true ? false : undefined;
 }
 
+/** Where secretOf takes a secret from, for the help. */
+export const SECRET_FROM = "or - to read it from standard input, where no list of processes shows it";
+
+/** What stands in the line, or on standard input without its line end. */
+export async function secretOf(flag: FlagValues[string]): Promise<string | undefined> {
+  return flag === "-" ? (await Bun.stdin.text()).replace(/\r?\n$/, "") : (flag as string | undefined);
+}
+
 export function query(flags: FlagValues, names: readonly string[]): string {
   const pairs = names
     .filter((name) => name in flags)

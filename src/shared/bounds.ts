@@ -37,6 +37,8 @@ export const LINGER_MS_MAX = 1000;
 
 export const JWT_BYTES_MAX = 8 * KiB;
 export const JWT_CACHE_BYTES = 4 * MiB;
+/** Verified access tokens of users: some ten thousand. */
+export const ACCESS_CACHE_BYTES = 8 * MiB;
 export const TOKEN_BUCKETS_MAX = 64;
 /** `nbf` may lie this far ahead: clocks of two machines differ. `exp` has no such leeway. */
 export const NOT_BEFORE_LEEWAY_S = 5;

@@ -1,0 +1,43 @@
+// What names, addresses and passwords may be, and when two of them are the same.
+
+export const USERNAME_MIN = 3;
+export const USERNAME_MAX = 20;
+export const EMAIL_MAX = 254;
+export const PASSWORD_MAX = 128;
+
+/** Something, an at sign, and a name with a dot in it: whether it is anybody's, only a mail would tell. */
+const EMAIL = /^[^\s@\p{Cc}]{1,64}@[^\s@.\p{Cc}]+(?:\.[^\s@.\p{Cc}]+)+$/u;
+const CONTROL = /\p{Cc}/u;
+
+/** Two addresses with the same key are one. */
+export function emailKeyOf(email: string): string {
+  return email.trim().normalize("NFC").toLowerCase();
+}
+
+/** Two names with the same key are one; NFKC folds full-width and other look-alikes of one character. */
+export function usernameKeyOf(username: string): string {
+  return username.normalize("NFKC").toLowerCase();
+}
+
+/** Null when it may be used, else what is wrong. */
+export function usernameProblem(username: string): string | null {
+  if (CONTROL.test(username)) return "must not hold control characters";
+  if (username !== username.trim()) return "must not begin or end with a space";
+  return lengthProblem(username, USERNAME_MIN, USERNAME_MAX);
+}
+
+/** Of an address without spaces around it. */
+export function emailProblem(email: string): string | null {
+  return EMAIL.test(email) && email.length <= EMAIL_MAX ? null : "must be an e-mail address";
+}
+
+export function passwordProblem(password: string, min: number): string | null {
+  return lengthProblem(password, min, PASSWORD_MAX);
+}
+
+/** In code points. */
+function lengthProblem(text: string, min: number, max: number): string | null {
+  const { length } = [...text];
+  if (length < min) return `must have at least ${min} characters`;
+  return length > max ? `must have at most ${max} characters` : null;
+}

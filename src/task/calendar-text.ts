@@ -1,0 +1,79 @@
+// Tasks as to-dos of a calendar (RFC 5545, section 3.6.2).
+
+import type { TaskPriority, TaskStatus } from "./task-tables.ts";
+import type { TaskView } from "./task-view.ts";
+
+/** Of a content line, its line end left out (section 3.1). */
+const LINE_OCTETS_MAX = 75;
+
+const STATUS: Readonly<Record<TaskStatus, string>> = {
+  ...{ pending: "NEEDS-ACTION", in_progress: "IN-PROCESS", completed: "COMPLETED" },
+};
+/** 1 is the highest, 9 the lowest (section 3.8.1.9). */
+const PRIORITY: Readonly<Record<TaskPriority, number>> = { high: 1, medium: 5, low: 9 };
+
+export function calendarHead(): string {
+  return lines(["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//gokv//tasks//EN", "CALSCALE:GREGORIAN"]);
+}
+
+export function calendarTail(): string {
+  return lines(["END:VCALENDAR"]);
+}
+
+/** One VTODO. `host` makes its UID unique in the world. */
+export function calendarEntry(task: TaskView, host: string): string {
+  return lines([
+    "BEGIN:VTODO",
+    `UID:task-${task.id}@${host}`,
+    `DTSTAMP:${timeOf(task.updated_at)}`,
+    `CREATED:${timeOf(task.created_at)}`,
+    `LAST-MODIFIED:${timeOf(task.updated_at)}`,
+    `SEQUENCE:${task.version}`,
+    `SUMMARY:${textOf(task.title)}`,
+    ...(task.description === "" ? [] : [`DESCRIPTION:${textOf(task.description)}`]),
+    ...(task.due_date === null ? [] : [`DUE:${timeOf(task.due_date)}`]),
+    `STATUS:${STATUS[task.status]}`,
+    ...(task.completed_at === null ? [] : [`COMPLETED:${timeOf(task.completed_at)}`]),
+    `PRIORITY:${PRIORITY[task.priority]}`,
+    ...(task.labels.length === 0 ? [] : [`CATEGORIES:${task.labels.map(textOf).join(",")}`]),
+    "END:VTODO",
+  ]);
+}
+
+function lines(content: readonly string[]): string {
+  return content.map((line) => `${fold(line)}\r\n`).join("");
+}
+
+/** `20260201T000000Z` (section 3.3.5). */
+function timeOf(iso: string): string {
+  return `${iso.replace(/[-:]|\.\d+/g, "")}`;
+}
+
+/** Section 3.3.11; control characters have no place in it. */
+function textOf(text: string): string {
+  return (
+    text
+      .replace(/\r\n?/g, "\n")
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it is about
+      .replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "")
+      .replace(/[\\;,]/g, "\\$&")
+      .replaceAll("\n", "\\n")
+  );
+}
+
+/** A long line goes on in the next one behind a space; no character is cut in two. */
+function fold(line: string): string {
+  if (Buffer.byteLength(line) <= LINE_OCTETS_MAX) return line;
+  let folded = "";
+  let octets = 0;
+  for (const character of line) {
+    const size = Buffer.byteLength(character);
+    if (octets + size > LINE_OCTETS_MAX) {
+      folded += "\r\n ";
+      octets = 1;
+    }
+    folded += character;
+    octets += size;
+  }
+  return folded;
+}

@@ -1,0 +1,74 @@
+// Routes of the task service that lead to jobs: users see their own.
+
+import { pageLimit } from "../http/page-limit.ts";
+import { parseQuery } from "../http/query-parameters.ts";
+import { requestPath } from "../http/request-path.ts";
+import { type ResponseHeaders, respondJson } from "../http/respond.ts";
+import { jobBody } from "../jobs/job-body.ts";
+import { JOB_STATES } from "../jobs/job-tables.ts";
+import { AppError } from "../shared/errors.ts";
+import { isUuidV7 } from "../shared/uuids.ts";
+import { TASK_JOBS } from "./task-jobs.ts";
+import { forUsers, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
+
+const PAGE_DEFAULT = 200;
+const KINDS = Object.values(TASK_JOBS).map(({ kind }) => kind);
+
+export const JOB_ROUTES: TaskRoutes = {
+  "/jobs": { GET: forUsers(listJobs) },
+  "/jobs/:id": { GET: forUsers(showJob) },
+  "/jobs/:id/retry": { POST: forUsers(retryJob) },
+  "/jobs/:id/cancel": { POST: forUsers(cancelJob) },
+};
+
+/** Newest first. */
+async function listJobs({ services, scope, who }: UserRequest): Promise<Response> {
+  const { url, signal } = scope.request;
+  const query = parseQuery(url, ["state", "kind", "limit", "cursor"]);
+  const [state, kind] = [oneOf("state", query.state, JOB_STATES), oneOf("kind", query.kind, KINDS)];
+  const limit = pageLimit(query.limit, { fallback: PAGE_DEFAULT });
+  const before = query.cursor ?? null;
+  if (before !== null && !isUuidV7(before))
+    throw new AppError("invalid_cursor", "The cursor does not belong to this list.");
+  const filter = { ownerId: who.userId, queue: null, state, kind };
+  const { rows, next } = await services.jobs.rows.list(filter, { limit, before }, signal);
+  const headers: ResponseHeaders = {};
+  if (next !== null) {
+    const link = new URLSearchParams({ limit: `${limit}`, cursor: next });
+    if (state !== null) link.set("state", state);
+    if (kind !== null) link.set("kind", kind);
+    headers["X-Next-Cursor"] = next;
+    headers.Link = `<${requestPath(url)}?${link}>; rel="next"`;
+  }
+  return respondJson(scope, 200, rows.map(jobBody), headers);
+}
+
+async function showJob(request: UserRequest): Promise<Response> {
+  const { services, scope, who } = request;
+  const job = await services.jobs.rows.find(jobId(request), who.userId);
+  if (job === null) throw new AppError("not_found", "job not found");
+  return respondJson(scope, 200, jobBody(job));
+}
+
+async function retryJob(request: UserRequest): Promise<Response> {
+  const { services, scope, who } = request;
+  return respondJson(scope, 200, jobBody(await services.jobs.retry(jobId(request), who.userId)));
+}
+
+async function cancelJob(request: UserRequest): Promise<Response> {
+  const { services, scope, who } = request;
+  return respondJson(scope, 200, jobBody(await services.jobs.cancel(jobId(request), who.userId)));
+}
+
+function jobId({ scope, params }: UserRequest): string {
+  parseQuery(scope.request.url, []);
+  return requireUuid(params.id, "job");
+}
+
+/** Empty = no filter. @throws AppError invalid_request */
+function oneOf<Value extends string>(name: string, text: string | undefined, values: readonly Value[]): Value | null {
+  if (text === undefined || text === "") return null;
+  const value = values.find((each) => each === text);
+  if (value !== undefined) return value;
+  throw new AppError("invalid_request", `${name} is one of ${values.join(", ")}.`);
+}

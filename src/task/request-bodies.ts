@@ -1,0 +1,72 @@
+// Bodies read strictly: every member is known, and what is wrong with one is said in words of our own.
+
+import type { z } from "zod";
+import { AppError } from "../shared/errors.ts";
+import { requireJson } from "../shared/json-text.ts";
+
+const FIELDS_MAX = 20;
+
+/**
+ * One JSON object as `schema` reads it; no body at all is an empty object.
+ * @throws AppError invalid_json, json_too_deep, invalid_request with `fields`
+ */
+export function parseFields<Schema extends z.ZodType>(bytes: Uint8Array, schema: Schema): z.infer<Schema> {
+  const value: unknown = bytes.length === 0 ? {} : JSON.parse(requireJson(bytes));
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new AppError("invalid_request", "The body must be a JSON object.");
+  }
+  requireStorableText(value);
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw fieldsError(fieldsOf(result.error.issues, value));
+}
+
+/** What is wrong with which members. */
+export function fieldsError(fields: Readonly<Record<string, string>>): AppError {
+  const [first] = Object.entries(fields);
+  const message = first === undefined ? "The body is not valid." : `${first[0]}: ${first[1]}`;
+  return new AppError("invalid_request", message, { details: { fields: JSON.stringify(fields) } });
+}
+
+/** NUL would end a text in some engines, half of a surrogate pair is no text in any. */
+function requireStorableText(value: unknown, name = ""): void {
+  if (typeof value === "string") {
+    if (value.includes("\0") || !value.isWellFormed()) throw fieldsError({ [name || "body"]: "not valid text" });
+  } else if (typeof value === "object" && value !== null) {
+    for (const [key, inner] of Object.entries(value)) {
+      if (!key.isWellFormed() || key.includes("\0")) throw new AppError("invalid_request", "A name is not valid text.");
+      requireStorableText(inner, name || (Array.isArray(value) ? "" : key));
+    }
+  }
+}
+
+function fieldsOf(issues: readonly z.core.$ZodIssue[], body: object): Record<string, string> {
+  const fields: Record<string, string> = Object.create(null);
+  for (const issue of issues) {
+    if (Object.keys(fields).length >= FIELDS_MAX) break;
+    if (issue.code === "unrecognized_keys") {
+      for (const key of issue.keys.slice(0, FIELDS_MAX)) fields[key.slice(0, 64)] = "unknown";
+      continue;
+    }
+    const name = `${String(issue.path[0] ?? "body")}`;
+    fields[name] ??= Object.hasOwn(body, name) || name === "body" ? wordsFor(issue) : "required";
+  }
+  return { ...fields };
+}
+
+function wordsFor(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return `must be a ${issue.expected === "array" ? "list" : issue.expected}`;
+    case "too_small":
+      return `must have at least ${issue.minimum}${issue.origin === "array" ? " elements" : " characters"}`;
+    case "too_big":
+      return `must have at most ${issue.maximum}${issue.origin === "array" ? " elements" : " characters"}`;
+    case "invalid_value":
+      return `must be one of ${issue.values.join(", ")}`;
+    case "custom":
+      return issue.message;
+    default:
+      return "malformed";
+  }
+}

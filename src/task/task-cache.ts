@@ -1,0 +1,147 @@
+// Tasks kept in memory as they are answered; exact on one node.
+
+import { headerTemplate, type ResponseHeaders } from "../http/respond.ts";
+import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
+import type { Clock } from "../shared/clock.ts";
+import type { Settings } from "../shared/settings.ts";
+import { etagOf, type TaskView } from "./task-view.ts";
+
+/** Immutable: what a GET of the task answers, and who may see it. */
+export interface CachedTask {
+  readonly id: number;
+  readonly ownerId: number;
+  readonly assigneeId: number | null;
+  readonly version: number;
+  readonly etag: string;
+  /** JSON text. */
+  readonly body: Uint8Array<ArrayBuffer>;
+  /** Headers of the answer but those of the request. */
+  readonly template: Headers;
+}
+
+interface Kept {
+  readonly task: CachedTask;
+  readonly untilMs: number;
+}
+
+/** What an entry costs besides its body. */
+const OVERHEAD_BYTES = 1024;
+
+/** Only live tasks are loaded: whoever asks for one that is none gets nothing kept. */
+export type LoadTask = () => Promise<CachedTask | null>;
+
+/**
+ * Exact as long as every write of a task holds it from before the write is queued until it has ended: an entry is
+ * dropped then, and nothing is served or kept that was read while a hold lay on it or came.
+ */
+export class TaskCache {
+  readonly #kept: BoundedCache<Kept> | null;
+  readonly #ttlMs: number;
+  readonly #clock: Clock;
+  /** Loads under way that others may join: none that began before a hold of its task. */
+  readonly #loading = new Map<number, Promise<CachedTask | null>>();
+  readonly #held = new Map<number, number>();
+  #heldAll = 0;
+  /** Counts holds and releases: what began to be read before the last of them is not kept. */
+  #turns = 0;
+
+  constructor(settings: Pick<Settings, "taskCache" | "taskCacheBytes" | "taskCacheTtlMs">, clock: Clock) {
+    this.#kept = createBoundedCache<Kept>(settings.taskCache === "off" ? 0 : settings.taskCacheBytes);
+    this.#ttlMs = settings.taskCacheTtlMs;
+    this.#clock = clock;
+  }
+
+  get isOn(): boolean {
+    return this.#kept !== null;
+  }
+
+  /** Who may see it is the caller's to judge, each time. Null: to be loaded. */
+  find(id: number): CachedTask | null {
+    const kept = this.#kept?.get(`${id}`);
+    if (kept === undefined) return null;
+    if (kept.untilMs > this.#clock()) return kept.task;
+    this.#kept?.delete(`${id}`);
+    return null;
+  }
+
+  /** Those who miss the same task at the same time wait for one load. */
+  load(id: number, load: LoadTask): Promise<CachedTask | null> {
+    if (this.#isHeld(id)) return load();
+    const underWay = this.#loading.get(id);
+    if (underWay !== undefined) return underWay;
+    const turns = this.#turns;
+    const loading = load().then((task) => {
+      if (task !== null) this.#keep(task, turns);
+      return task;
+    });
+    this.#loading.set(id, loading);
+    const forget = () => this.#loading.get(id) === loading && this.#loading.delete(id);
+    loading.then(forget, forget);
+    return loading;
+  }
+
+  /** Keeps what `read` gives, unless a write came in between; how many were kept. */
+  async fill(read: () => Promise<readonly CachedTask[]>): Promise<number> {
+    const turns = this.#turns;
+    const tasks = await read();
+    return tasks.filter((task) => this.#keep(task, turns)).length;
+  }
+
+  /** The tasks are neither served from here nor filled until the function that is returned was called. */
+  hold(ids: readonly number[] | "all"): () => void {
+    if (ids !== "all" && ids.length === 0) return () => undefined;
+    this.#turns++;
+    if (ids === "all") {
+      this.#kept?.clear();
+      this.#loading.clear();
+      this.#heldAll++;
+      return () => {
+        this.#turns++;
+        this.#heldAll--;
+      };
+    }
+    for (const id of ids) {
+      this.#kept?.delete(`${id}`);
+      this.#loading.delete(id);
+      this.#held.set(id, (this.#held.get(id) ?? 0) + 1);
+    }
+    return () => {
+      this.#turns++;
+      for (const id of ids) this.#release(id);
+    };
+  }
+
+  #release(id: number): void {
+    const left = this.#held.get(id)! - 1;
+    if (left === 0) this.#held.delete(id);
+    else this.#held.set(id, left);
+  }
+
+  #isHeld(id: number): boolean {
+    return this.#heldAll > 0 || this.#held.has(id);
+  }
+
+  /** `turns` as they were when the task began to be read. */
+  #keep(task: CachedTask, turns: number): boolean {
+    if (this.#kept === null || turns !== this.#turns || this.#isHeld(task.id)) return false;
+    const untilMs = this.#clock() + this.#ttlMs;
+    this.#kept.set(`${task.id}`, { task, untilMs }, task.body.length + OVERHEAD_BYTES);
+    return true;
+  }
+}
+
+/** The entry of a task: as it is answered. */
+export function cachedTask(view: TaskView): CachedTask {
+  const etag = etagOf(view.version);
+  const headers = taskHeaders(etag);
+  return {
+    ...{ id: view.id, ownerId: view.user_id, assigneeId: view.assignee_id, version: view.version, etag },
+    body: new TextEncoder().encode(JSON.stringify(view)),
+    template: headerTemplate({ ...headers, "Content-Type": "application/json" }),
+  };
+}
+
+/** Of an answer that may be kept by its reader, and has to be asked about. */
+export function taskHeaders(etag: string): ResponseHeaders {
+  return { ETag: etag, "Cache-Control": "private, no-cache" };
+}

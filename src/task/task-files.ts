@@ -1,0 +1,86 @@
+// Lists of tasks as files that are sent while they are read.
+
+import { parseQuery } from "../http/query-parameters.ts";
+import { respond } from "../http/respond.ts";
+import { AppError } from "../shared/errors.ts";
+import { BYTE_ORDER_MARK } from "./csv-text.ts";
+import { type FileText, fileTextOf } from "./export-text.ts";
+import { FILTER_PARAMETERS, parseListQuery } from "./task-query.ts";
+import type { UserRequest } from "./task-request.ts";
+import type { View } from "./visible-task-store.ts";
+
+const ROWS_MAX = 10_000;
+const PARAMETERS = [...FILTER_PARAMETERS, "sort"] as const;
+
+/** `bom=1` is for spreadsheets that would not take the file for UTF-8. */
+export function showTable(request: UserRequest): Promise<Response> {
+  const { bom, ...parameters } = parseQuery(request.scope.request.url, [...PARAMETERS, "bom"]);
+  if (bom !== undefined && bom !== "0" && bom !== "1") throw new AppError("invalid_request", "bom is 0 or 1.");
+  const text = fileTextOf("csv", hostOf(request));
+  const head = bom === "1" ? BYTE_ORDER_MARK + text.head : text.head;
+  return sendFile(request, parameters, { ...text, head }, { type: "text/csv; charset=utf-8", name: "tasks.csv" });
+}
+
+export function showCalendar(request: UserRequest): Promise<Response> {
+  const parameters = parseQuery(request.scope.request.url, PARAMETERS);
+  const file = { type: "text/calendar; charset=utf-8", name: "tasks.ics" };
+  return sendFile(request, parameters, fileTextOf("ics", hostOf(request)), file);
+}
+
+/** @throws AppError export_too_large, before anything was sent */
+async function sendFile(
+  { services, scope, who }: UserRequest,
+  parameters: Parameters<typeof parseListQuery>[0],
+  text: FileText,
+  { type, name }: { readonly type: string; readonly name: string },
+): Promise<Response> {
+  const { filter, sort } = parseListQuery(parameters);
+  const view: View = { userId: who.userId, filter, nowMs: services.clock() };
+  const { signal } = scope.request;
+  if ((await services.lists.count(view, signal, ROWS_MAX)) > ROWS_MAX) {
+    throw new AppError(
+      "export_too_large",
+      `A file has at most ${ROWS_MAX} tasks; POST /api/v1/exports makes larger ones.`,
+    );
+  }
+  const left = new AbortController();
+  const gone = AbortSignal.any([signal, left.signal]);
+  const pieces = textOf(services.lists.items(view, sort, gone), text);
+  const headers = { "Content-Type": type, "Content-Disposition": `attachment; filename="${name}"` };
+  if (scope.isHead) return respond(scope, 200, headers);
+  return respond(
+    scope,
+    200,
+    headers,
+    streamOf(pieces, () => left.abort()),
+  );
+}
+
+async function* textOf(
+  slices: ReturnType<UserRequest["services"]["lists"]["items"]>,
+  { head, entry, tail }: FileText,
+): AsyncGenerator<string> {
+  yield head;
+  for await (const items of slices) yield items.map(entry).join("");
+  if (tail !== "") yield tail;
+}
+
+/** Reads on when the client has taken what was sent. */
+function streamOf(pieces: AsyncGenerator<string>, onLeft: () => void): ReadableStream {
+  const encoder = new TextEncoder();
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await pieces.next();
+        if (done) controller.close();
+        else controller.enqueue(encoder.encode(value));
+      },
+      cancel: onLeft,
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+function hostOf({ scope }: UserRequest): string {
+  return new URL(scope.request.url).hostname;
+}

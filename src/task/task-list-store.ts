@@ -1,0 +1,220 @@
+// Reads lists of tasks: pages on the main thread when an index leads to them, anything longer in slices on the reader
+// thread.
+
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { sortLabels } from "./item-rules.ts";
+import { PAGE_LENGTH_MAX } from "./item-store.ts";
+import { taskTables } from "./task-base-units.ts";
+import type { Place } from "./task-cursor.ts";
+import { NEWEST_FIRST, parseFilter, type TaskSort } from "./task-query.ts";
+import type { TaskTables } from "./task-tables.ts";
+import type { TaskUnits } from "./task-units.ts";
+import type { ShownItem } from "./task-view.ts";
+import {
+  type Db,
+  isEmptyView,
+  lastOfSlice,
+  type Plan,
+  placesIn,
+  planFor,
+  planForSums,
+  type Stretch,
+  siftOf,
+  slices,
+  summedIn,
+  type View,
+} from "./visible-task-store.ts";
+
+/** A row of a list, with the labels of its task. */
+export interface ListedItem {
+  readonly row: ShownItem;
+  /** Sorted. */
+  readonly labels: readonly string[];
+  readonly place: Place;
+}
+
+/** As others see a user. */
+export interface Person {
+  readonly id: number;
+  readonly username: string;
+}
+
+/** Entries of an index that the main thread looks at for one page: about a millisecond. */
+const GLANCE_ENTRIES = 8000;
+/** Rows that are read at once with all their text. */
+const ROWS_AT_ONCE = 100;
+
+const SHOWN = [
+  ...(["id", "user_id", "assignee_id", "title", "description", "status", "priority", "due_at_ms"] as const),
+  ...(["remind_at_ms", "completed_at_ms", "created_at_ms", "updated_at_ms", "version"] as const),
+] satisfies readonly (keyof TaskTables["task_item"])[];
+
+export class TaskListStore {
+  readonly #db: Db;
+  readonly #scans: Db;
+
+  constructor(store: TableStore<TaskUnits>) {
+    this.#db = taskTables(store);
+    this.#scans = taskTables({ tables: store.scans });
+  }
+
+  /** The number of the last change that the user could see; 0 before the first one. */
+  async findRev(userId: number): Promise<number> {
+    const head = await this.#db.selectFrom("task_head").select("rev").where("user_id", "=", userId).executeTakeFirst();
+    return head?.rev ?? 0;
+  }
+
+  /** With its labels; who may see it is not asked. Null: there is none, or it is deleted. */
+  async findLive(id: number): Promise<Omit<ListedItem, "place"> | null> {
+    const [item] = await liveItems(this.#db, [id]);
+    return item ?? null;
+  }
+
+  /**
+   * Up to `limit` tasks behind `after`, fewer when their texts grow large; `hasMore` when others follow.
+   * @throws AppError unavailable when `signal` is aborted
+   */
+  async page(
+    view: View,
+    sort: TaskSort,
+    { after, limit, signal }: { after: Place | null; limit: number; signal: AbortSignal },
+  ): Promise<{ items: readonly ListedItem[]; hasMore: boolean }> {
+    const items: ListedItem[] = [];
+    let length = 0;
+    for await (const group of this.#groups(view, sort, after, limit + 1, signal)) {
+      for (const item of group) {
+        if (items.length === limit || length > PAGE_LENGTH_MAX) return { items, hasMore: true };
+        items.push(item);
+        length += item.row.title.length + item.row.description.length;
+      }
+    }
+    return { items, hasMore: false };
+  }
+
+  /** Up to `limit` live tasks of an owner, read on the reader thread. */
+  newestOf(userId: number, limit: number): Promise<readonly ListedItem[]> {
+    const view = { userId, filter: parseFilter({ scope: "mine" }), nowMs: 0 };
+    const plan = planFor(view.filter, NEWEST_FIRST);
+    return itemsIn(this.#scans, view, plan, { after: null, last: null, limit });
+  }
+
+  /** All of the list. @throws AppError unavailable when `signal` is aborted */
+  async *items(view: View, sort: TaskSort, signal: AbortSignal): AsyncGenerator<readonly ListedItem[]> {
+    const plan = planFor(view.filter, sort);
+    for await (const { after, last } of slices(this.#scans, view, plan, { signal })) {
+      yield* groupsIn(this.#scans, view, plan, { after, last, limit: ROWS_AT_ONCE });
+    }
+  }
+
+  /** Stops counting beyond `max`. @throws AppError unavailable when `signal` is aborted */
+  async count(view: View, signal: AbortSignal, max = Number.POSITIVE_INFINITY): Promise<number> {
+    const plan = planForSums(view.filter);
+    let total = 0;
+    for await (const slice of slices(this.#scans, view, plan, { signal })) {
+      const { count } = await this.#scans
+        .selectFrom(summedIn(this.#scans, view, plan, slice).as("found"))
+        .select(({ fn }) => fn.countAll<number>().as("count"))
+        .executeTakeFirstOrThrow();
+      total += count;
+      if (total > max) break;
+    }
+    return total;
+  }
+
+  async people(ids: ReadonlySet<number>): Promise<ReadonlyMap<number, Person>> {
+    if (ids.size === 0) return new Map();
+    const people = await this.#db
+      .selectFrom("task_user")
+      .select(["id", "username"])
+      .where("id", "in", [...ids])
+      .execute();
+    return new Map(people.map((person) => [person.id, person]));
+  }
+
+  /** From `after` on; who has `wanted` of them, or all that there are, has seen enough. */
+  async *#groups(
+    view: View,
+    sort: TaskSort,
+    after: Place | null,
+    wanted: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly ListedItem[]> {
+    if (isEmptyView(view)) return;
+    const plan = planFor(view.filter, sort);
+    const sift = siftOf(view, plan);
+    // Of equal size: the last group reads no rows in vain.
+    const limit = Math.ceil(wanted / Math.ceil(wanted / ROWS_AT_ONCE));
+    let from = after;
+    if (sift !== "rows") {
+      const last = sift === "nothing" ? null : await lastOfSlice(this.#db, view, plan, after, GLANCE_ENTRIES);
+      yield* groupsIn(this.#db, view, plan, { after, last, limit });
+      if (last === null) return;
+      from = last;
+    }
+    for await (const slice of slices(this.#scans, view, plan, { after: from, signal })) {
+      yield* groupsIn(this.#scans, view, plan, { ...slice, limit });
+    }
+  }
+}
+
+/** All of a stretch, up to `limit` at once. */
+async function* groupsIn(
+  db: Db,
+  view: View,
+  plan: Plan,
+  { after, last, limit }: Stretch & { limit: number },
+): AsyncGenerator<readonly ListedItem[]> {
+  for (let place = after; ; ) {
+    const items = await itemsIn(db, view, plan, { after: place, last, limit });
+    if (items.length > 0) yield items;
+    if (items.length < limit) return;
+    place = items.at(-1)!.place;
+  }
+}
+
+/** One statement, so that the labels are those of the row. */
+async function liveItems(db: Db, ids: readonly number[]): Promise<readonly Omit<ListedItem, "place">[]> {
+  if (ids.length === 0) return [];
+  const rows = await db
+    .selectFrom("task_item")
+    .leftJoin("task_label", "task_label.task_id", "task_item.id")
+    .select(SHOWN.map((column) => `task_item.${column}` as const))
+    .select("task_label.label")
+    .where("task_item.id", "in", [...ids])
+    .where("deleted_at_ms", "=", 0)
+    .execute();
+  return [...Map.groupBy(rows, ({ id }) => id).values()].map((same) => {
+    const { label: _, ...row } = same[0]!;
+    return { row, labels: sortLabels(same.flatMap(({ label }) => (label === null ? [] : [label]))) };
+  });
+}
+
+/** The rows of places: found by indexes alone where they tell enough, and joined to their texts afterwards. */
+async function itemsIn(db: Db, view: View, plan: Plan, stretch: Stretch & { limit: number }): Promise<ListedItem[]> {
+  const direction = plan.isDescending ? "desc" : "asc";
+  const rows = await db
+    .selectFrom(placesIn(db, view, plan, stretch).as("place"))
+    .innerJoin("task_item", "task_item.id", "place.id")
+    .select("place.key")
+    .select(SHOWN.map((column) => `task_item.${column}` as const))
+    .orderBy("place.key", direction)
+    .orderBy("place.id", direction)
+    .execute();
+  const labels = await labelsOfAll(
+    db,
+    rows.map(({ id }) => id),
+  );
+  return rows.map(({ key, ...row }) => ({ row, labels: labels.get(row.id) ?? [], place: { key, id: row.id } }));
+}
+
+/** By task; without those that have none. */
+async function labelsOfAll(db: Db, taskIds: readonly number[]): Promise<ReadonlyMap<number, readonly string[]>> {
+  if (taskIds.length === 0) return new Map();
+  const rows = await db
+    .selectFrom("task_label")
+    .select(["task_id", "label"])
+    .where("task_id", "in", [...taskIds])
+    .execute();
+  const byTask = Map.groupBy(rows, ({ task_id }) => task_id);
+  return new Map([...byTask].map(([id, labels]) => [id, sortLabels(labels.map(({ label }) => label))]));
+}

@@ -1,0 +1,149 @@
+// Figures over the tasks a user sees, summed up slice by slice on the reader thread.
+
+import { type SqlBool, sql } from "kysely";
+import { AppError } from "../shared/errors.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { taskTables } from "./task-base-units.ts";
+import { PRIORITIES, STATUSES } from "./task-tables.ts";
+import type { TaskUnits } from "./task-units.ts";
+import { type Db, planForSums, SLICE_ROWS, slices, summedIn, type View } from "./visible-task-store.ts";
+
+const DAY_MS = 86_400_000;
+const WEEK_MS = 7 * DAY_MS;
+const LABELS_MAX = 1000;
+
+export interface TaskStats {
+  readonly total: number;
+  readonly by_status: Readonly<Record<(typeof STATUSES)[number], number>>;
+  readonly by_priority: Readonly<Record<(typeof PRIORITIES)[number], number>>;
+  /** Due in the past and not completed. */
+  readonly overdue: number;
+  /** From now on, and not completed. */
+  readonly due_within_24h: number;
+  readonly completed_last_7_days: number;
+  /** Of all; 0 of none. */
+  readonly completion_rate: number;
+}
+
+export interface LabelCount {
+  readonly label: string;
+  readonly count: number;
+}
+
+type LabelPlace = { readonly label_key: string; readonly task_id: number };
+
+const SUMS = [
+  ...(["total", ...STATUSES, ...PRIORITIES, "overdue", "dueSoon", "lately"] as const),
+] satisfies readonly string[];
+type Sums = Record<(typeof SUMS)[number], number>;
+
+export class TaskStatsStore {
+  readonly #scans: Db;
+
+  constructor(store: Pick<TableStore<TaskUnits>, "scans">) {
+    this.#scans = taskTables({ tables: store.scans });
+  }
+
+  /** @throws AppError unavailable when `signal` is aborted */
+  async stats(view: View, signal: AbortSignal): Promise<TaskStats> {
+    const plan = planForSums(view.filter);
+    const sums = Object.fromEntries(SUMS.map((name) => [name, 0])) as Sums;
+    for await (const slice of slices(this.#scans, view, plan, { signal })) {
+      const part = await this.#scans
+        .selectFrom(summedIn(this.#scans, view, plan, slice).as("task"))
+        .select(sumsAt(view.nowMs))
+        .executeTakeFirstOrThrow();
+      for (const name of SUMS) sums[name] += part[name] ?? 0;
+    }
+    return statsOf(sums);
+  }
+
+  /**
+   * Of the live tasks that the user owns, those that most of them have, in the order of the labels.
+   * @throws AppError unavailable, as above
+   */
+  async labels(userId: number, signal: AbortSignal): Promise<readonly LabelCount[]> {
+    let counts: (LabelCount & { readonly label_key: string })[] = [];
+    for (let after: LabelPlace | null = null; ; ) {
+      if (signal.aborted) throw new AppError("unavailable", "Nobody waits for this any more.");
+      const last = await this.#lastLabel(userId, after);
+      for (const { label_key, label, count } of await this.#countLabels(userId, after, last)) {
+        const isNew = counts.at(-1)?.label_key !== label_key;
+        const known = isNew ? { label, count: 0 } : counts.pop()!;
+        counts.push({ label_key, label: firstOf(known.label, label), count: known.count + count });
+      }
+      if (last === null) return mostOf(counts).map(({ label, count }) => ({ label, count }));
+      // The last one may go on in the next slice.
+      counts = [...mostOf(counts.slice(0, -1)), ...counts.slice(-1)];
+      after = last;
+    }
+  }
+
+  async #lastLabel(userId: number, after: LabelPlace | null): Promise<LabelPlace | null> {
+    const query = labelsBehind(this.#scans, userId, after).select(["label_key", "task_id"]);
+    const ordered = query.orderBy("label_key").orderBy("task_id");
+    return (
+      (await ordered
+        .limit(1)
+        .offset(SLICE_ROWS - 1)
+        .executeTakeFirst()) ?? null
+    );
+  }
+
+  /** A label may have been written in several ways; the one that sorts first is shown. */
+  #countLabels(userId: number, after: LabelPlace | null, last: LabelPlace | null) {
+    let query = labelsBehind(this.#scans, userId, after);
+    if (last !== null) query = query.where(sql<SqlBool>`(label_key, task_id) <= (${last.label_key}, ${last.task_id})`);
+    return query
+      .innerJoin("task_item", "task_item.id", "task_label.task_id")
+      .where("task_item.deleted_at_ms", "=", 0)
+      .select(({ fn }) => ["label_key", fn.min("label").as("label"), fn.countAll<number>().as("count")])
+      .groupBy("label_key")
+      .orderBy("label_key")
+      .execute();
+  }
+}
+
+function labelsBehind(db: Db, userId: number, after: LabelPlace | null) {
+  const query = db.selectFrom("task_label").where("task_label.user_id", "=", userId);
+  if (after === null) return query;
+  return query.where(sql<SqlBool>`(label_key, task_id) > (${after.label_key}, ${after.task_id})`);
+}
+
+/** How many rows of a slice are what. */
+function sumsAt(nowMs: number) {
+  const many = (condition: ReturnType<typeof sql>) => sql<number | null>`sum(CASE WHEN ${condition} THEN 1 ELSE 0 END)`;
+  const open = sql`status != 'completed'`;
+  return [
+    sql<number>`count(*)`.as("total"),
+    ...STATUSES.map((status) => many(sql`status = ${status}`).as(status)),
+    ...PRIORITIES.map((name, index) => many(sql`priority = ${index + 1}`).as(name)),
+    many(sql`due_at_ms < ${nowMs} AND ${open}`).as("overdue"),
+    many(sql`due_at_ms >= ${nowMs} AND due_at_ms < ${nowMs + DAY_MS} AND ${open}`).as("dueSoon"),
+    many(sql`completed_at_ms >= ${nowMs - WEEK_MS}`).as("lately"),
+  ];
+}
+
+function statsOf({ total, pending, in_progress, completed, low, medium, high, ...sums }: Sums): TaskStats {
+  return {
+    total,
+    by_status: { pending, in_progress, completed },
+    by_priority: { low, medium, high },
+    overdue: sums.overdue,
+    due_within_24h: sums.dueSoon,
+    completed_last_7_days: sums.lately,
+    completion_rate: total === 0 ? 0 : completed / total,
+  };
+}
+
+/** The highest counts, the first of equal ones, in the order they came in. */
+function mostOf<Counted extends LabelCount>(counts: readonly Counted[]): Counted[] {
+  const highest = counts.toSorted((a, b) => b.count - a.count).slice(0, LABELS_MAX);
+  const chosen = new Set(highest);
+  return counts.filter((each) => chosen.has(each));
+}
+
+/** Math.min is for numbers. */
+function firstOf(a: string, b: string): string {
+  return [a, b].sort()[0]!;
+}

@@ -1,0 +1,261 @@
+// The one builder behind pages, counts, exports and statistics: which tasks a user sees, in which order.
+
+import { type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
+import { AppError } from "../shared/errors.ts";
+import type { Place } from "./task-cursor.ts";
+import type { TaskFilter, TaskSort } from "./task-query.ts";
+import { NO_DUE_MS, type TaskTables } from "./task-tables.ts";
+
+export type Db = Kysely<TaskTables>;
+
+/** What is looked at. */
+export interface View {
+  readonly userId: number;
+  readonly filter: TaskFilter;
+  /** For what is overdue. */
+  readonly nowMs: number;
+}
+
+/** As the indexes of deleted tasks have it: in another form, or with the number bound, none of them would be taken. */
+const IS_DELETED = sql<SqlBool>`coalesce(deleted_at_ms, 0) > 0`;
+
+type KeyColumn = "created_at_ms" | "updated_at_ms" | "due_at_ms" | "priority";
+/** Each comes first in an index of owned tasks and in one of assigned tasks. */
+export type IndexedColumn = KeyColumn | "status";
+
+/** How it is looked at. */
+export interface Plan {
+  readonly order: KeyColumn;
+  readonly isDescending: boolean;
+  /** Columns that an index may be chosen by; the others are hidden from the planner, which has no statistics. */
+  readonly open: ReadonlySet<IndexedColumn>;
+}
+
+/** A stretch of an order: behind `after`, up to `last`, which belongs to it; null = to either end. */
+export interface Stretch {
+  readonly after: Place | null;
+  readonly last: Place | null;
+}
+
+/** Owned and assigned tasks lie in different indexes: one condition over both would sort every row. */
+type Side = "owned" | "assigned";
+
+interface Condition {
+  /** What an index could be chosen by. */
+  readonly column: IndexedColumn | null;
+  /** The entries of most indexes do not tell. */
+  readonly needsRow: boolean;
+  readonly holds: RawBuilder<SqlBool>;
+}
+
+/** Rows that one statement looks at: other statements of the reader thread get their turn behind it. */
+export const SLICE_ROWS = 2000;
+/** The same where texts are looked through, which may be long. */
+const SEARCHED_ROWS = 500;
+
+const COLUMNS = {
+  ...{ created_at: "created_at_ms", updated_at: "updated_at_ms", due_date: "due_at_ms", priority: "priority" },
+} as const satisfies Record<TaskSort["by"], KeyColumn>;
+
+/** Along the index of the order; statuses come in the order of their creation as well. */
+export function planFor({ statuses }: TaskFilter, { by, isDescending }: TaskSort): Plan {
+  const order = COLUMNS[by];
+  const isByStatus = by === "created_at" && statuses.length === 1;
+  return { order, isDescending, open: new Set(isByStatus ? [order, "status"] : [order]) };
+}
+
+/** For sums, where the order does not matter: along the index that tells most. */
+export function planForSums({ words, labels, assignee, updatedFromMs }: TaskFilter): Plan {
+  const needsRows = words.length > 0 || labels.length > 0 || assignee !== null;
+  const order = updatedFromMs !== null ? "updated_at_ms" : needsRows ? "created_at_ms" : "priority";
+  return { order, isDescending: false, open: new Set([order]) };
+}
+
+/**
+ * What has to be judged of each entry of the index that the plan goes along: nothing, what the entry itself tells, or
+ * what only the row does.
+ */
+export function siftOf(view: View, plan: Plan): "nothing" | "entries" | "rows" {
+  const sifted = sidesOf(view)
+    .flatMap((side) => conditionsOf(view, side, shownBy(plan)))
+    .filter(({ column }) => column === null || !plan.open.has(column));
+  if (sifted.some(({ needsRow }) => needsRow)) return "rows";
+  return sifted.length === 0 ? "nothing" : "entries";
+}
+
+/**
+ * Places in order, from the stretch. Unsifted, only what the index tells is judged. Each branch comes in order from its
+ * index, and SQLite merges them entry by entry until it has enough: nothing is sorted.
+ */
+export function placesIn(
+  db: Db,
+  view: View,
+  plan: Plan,
+  { limit, skip = 0, isSifted = true, ...stretch }: Stretch & { limit: number; skip?: number; isSifted?: boolean },
+) {
+  const direction = plan.isDescending ? "desc" : "asc";
+  const branches = branchesOf(db, view, plan, stretch, isSifted);
+  const all = branches.reduce((built, next) => built.unionAll(next));
+  return all.orderBy("key", direction).orderBy("id", direction).limit(limit).offset(skip);
+}
+
+/** The same tasks without an order, with what sums are made of. */
+export function summedIn(db: Db, view: View, plan: Plan, stretch: Stretch) {
+  return branchesOf(db, view, plan, stretch, true)
+    .map((branch) => branch.clearSelect().select(["priority", "status", "due_at_ms", "completed_at_ms"]))
+    .reduce((built, next) => built.unionAll(next));
+}
+
+/** Nothing can match, and nothing is to be asked. */
+export function isEmptyView(view: View): boolean {
+  return sidesOf(view).length === 0;
+}
+
+/**
+ * The stretches of at most `SLICE_ROWS` places that follow each other to the end, one statement for each.
+ * @throws AppError unavailable when `signal` is aborted
+ */
+export async function* slices(
+  db: Db,
+  view: View,
+  plan: Plan,
+  { after = null, signal }: { after?: Place | null; signal: AbortSignal },
+): AsyncGenerator<Stretch> {
+  const rows = view.filter.words.length > 0 ? SEARCHED_ROWS : SLICE_ROWS;
+  for (let place = after; !isEmptyView(view); ) {
+    if (signal.aborted) throw new AppError("unavailable", "Nobody waits for this any more.");
+    const last = await lastOfSlice(db, view, plan, place, rows);
+    yield { after: place, last };
+    if (last === null) return;
+    place = last;
+  }
+}
+
+/** The place `rows` places behind `after`; null when the order ends before. */
+export async function lastOfSlice(
+  db: Db,
+  view: View,
+  plan: Plan,
+  after: Place | null,
+  rows: number,
+): Promise<Place | null> {
+  const stretch = { after, last: null, limit: 1, skip: rows - 1, isSifted: false };
+  return (await placesIn(db, view, plan, stretch).executeTakeFirst()) ?? null;
+}
+
+function sidesOf({ userId, filter: { scope, assignee, isDeleted } }: View): readonly Side[] {
+  // An assignee sees a deleted task no more.
+  if (isDeleted) return scope === "assigned" ? [] : ["owned"];
+  if (scope === "mine") return ["owned"];
+  if (assignee === "me" || assignee === userId) return ["assigned"];
+  // What is assigned to somebody else, or nobody, is visible to its owner alone.
+  if (assignee !== null) return scope === "assigned" ? [] : ["owned"];
+  return scope === "assigned" ? ["assigned"] : ["owned", "assigned"];
+}
+
+function branchesOf(db: Db, view: View, plan: Plan, stretch: Stretch, isSifted: boolean) {
+  return sidesOf(view).flatMap((side) => {
+    const whole = sideOf(db, view, plan, side, isSifted);
+    return runsOf(stretch).map((run) => within(whole, plan, run));
+  });
+}
+
+function sideOf(db: Db, view: View, plan: Plan, side: Side, isSifted: boolean) {
+  const shown = shownBy(plan);
+  let query = db
+    .selectFrom("task_item")
+    .select(["task_item.id", shown(plan.order).as("key")])
+    .where(side === "owned" ? "user_id" : "assignee_id", "=", view.userId)
+    .where(view.filter.isDeleted ? IS_DELETED : sql<SqlBool>`deleted_at_ms = ${0}`)
+    .$castTo<Place>();
+  for (const { column, holds } of conditionsOf(view, side, shown)) {
+    if (isSifted || (column !== null && plan.open.has(column))) query = query.where(holds);
+  }
+  // Of what users have assigned to themselves, one of the two sides is enough.
+  if (side === "assigned" && sidesOf(view).length > 1) query = query.where("user_id", "!=", view.userId);
+  return query;
+}
+
+/** A range of an index: either of one key, where the ids are bounded, or of keys between two others. */
+type Run =
+  | { readonly key: number; readonly behindId: number | null; readonly upToId: number | null }
+  | { readonly behindKey: number | null; readonly beforeKey: number | null };
+
+/**
+ * What a stretch consists of. One condition over key and id would have the index read from the key on: of a key that
+ * half of all tasks have, such as no due date, each page would read half of all entries.
+ */
+function runsOf({ after, last }: Stretch): readonly Run[] {
+  if (after !== null && last !== null && after.key === last.key) {
+    return [{ key: after.key, behindId: after.id, upToId: last.id }];
+  }
+  return [
+    ...(after === null ? [] : [{ key: after.key, behindId: after.id, upToId: null }]),
+    { behindKey: after?.key ?? null, beforeKey: last?.key ?? null },
+    ...(last === null ? [] : [{ key: last.key, behindId: null, upToId: last.id }]),
+  ];
+}
+
+function within(query: ReturnType<typeof sideOf>, plan: Plan, run: Run) {
+  const key = shownBy(plan)(plan.order);
+  const [behind, before, upTo] = plan.isDescending ? [sql`<`, sql`>`, sql`>=`] : [sql`>`, sql`<`, sql`<=`];
+  const bounds: RawBuilder<SqlBool>[] = [];
+  if ("key" in run) {
+    bounds.push(sql`${key} = ${run.key}`);
+    if (run.behindId !== null) bounds.push(sql`id ${behind} ${run.behindId}`);
+    if (run.upToId !== null) bounds.push(sql`id ${upTo} ${run.upToId}`);
+  } else {
+    if (run.behindKey !== null) bounds.push(sql`${key} ${behind} ${run.behindKey}`);
+    if (run.beforeKey !== null) bounds.push(sql`${key} ${before} ${run.beforeKey}`);
+  }
+  return bounds.reduce((built, bound) => built.where(bound), query);
+}
+
+type Shown = (column: IndexedColumn) => RawBuilder<unknown>;
+
+function shownBy({ open }: Plan): Shown {
+  return (column) => (open.has(column) ? bare(column) : hidden(column));
+}
+
+function conditionsOf({ userId, filter, nowMs }: View, side: Side, shown: Shown): readonly Condition[] {
+  const { statuses, priorities, dueFromMs, dueBeforeMs, updatedFromMs, isOverdue, assignee, labels, words } = filter;
+  const [due, status] = [shown("due_at_ms"), shown("status")];
+  const conditions: Condition[] = [];
+  const add = (column: IndexedColumn | null, holds: RawBuilder<SqlBool>, needsRow = false) => {
+    conditions.push({ column, needsRow, holds });
+  };
+  if (statuses.length > 0) add("status", isAnyOf(status, statuses));
+  if (priorities.length > 0) add("priority", isAnyOf(shown("priority"), priorities));
+  if (dueFromMs !== null) add("due_at_ms", sql`${due} >= ${dueFromMs} AND ${due} < ${NO_DUE_MS}`);
+  if (dueBeforeMs !== null) add("due_at_ms", sql`${due} < ${dueBeforeMs}`);
+  if (isOverdue === true) {
+    add("due_at_ms", sql`${due} < ${nowMs}`);
+    add("status", sql`${status} != 'completed'`);
+  }
+  if (isOverdue === false) add(null, sql`(${due} >= ${nowMs} OR ${status} = 'completed')`);
+  if (updatedFromMs !== null) add("updated_at_ms", sql`${shown("updated_at_ms")} >= ${updatedFromMs}`, true);
+  if (side === "owned" && assignee !== null) {
+    const id = assignee === "me" ? userId : assignee === "none" ? 0 : assignee;
+    add(null, sql`coalesce(assignee_id, 0) = ${id}`, true);
+  }
+  if (labels.length > 0) {
+    const ofTask = sql`SELECT 1 FROM task_label WHERE task_id = task_item.id AND label_key IN (${sql.join(labels)})`;
+    add(null, sql`EXISTS (${ofTask})`, true);
+  }
+  // A pattern for LIKE would be matched anew at each character, to the end of a long text.
+  for (const word of words) add(null, sql`instr(search_text, ${word}) > 0`, true);
+  return conditions;
+}
+
+function isAnyOf(column: RawBuilder<unknown>, values: readonly (string | number)[]): RawBuilder<SqlBool> {
+  return values.length === 1 ? sql`${column} = ${values[0]}` : sql`${column} IN (${sql.join(values)})`;
+}
+
+function bare(column: IndexedColumn): RawBuilder<unknown> {
+  return sql.ref(`task_item.${column}`);
+}
+
+/** No index helps with an expression. */
+function hidden(column: IndexedColumn): RawBuilder<unknown> {
+  return column === "status" ? sql`coalesce(status, '')` : sql`coalesce(${bare(column)}, 0)`;
+}

@@ -1,0 +1,53 @@
+// The log of a webhook, page by page: what was delivered, what was not, and why.
+
+import { parseQuery } from "../http/query-parameters.ts";
+import { requestPath } from "../http/request-path.ts";
+import { respondJson } from "../http/respond.ts";
+import { AppError } from "../shared/errors.ts";
+import { fieldsError } from "./request-bodies.ts";
+import { requireUuid, type UserRequest } from "./task-request.ts";
+import { formatTime, formatTimeOrNull } from "./task-time.ts";
+import type { WebhookStore } from "./webhook-store.ts";
+
+const LIMIT_MAX = 200;
+const LIMIT_DEFAULT = 50;
+
+type Row = Awaited<ReturnType<WebhookStore["deliveries"]>>[number];
+
+/** Newest first. @throws AppError query_invalid, invalid_request, invalid_cursor */
+export async function respondDeliveries({ services, scope }: UserRequest, webhookId: string): Promise<Response> {
+  const { limit: text, cursor } = parseQuery(scope.request.url, ["limit", "cursor"]);
+  const limit = limitOf(text);
+  const rows = await services.webhooks.deliveries(webhookId, limit + 1, cursor === undefined ? null : placeOf(cursor));
+  const shown = rows.slice(0, limit);
+  const next = rows.length > limit ? shown.at(-1)!.id : null;
+  const path = requestPath(scope.request.url);
+  const headers: Record<string, string> =
+    next === null ? {} : { "X-Next-Cursor": next, Link: `<${path}?limit=${limit}&cursor=${next}>; rel="next"` };
+  return respondJson(scope, 200, shown.map(deliveryView), headers);
+}
+
+function limitOf(text: string | undefined): number {
+  const limit = text === undefined ? LIMIT_DEFAULT : /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (limit >= 1 && limit <= LIMIT_MAX) return limit;
+  throw fieldsError({ limit: `must be a whole number from 1 to ${LIMIT_MAX}` });
+}
+
+/** A cursor is the id of the last delivery that was shown. */
+function placeOf(cursor: string): string {
+  try {
+    return requireUuid(cursor, "cursor");
+  } catch {
+    throw new AppError("invalid_cursor", "The cursor does not belong to this list.");
+  }
+}
+
+function deliveryView(row: Row) {
+  return {
+    ...{ id: row.id, event_type: row.event_type, state: row.state, attempts: row.attempts },
+    ...{ last_status: row.last_status, last_ms: row.last_ms, last_error: row.last_error },
+    response_excerpt: row.response_excerpt,
+    created_at: formatTime(row.created_at_ms),
+    finished_at: formatTimeOrNull(row.finished_at_ms),
+  };
+}

@@ -1,0 +1,68 @@
+// What the end of an attempt changes: its delivery, and how its hook fares.
+
+import type { JobOutcome, Settlement } from "../jobs/job-kinds.ts";
+import type { UnitOfWork } from "../storage/unit-of-work.ts";
+import { taskTables } from "./task-base-units.ts";
+import { type Effects, NO_EFFECTS } from "./task-effects.ts";
+import { TASK_JOBS } from "./task-jobs.ts";
+import { type DeliveryPayload, disableWebhook, findDelivery, updateDelivery } from "./webhook-delivery-units.ts";
+
+/** Deliveries in a row that were given up. */
+const FAILURES_MAX = 50;
+const GONE = 410;
+
+/** How an attempt went; see WebhookSender. */
+export interface AttemptReport {
+  /** Null when no answer came. */
+  readonly status: number | null;
+  readonly ms: number;
+  readonly excerpt: string | null;
+  /** Nothing was sent: the hook is not in use. That says nothing of its receiver. */
+  readonly isSkipped: boolean;
+}
+
+export const WEBHOOK_SETTLEMENTS = { [TASK_JOBS.deliver.kind]: settleDelivery } as const;
+
+/** Its hook may be gone, and it may have been given up with it: then there is nothing to note. */
+async function settleDelivery(work: UnitOfWork, settlement: Settlement): Promise<Effects> {
+  const { deliveryId } = settlement.payload as DeliveryPayload;
+  const report = settlement.report as AttemptReport | null;
+  const { outcome, error } = settlement;
+  const db = taskTables(work);
+  const row = await findDelivery(db, deliveryId);
+  if (row === null || (outcome === "done" && report === null)) return NO_EFFECTS;
+  const isPending = row.state === "pending";
+  if (outcome === "cancelled" && !isPending) return NO_EFFECTS;
+  const state = outcome === "done" ? "done" : outcome === "retry" ? row.state : "dead";
+  const wasTried = outcome !== "cancelled" && report?.isSkipped !== true;
+  await updateDelivery(db, deliveryId, {
+    ...{ state, attempts: row.attempts + (wasTried ? 1 : 0) },
+    last_error: outcome === "done" ? null : (error ?? "the job was cancelled"),
+    ...(wasTried ? { last_status: report?.status ?? null, last_ms: report?.ms ?? null } : {}),
+    ...(wasTried ? { response_excerpt: report?.excerpt ?? null } : {}),
+    ...(outcome === "retry" ? {} : { finished_at_ms: work.nowMs }),
+  });
+  await settleHook(work, row.webhook_id, { outcome, report, isEnded: isPending && state !== "pending" });
+  return NO_EFFECTS;
+}
+
+async function settleHook(
+  work: UnitOfWork,
+  id: string,
+  run: { outcome: JobOutcome; report: AttemptReport | null; isEnded: boolean },
+): Promise<void> {
+  const db = taskTables(work);
+  const hook = await db
+    .selectFrom("task_webhook")
+    .select(["active", "failures", "pending"])
+    .where("id", "=", id)
+    .executeTakeFirst();
+  if (hook === undefined) return;
+  const isDead = run.outcome === "dead" && run.report?.isSkipped !== true;
+  const failures = run.outcome === "done" ? 0 : hook.failures + (isDead ? 1 : 0);
+  const pending = Math.max(0, hook.pending - (run.isEnded ? 1 : 0));
+  await db.updateTable("task_webhook").set({ failures, pending }).where("id", "=", id).execute();
+  if (hook.active === 0) return;
+  if (run.report?.status === GONE) await disableWebhook(work, id, "the receiver answered 410 Gone");
+  else if (failures >= FAILURES_MAX) await disableWebhook(work, id, `${FAILURES_MAX} deliveries in a row failed`);
+}

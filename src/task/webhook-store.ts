@@ -1,0 +1,97 @@
+// Webhooks and their deliveries as they are read, and their secrets, which are opened here for whoever signs.
+
+import type { Kysely } from "kysely";
+import { openRing } from "../auth/seal-units.ts";
+import { SecretSeal } from "../auth/secret-seal.ts";
+import { AppError } from "../shared/errors.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { taskTables } from "./task-base-units.ts";
+import type { TaskTables } from "./task-tables.ts";
+import type { TaskUnits } from "./task-units.ts";
+import { WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secrets-units.ts";
+
+export type WebhookRow = TaskTables["task_webhook"];
+export type DeliveryRow = TaskTables["task_delivery"];
+
+export class WebhookStore {
+  readonly #db: Kysely<TaskTables>;
+  readonly #seal: SecretSeal;
+
+  private constructor(store: TableStore<TaskUnits>, seal: SecretSeal) {
+    this.#db = taskTables(store);
+    this.#seal = seal;
+  }
+
+  /** `secrets` open what is sealed, the first one seals. Throws what the store throws. */
+  static async open(store: TableStore<TaskUnits>, secrets: readonly Uint8Array[]): Promise<WebhookStore> {
+    return new WebhookStore(store, new SecretSeal(await openRing(store, secrets, WEBHOOK_KEY_INFO)));
+  }
+
+  /** For the hook `id` alone. */
+  sealSecret(secret: string, id: string): string {
+    return this.#seal.seal(secret, webhookContext(id));
+  }
+
+  /** Null = no secret of this server opens it. */
+  secretOf({ id, secret }: WebhookRow): string | null {
+    return this.#seal.open(secret, webhookContext(id));
+  }
+
+  /** What signs at this time: the secret, and the one before for as long as it also does. Empty = none opens. */
+  signingSecrets(row: WebhookRow, nowMs: number): string[] {
+    const hasPrevious = row.previous_secret !== null && (row.previous_until_ms ?? 0) > nowMs;
+    const sealed = hasPrevious ? [row.secret, row.previous_secret!] : [row.secret];
+    return sealed.map((text) => this.#seal.open(text, webhookContext(row.id))).filter((secret) => secret !== null);
+  }
+
+  /** Oldest first; there are few. */
+  list(userId: number): Promise<WebhookRow[]> {
+    return this.#db.selectFrom("task_webhook").selectAll().where("user_id", "=", userId).orderBy("id").execute();
+  }
+
+  /** @throws AppError not_found */
+  async require(id: string, userId: number): Promise<WebhookRow> {
+    const row = await this.#db
+      .selectFrom("task_webhook")
+      .selectAll()
+      .where("id", "=", id)
+      .where("user_id", "=", userId)
+      .executeTakeFirst();
+    if (row === undefined) throw new AppError("not_found", "webhook not found");
+    return row;
+  }
+
+  /** Newest first; `before` is the id of the last one that was shown. */
+  deliveries(webhookId: string, limit: number, before: string | null): Promise<Omit<DeliveryRow, "body">[]> {
+    return this.#db
+      .selectFrom("task_delivery")
+      .select(["id", "webhook_id", "job_id", "event_type", "state", "attempts", "last_status", "last_ms", "last_error"])
+      .select(["response_excerpt", "created_at_ms", "finished_at_ms"])
+      .where("webhook_id", "=", webhookId)
+      .$if(before !== null, (query) => query.where("id", "<", before!))
+      .orderBy("id", "desc")
+      .limit(limit)
+      .execute();
+  }
+
+  /** With its hook, and whether the user of that may be told of tasks; null when one of them is gone. */
+  async delivery(id: string): Promise<{ delivery: DeliveryRow; webhook: WebhookRow; isUserActive: boolean } | null> {
+    const delivery = await this.#db.selectFrom("task_delivery").selectAll().where("id", "=", id).executeTakeFirst();
+    if (delivery === undefined) return null;
+    const found = await this.#db
+      .selectFrom("task_webhook as hook")
+      .leftJoin("task_user as user", (join) =>
+        join
+          .onRef("user.id", "=", "hook.user_id")
+          .on("user.disabled_at_ms", "is", null)
+          .on("user.deleted_at_ms", "is", null),
+      )
+      .selectAll("hook")
+      .select("user.id as active_user_id")
+      .where("hook.id", "=", delivery.webhook_id)
+      .executeTakeFirst();
+    if (found === undefined) return null;
+    const { active_user_id, ...webhook } = found;
+    return { delivery, webhook, isUserActive: active_user_id !== null };
+  }
+}

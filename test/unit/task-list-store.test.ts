@@ -1,0 +1,281 @@
+// How lists are read: along indexes, in slices, no longer than somebody waits, and into the cache after a start.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { CompiledQuery } from "kysely";
+import { MiB } from "../../src/shared/bounds.ts";
+import { createCacheWarming } from "../../src/task/cache-warming.ts";
+import { taskTables } from "../../src/task/task-base-units.ts";
+import { TaskCache } from "../../src/task/task-cache.ts";
+import { TaskListStore } from "../../src/task/task-list-store.ts";
+import { NEWEST_FIRST, parseFilter, SORT_KEYS, type TaskSort } from "../../src/task/task-query.ts";
+import { TaskStatsStore } from "../../src/task/task-stats-store.ts";
+import { NO_DUE_MS } from "../../src/task/task-tables.ts";
+import {
+  placesIn,
+  planFor,
+  planForSums,
+  SLICE_ROWS,
+  type Stretch,
+  slices,
+  summedIn,
+  type View,
+} from "../../src/task/visible-task-store.ts";
+import { alterStore } from "../support/alter-store.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
+import { openTaskStore, type TaskStore } from "../support/task-store.ts";
+
+const TASKS = 5000;
+const ME = 1;
+const signal = new AbortController().signal;
+
+let opened: TaskStore;
+beforeAll(async () => {
+  opened = await openTaskStore();
+  // Of user 1, and a tenth as many of user 2, all of them assigned to user 1.
+  await alterStore(
+    opened.dbPath,
+    `WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ${TASKS})
+     INSERT INTO task_item (user_id, assignee_id, title, description, search_text, status, priority, due_at_ms,
+       created_at_ms, updated_at_ms, deleted_at_ms, version)
+     SELECT CASE WHEN n % 10 = 0 THEN 2 ELSE 1 END, CASE WHEN n % 10 = 0 THEN 1 END, 'Task ' || n, '', 'task ' || n,
+       CASE WHEN n % 100 = 0 THEN 'completed' ELSE 'pending' END, 1 + n % 3,
+       CASE WHEN n % 2 = 0 THEN ${NO_DUE_MS} ELSE n END, n, n, 0, 1 FROM counted`,
+  );
+  await alterStore(
+    opened.dbPath,
+    `INSERT INTO task_head (user_id, rev, item_count) VALUES (1, 1, 1);
+     INSERT INTO task_feed (user_id, rev, event_id, at_ms) VALUES (2, 1, 1, 1), (1, 1, 2, 2)`,
+  );
+});
+afterAll(() => opened[Symbol.asyncDispose]());
+
+function viewOf(parameters: Parameters<typeof parseFilter>[0]): View {
+  return { userId: ME, filter: parseFilter(parameters), nowMs: TASKS / 2 };
+}
+
+const SORTS: readonly TaskSort[] = SORT_KEYS.flatMap((by) => [
+  { by, isDescending: true },
+  { by, isDescending: false },
+]);
+const COVERED = [
+  ...[{}, { status: "pending" }, { status: "pending,completed" }, { priority: "high" }, { scope: "mine" }],
+  ...[{ scope: "assigned" }, { due_after: "1970-01-01T00:00:01Z" }, { overdue: "true" }, { overdue: "false" }],
+  { status: "pending", priority: "low", due_before: "1970-01-01T00:00:01Z" },
+];
+const STRETCHES: readonly Stretch[] = [
+  { after: null, last: null },
+  { after: { key: 2, id: 20 }, last: null },
+  { after: { key: 2, id: 20 }, last: { key: 3, id: 30 } },
+];
+
+/** Of user 1: `values` are those of `columns` in the row numbered n. */
+async function addTasks({ dbPath }: TaskStore, count: number, columns: string, values: string): Promise<void> {
+  await alterStore(
+    dbPath,
+    `WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ${count})
+     INSERT INTO task_item (user_id, title, status, priority, due_at_ms, created_at_ms, updated_at_ms, version,
+       ${columns})
+     SELECT ${ME}, 'Task ' || n, 'pending', 1 + n % 3, CASE WHEN n % 2 = 0 THEN ${NO_DUE_MS} ELSE n END, n, n, 1,
+       ${values} FROM counted`,
+  );
+}
+
+async function planOf(query: { compile(): CompiledQuery }): Promise<string> {
+  const { sql, parameters } = query.compile();
+  const explain = CompiledQuery.raw(`EXPLAIN QUERY PLAN ${sql}`, [...parameters]);
+  const { rows } = await opened.store.tables.executeQuery<{ detail: string }>(explain);
+  return rows.map(({ detail }) => detail).join("\n");
+}
+
+describe("the places of a page", () => {
+  test("come from covering indexes, merged and never sorted, for each order, filter and stretch", async () => {
+    const db = taskTables(opened.store);
+    for (const parameters of COVERED) {
+      for (const sort of SORTS) {
+        for (const stretch of STRETCHES) {
+          const view = viewOf(parameters);
+          const plan = await planOf(placesIn(db, view, planFor(view.filter, sort), { ...stretch, limit: 50 }));
+          const searches = plan.split("\n").filter((line) => line.includes("task_item"));
+          expect(plan).not.toContain("TEMP B-TREE");
+          expect(searches.filter((line) => !line.startsWith("SEARCH task_item USING COVERING INDEX"))).toEqual([]);
+        }
+      }
+    }
+  });
+
+  test("of deleted tasks come from covering indexes in their orders, too", async () => {
+    const db = taskTables(opened.store);
+    for (const parameters of [{}, { status: "pending" }, { priority: "high" }, { overdue: "true" }]) {
+      const view = viewOf({ ...parameters, deleted: "true" });
+      const queries = [
+        ...STRETCHES.map((stretch) => summedIn(db, view, planForSums(view.filter), stretch)),
+        ...SORTS.flatMap((sort) =>
+          STRETCHES.map((stretch) => placesIn(db, view, planFor(view.filter, sort), { ...stretch, limit: 50 })),
+        ),
+      ];
+      for (const query of queries) {
+        const plan = await planOf(query);
+        const searches = plan.split("\n").filter((line) => line.includes("task_item"));
+        expect(plan).not.toContain("TEMP B-TREE");
+        expect(searches.length).toBeGreaterThan(0);
+        expect(searches.filter((line) => !line.startsWith("SEARCH task_item USING COVERING INDEX"))).toEqual([]);
+      }
+    }
+  });
+
+  test("behind a key that many tasks share begin at the id, not at the key", async () => {
+    const db = taskTables(opened.store);
+    const view = viewOf({ scope: "mine" });
+    const stretch = { after: { key: NO_DUE_MS, id: 400 }, last: null, limit: 50 };
+    const plan = await planOf(
+      placesIn(db, view, planFor(view.filter, { by: "due_date", isDescending: false }), stretch),
+    );
+    expect(plan).toContain("due_at_ms=? AND id>?");
+  });
+
+  test("are summed up from covering indexes as well", async () => {
+    const db = taskTables(opened.store);
+    const view = viewOf({});
+    const plan = await planOf(summedIn(db, view, planForSums(view.filter), STRETCHES[2]!));
+    const searches = plan.split("\n").filter((line) => line.includes("task_item"));
+    expect(searches.length).toBeGreaterThan(0);
+    expect(searches.filter((line) => !line.startsWith("SEARCH task_item USING COVERING INDEX"))).toEqual([]);
+  });
+});
+
+describe("what takes long", () => {
+  test("is read in slices that follow each other without a gap", async () => {
+    const db = taskTables({ tables: opened.store.scans });
+    const view = viewOf({});
+    for (const sort of SORTS) {
+      const plan = planFor(view.filter, sort);
+      const seen: number[] = [];
+      for await (const stretch of slices(db, view, plan, { signal })) {
+        const rows = await placesIn(db, view, plan, { ...stretch, limit: 2 * SLICE_ROWS }).execute();
+        expect(rows.length).toBeLessThanOrEqual(SLICE_ROWS);
+        seen.push(...rows.map(({ id }) => id));
+      }
+      expect([seen.length, new Set(seen).size]).toEqual([TASKS, TASKS]);
+    }
+  });
+
+  test("is read in such slices of deleted tasks as well", async () => {
+    await using store = await openTaskStore();
+    await addTasks(store, TASKS, "description, search_text, deleted_at_ms", "'', '', 1 + n % 7");
+    const db = taskTables({ tables: store.store.scans });
+    const view = viewOf({ deleted: "true" });
+    for (const sort of SORTS) {
+      const plan = planFor(view.filter, sort);
+      const seen: number[] = [];
+      for await (const stretch of slices(db, view, plan, { signal })) {
+        const rows = await placesIn(db, view, plan, { ...stretch, limit: 2 * SLICE_ROWS }).execute();
+        expect(rows.length).toBeLessThanOrEqual(SLICE_ROWS);
+        seen.push(...rows.map(({ id }) => id));
+      }
+      expect([seen.length, new Set(seen).size]).toEqual([TASKS, TASKS]);
+    }
+    expect(await new TaskListStore(store.store).count(view, signal)).toBe(TASKS);
+  });
+
+  test("looks through long texts of one letter in a moment", async () => {
+    await using store = await openTaskStore();
+    const long = "'', replace(printf('%020000d', 0), '0', 'a'), 0";
+    await addTasks(store, 1000, "description, search_text, deleted_at_ms", long);
+    const lists = new TaskListStore(store.store);
+    const startMs = performance.now();
+    expect(await lists.count(viewOf({ q: `${"a".repeat(199)}b` }), signal)).toBe(0);
+    expectTime("a search through 20 MB of one letter", performance.now() - startMs, 400);
+  });
+
+  test("ends when nobody waits for it any more", async () => {
+    const [lists, stats] = [new TaskListStore(opened.store), new TaskStatsStore(opened.store)];
+    const left = new AbortController();
+    const view = viewOf({ q: "nothing like it" });
+    const reads = [
+      lists.page(view, NEWEST_FIRST, { after: null, limit: 10, signal: left.signal }),
+      lists.count(view, left.signal),
+      stats.stats(viewOf({}), left.signal),
+      Array.fromAsync(lists.items(view, NEWEST_FIRST, left.signal)),
+    ];
+    left.abort();
+    const ends = await Promise.allSettled(reads);
+    const codes = ends.map((end) => (end.status === "rejected" ? (end.reason as { code: string }).code : end.value));
+    expect(codes).toEqual(["unavailable", "unavailable", "unavailable", "unavailable"]);
+    expect(await lists.count(viewOf({}), signal)).toBe(TASKS);
+  });
+
+  test("stops counting behind the most that matters", async () => {
+    const lists = new TaskListStore(opened.store);
+    expect(await lists.count(viewOf({}), signal, 10)).toBeLessThanOrEqual(SLICE_ROWS);
+    expect(await lists.count(viewOf({ status: "completed" }), signal)).toBe(TASKS / 100);
+  });
+
+  test("finds rare matches far behind the first ones that were looked at", async () => {
+    const lists = new TaskListStore(opened.store);
+    for (const sort of SORTS) {
+      for (const parameters of [{ q: "task 4999" }, { q: "task 1", status: "completed", priority: "low" }]) {
+        const view = viewOf(parameters);
+        const page = await lists.page(view, sort, { after: null, limit: 1000, signal });
+        expect(page.hasMore).toBe(false);
+        expect(page.items.length).toBe(await lists.count(view, signal));
+        expect(page.items.length).toBeGreaterThan(0);
+      }
+    }
+  });
+});
+
+describe("the labels of a user", () => {
+  test("are the thousand that most tasks have, in their order, over all slices", async () => {
+    await using store = await openTaskStore();
+    await addTasks(store, TASKS, "description, search_text, deleted_at_ms", "'', '', 0");
+    // Each of 1500 labels has three tasks, but every fifth one four.
+    await alterStore(
+      store.dbPath,
+      `INSERT INTO task_label (task_id, label_key, label, user_id)
+       SELECT id, printf('l%04d', id % 1500), printf('L%04d', id % 1500), ${ME} FROM task_item WHERE id <= 4500
+       UNION ALL SELECT 4501 + n, printf('l%04d', n), printf('L%04d', n), ${ME}
+         FROM (SELECT 5 * id - 5 AS n FROM task_item WHERE id <= 99)`,
+    );
+    const counts = await new TaskStatsStore(store.store).labels(ME, signal);
+    const label = (n: number) => `L${`${n}`.padStart(4, "0")}`;
+    const expected = Array.from({ length: 1500 }, (_, n) => ({ n, count: n % 5 === 0 && n < 495 ? 4 : 3 }));
+    const high = expected.filter(({ count }) => count === 4);
+    const chosen = [...high, ...expected.filter(({ count }) => count === 3).slice(0, 1000 - high.length)];
+    chosen.sort((a, b) => a.n - b.n);
+    expect(counts).toEqual(chosen.map(({ n, count }) => ({ label: label(n), count })));
+  });
+});
+
+describe("warming the cache", () => {
+  const job = { id: "", ownerId: null, payload: null, attempt: 1, fence: 1, signal, progress: () => undefined };
+
+  async function warmed(rows: number): Promise<{ cached: number[]; report: unknown }> {
+    const cache = new TaskCache({ taskCache: "auto", taskCacheBytes: 16 * MiB, taskCacheTtlMs: 60_000 }, () => 0);
+    const { store } = opened;
+    const settings = { taskCacheWarm: rows } as never;
+    const report = await createCacheWarming({ store, lists: new TaskListStore(store), cache, settings })(job);
+    const ids = Array.from({ length: TASKS }, (_, index) => index + 1);
+    return { cached: ids.filter((id) => cache.find(id) !== null), report };
+  }
+
+  test("takes the newest fifty tasks of each user who was active, and no more than it may", async () => {
+    const all = await warmed(10_000);
+    expect(all).toEqual({ cached: expect.any(Array), report: { rows: 100 } });
+    expect(all.cached.filter((id) => id % 10 === 0).length).toBe(50);
+    expect(Math.min(...all.cached.filter((id) => id % 10 !== 0))).toBe(TASKS - 55);
+    // User 1 was active last.
+    const some = await warmed(60);
+    expect([some.cached.length, some.cached.filter((id) => id % 10 === 0)]).toEqual([
+      60,
+      Array.from({ length: 10 }, (_, index) => TASKS - 90 + 10 * index),
+    ]);
+    expect((await warmed(0)).cached).toEqual([]);
+  });
+
+  test("asks for one job, however many starts there were", async () => {
+    await using empty = await openTaskStore();
+    for (const runAtMs of [1, 2, 3]) await empty.store.run("task.requestWarming", { runAtMs });
+    const jobs = await empty.rows("job");
+    expect(jobs.map(({ kind, state }) => [kind, state])).toEqual([["cache.warm", "ready"]]);
+  });
+});

@@ -1,0 +1,231 @@
+// What becomes of deliveries in time: tries, failures in a row, rotation, and addresses that change.
+
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { isAccepted } from "../support/webhook-receiver.ts";
+import { WebhookRig } from "../support/webhook-rig.ts";
+
+setDefaultTimeout(20_000);
+
+const SECOND_MS = 1000;
+const HOUR_MS = 3_600_000;
+const fail = () => new Response("try later", { status: 500 });
+
+let rig: WebhookRig;
+beforeEach(async () => {
+  rig = await WebhookRig.open();
+});
+afterEach(() => rig[Symbol.asyncDispose]());
+
+describe("a delivery that fails", () => {
+  test("is tried eight times with growing pauses, each at its own time with the same id, then dead", async () => {
+    rig.receiver.answer("/hook", fail);
+    await rig.ping();
+    const pauses: number[] = [];
+    for (let attempt = 1; attempt <= 8; attempt++) {
+      const triedMs = rig.nowMs;
+      await rig.workAll();
+      const [delivery] = await rig.deliveries();
+      expect(delivery).toMatchObject({ attempts: attempt, last_status: 500, response_excerpt: "try later" });
+      expect(delivery!.state).toBe(attempt < 8 ? "pending" : "dead");
+      const [job] = await rig.jobs();
+      pauses.push(job!.run_at_ms - triedMs);
+      rig.skewMs += Math.max(0, job!.run_at_ms - rig.nowMs);
+    }
+    pauses.slice(0, 7).forEach((pauseMs, index) => {
+      const fullMs = Math.min(6 * HOUR_MS, 10 * SECOND_MS * 4 ** index);
+      // What the attempt itself took comes on top.
+      expect(pauseMs).toBeWithin(fullMs / 2, fullMs + SECOND_MS);
+    });
+    await rig.workAll();
+    const { seen } = rig.receiver;
+    expect(seen).toHaveLength(8);
+    expect(new Set(seen.map(({ headers, body }) => `${headers["webhook-id"]} ${body}`)).size).toBe(1);
+    expect(new Set(seen.map(({ headers }) => headers["webhook-timestamp"])).size).toBe(8);
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 1, pending: 0 });
+    expect((await rig.deliveries())[0]!.last_error).toBe("the receiver answered 500");
+  });
+
+  test("is sent again with the same id and body when asked for, and clears the failures when it is taken", async () => {
+    rig.receiver.answer("/hook", fail);
+    await rig.ping();
+    for (let attempt = 1; attempt <= 8; attempt++) {
+      await rig.workAll();
+      rig.skewMs += 7 * HOUR_MS;
+    }
+    rig.receiver.answer("/hook", () => new Response("thanks", { status: 202 }));
+    const [dead] = await rig.deliveries();
+    await rig.store.run("task.redeliver", { ...rig.named, deliveryId: dead!.id });
+    expect(await rig.hook()).toMatchObject({ pending: 1, failures: 1 });
+    await rig.workAll();
+    const [done] = await rig.deliveries();
+    expect(done).toMatchObject({ id: dead!.id, state: "done", attempts: 9, last_status: 202, last_error: null });
+    const [first, last] = [rig.receiver.seen[0]!, rig.receiver.seen.at(-1)!];
+    expect([last.headers["webhook-id"], last.body]).toEqual([first.headers["webhook-id"]!, first.body]);
+    expect(await rig.hook()).toMatchObject({ pending: 0, failures: 0 });
+  });
+
+  test("fifty times in a row disables the hook with a reason; one success between begins the count anew", async () => {
+    rig.receiver.answer("/hook", fail);
+    const die = async () => {
+      await rig.ping();
+      for (let attempt = 1; attempt <= 8; attempt++) {
+        await rig.workAll();
+        rig.skewMs += 7 * HOUR_MS;
+      }
+    };
+    await rig.setCount("failures", 48);
+    await die();
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 49 });
+    rig.receiver.answer("/hook", () => new Response(null, { status: 204 }));
+    await die();
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 0 });
+    rig.receiver.answer("/hook", fail);
+    await die();
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 1 });
+    await rig.setCount("failures", 49);
+    await die();
+    expect(await rig.hook()).toMatchObject({ active: 0, disabled_reason: "50 deliveries in a row failed", pending: 0 });
+  });
+
+  test("because no answer comes in time says so", async () => {
+    rig.receiver.answer("/hook", () => new Promise(() => undefined));
+    await rig.ping();
+    await rig.workAll();
+    const [delivery] = await rig.deliveries();
+    expect(delivery).toMatchObject({ state: "pending", last_status: null, last_error: "no answer within 2000 ms" });
+    expect(delivery!.last_ms).toBeGreaterThanOrEqual(1_990);
+  });
+});
+
+describe("a reply", () => {
+  test("is read to 4 KiB and kept to 1 KiB, even if it never ends; its status counts", async () => {
+    const endless = new ReadableStream({
+      pull(controller) {
+        controller.enqueue(new TextEncoder().encode("é".repeat(512)));
+      },
+    });
+    rig.receiver.answer("/hook", () => new Response(endless));
+    await rig.ping();
+    await rig.workAll();
+    const [delivery] = await rig.deliveries();
+    expect(delivery).toMatchObject({ state: "done", last_status: 200, response_excerpt: "é".repeat(512) });
+  });
+
+  test("that leads elsewhere is a failure and is not followed", async () => {
+    rig.receiver.answer("/hook", () => Response.redirect(rig.receiver.url("/elsewhere"), 307));
+    await rig.ping();
+    await rig.workAll();
+    expect((await rig.deliveries())[0]).toMatchObject({ state: "pending", last_status: 307 });
+    expect(rig.receiver.at("/elsewhere")).toEqual([]);
+  });
+});
+
+describe("a hook", () => {
+  test("signs with both secrets for a day after a rotation, then with the new one alone", async () => {
+    const fresh = await rig.rotate();
+    const accepted = async () => {
+      await rig.ping();
+      await rig.workAll();
+      const { headers, body } = rig.receiver.seen.at(-1)!;
+      return [rig.secret, fresh].map((secret) => isAccepted({ headers, body }, secret, rig.nowMs));
+    };
+    expect(await accepted()).toEqual([true, true]);
+    rig.skewMs = 23 * HOUR_MS;
+    expect(await accepted()).toEqual([true, true]);
+    rig.skewMs = 24 * HOUR_MS;
+    expect(await accepted()).toEqual([false, true]);
+  });
+
+  test("that is switched off or deleted gives up what waits, and is sent nothing any more", async () => {
+    rig.receiver.answer("/hook", fail);
+    await rig.ping();
+    await rig.workAll();
+    await rig.ping();
+    const [running] = await rig.claim();
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: false });
+    await rig.work(running!);
+    rig.skewMs += HOUR_MS;
+    await rig.workAll();
+    expect(rig.receiver.seen).toHaveLength(1);
+    const gaveUp = { state: "dead", last_error: "the webhook was switched off" };
+    expect(await rig.deliveries()).toMatchObject([gaveUp, gaveUp]);
+    expect((await rig.jobs()).map(({ state }) => state)).toEqual(["cancelled", "cancelled"]);
+    expect(await rig.hook()).toMatchObject({ active: 0, disabled_reason: null, pending: 0, failures: 0 });
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    await rig.ping();
+    const [late] = await rig.claim();
+    await rig.store.run("task.deleteWebhook", rig.named);
+    await rig.work(late!);
+    expect(await rig.hook()).toBeUndefined();
+    expect(rig.receiver.seen).toHaveLength(1);
+    expect((await rig.deliveries()).at(-1)).toMatchObject({ state: "dead", last_error: "the webhook was deleted" });
+  });
+
+  test("with a thousand waiting deliveries is disabled with a reason, and starts empty when active again", async () => {
+    await rig.ping();
+    await rig.ping();
+    await rig.setCount("pending", 998);
+    await rig.ping();
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 999 });
+    await rig.ping();
+    expect(await rig.hook()).toMatchObject({ active: 0, disabled_reason: "1000 deliveries were waiting", pending: 0 });
+    const gaveUp = { state: "dead", last_error: "the webhook was disabled: 1000 deliveries were waiting" };
+    expect(await rig.deliveries()).toMatchObject(new Array(4).fill(gaveUp));
+    expect(await rig.ping().catch(({ code }) => code)).toBe("state_conflict");
+    expect(new Set((await rig.jobs()).map(({ state }) => state))).toEqual(new Set(["cancelled"]));
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    await rig.ping();
+    await rig.workAll();
+    expect(rig.receiver.seen).toHaveLength(1);
+    expect(await rig.hook()).toMatchObject({ active: 1, disabled_reason: null, pending: 0 });
+  });
+});
+
+test("a receiver hears nothing of what waits for it while its user is disabled", async () => {
+  rig.receiver.answer("/hook", fail);
+  await rig.ping();
+  await rig.workAll();
+  await rig.setDisabled(true);
+  rig.skewMs += HOUR_MS;
+  await rig.workAll();
+  expect(rig.receiver.seen).toHaveLength(1);
+  expect(await rig.deliveries()).toMatchObject([{ state: "dead", attempts: 1, last_error: "the account is disabled" }]);
+  expect(await rig.hook()).toMatchObject({ active: 1, failures: 0, pending: 0 });
+  await rig.setDisabled(false);
+  rig.receiver.answer("/hook", () => new Response(null, { status: 204 }));
+  await rig.ping();
+  await rig.workAll();
+  expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["dead", "done"]);
+});
+
+test("a name that turns private after the hook was made is dialled no more", async () => {
+  await using named = await WebhookRig.open("http://receiver.example:{port}/hook");
+  named.names["receiver.example"] = ["127.0.0.1"];
+  await named.ping();
+  await named.workAll();
+  expect(named.receiver.seen[0]!.headers.host).toStartWith("receiver.example:");
+  for (const turned of [["10.0.0.7"], ["127.0.0.1", "169.254.169.254"], ["::ffff:10.0.0.7"]]) {
+    named.names["receiver.example"] = turned;
+    named.skewMs += 60 * SECOND_MS;
+    await named.ping();
+    await named.workAll();
+    const refused = { state: "pending", last_error: "the URL leads to an address that is not allowed" };
+    expect((await named.deliveries()).at(-1)).toMatchObject(refused);
+  }
+  expect(named.receiver.seen).toHaveLength(1);
+});
+
+test("deliveries are removed when they ended long enough ago, and none before", async () => {
+  await rig.ping();
+  await rig.workAll();
+  rig.receiver.answer("/hook", () => new Response(null, { status: 410 }));
+  await rig.ping();
+  await rig.workAll();
+  const purge = async (doneBeforeMs: number, deadBeforeMs: number) =>
+    (await rig.store.run("task.purgeDeliveries", { doneBeforeMs, deadBeforeMs, limit: 10 })).value;
+  const states = async () => (await rig.deliveries()).map(({ state }) => state);
+  const later = Date.now() + HOUR_MS;
+  expect([await purge(0, 0), await states()]).toEqual([0, ["done", "dead"]]);
+  expect([await purge(later, 0), await states()]).toEqual([1, ["dead"]]);
+  expect([await purge(later, later), await states()]).toEqual([1, []]);
+});
