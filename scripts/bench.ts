@@ -17,6 +17,7 @@ import { type Circumstances, circumstances, formatTable, type Outcome, toJson } 
 import type { Bench, Benchmark } from "../test/bench/benchmark.ts";
 import { GeneratorLagged, InvalidRun, isMet, passesGate } from "../test/bench/figures.ts";
 import { FilledStores } from "../test/bench/filled-store.ts";
+import { JOB_DRAIN } from "../test/bench/job-drain.ts";
 import { LISTS } from "../test/bench/lists.ts";
 import { MEMORY } from "../test/bench/memory.ts";
 import { OVERLOAD } from "../test/bench/overload.ts";
@@ -26,6 +27,9 @@ import { RELAY_QUOTA } from "../test/bench/relay-quota.ts";
 import { RELAY_STREAMS } from "../test/bench/relay-streams.ts";
 import { RELAY_THROUGHPUT } from "../test/bench/relay-throughput.ts";
 import { STARTUP } from "../test/bench/startup.ts";
+import { TASK_PAGES } from "../test/bench/task-pages.ts";
+import { TASK_READS } from "../test/bench/task-reads.ts";
+import { TASK_STREAMS } from "../test/bench/task-streams.ts";
 import { THROUGHPUT } from "../test/bench/throughput.ts";
 import { TOKEN_NAMESPACE } from "../test/bench/token-namespace.ts";
 import { TOKEN_THROUGHPUT } from "../test/bench/token-throughput.ts";
@@ -50,11 +54,15 @@ const BENCHMARKS: readonly Benchmark[] = [
   RELAY_QUOTA,
   ...TOKEN_THROUGHPUT,
   ...TOKEN_NAMESPACE,
+  ...TASK_READS,
+  ...TASK_PAGES,
+  ...TASK_STREAMS,
+  ...JOB_DRAIN,
 ];
 
 /** Well above what a run takes; something hangs. */
-const SHORT_MINUTES_MAX = 5;
-const FULL_MINUTES_MAX = 35;
+const SHORT_MINUTES_MAX = 15;
+const FULL_MINUTES_MAX = 60;
 
 interface Options {
   readonly isShort: boolean;

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import type { Image } from "./buildah.ts";
 import { type Finished, requireTool, runTool } from "./run-tool.ts";
 
-const READY_MS_MAX = 10_000;
-const STOP_MS_MAX = 15_000;
+const READY_MS_MAX = 60_000;
+const STOP_MS_MAX = 60_000;
 const NOTHING: readonly string[] = [];
 
 export interface ContainerPlan {

@@ -8,7 +8,7 @@ import { SETTINGS } from "../src/shared/settings.ts";
 const ROOT = join(import.meta.dir, "..");
 
 /** From top to bottom: a folder imports itself and folders below it, never above. */
-const FOLDERS = ["cli", "app", "relay", "token", "kv", "http", "auth", "limits", "storage", "shared"];
+const FOLDERS = ["cli", "app", "task", "relay", "token", "kv", "jobs", "http", "auth", "limits", "storage", "shared"];
 
 /** Packages that only these files may import. */
 const PACKAGE_PLACES: Readonly<Record<string, RegExp>> = {
@@ -16,7 +16,7 @@ const PACKAGE_PLACES: Readonly<Record<string, RegExp>> = {
   citty: /^src\/cli\//,
   jose: /^src\/auth\//,
   "lru-cache": /^src\/limits\//,
-  kysely: /^src\/(storage\/|\w+\/[\w-]+-(store|units)\.ts)/,
+  kysely: /^src\/(storage\/|\w+\/[\w-]+-(store|tables|units)\.ts)/,
   zod: /^src\/(http\/openapi\.ts|\w+\/[\w-]+-(routes|bodies)\.ts)/,
   "bun:sqlite": /^src\/storage\//,
   "node:sqlite": /^src\/storage\//,

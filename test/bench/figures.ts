@@ -1,5 +1,7 @@
 // What a benchmark hands back: figures with their floor and target, and the judgement over them.
 
+import { boundMs } from "../support/figures-in-bounds.ts";
+
 /** What a figure is held to. `gate` is where a run fails: targets are for a quiet machine, and machines are noisy. */
 export interface Target {
   readonly of: "measured" | "ratio";
@@ -27,13 +29,26 @@ export class InvalidRun extends Error {}
 /** The machine was too busy to make the load: the figures are thrown away, which says nothing about the server. */
 export class GeneratorLagged extends Error {}
 
-/** An absolute figure that must not exceed `value`; the gate is five times as wide unless given: machines differ. */
+/** A ratio is of two figures of one run, and still swings when the machine has other things to do in one of them. */
+const RATIO_SLACK = 4;
+
+/** An absolute figure that must not exceed `value`; the gate is far wider: machines differ. */
 export function atMost(
   value: number,
   figure: Pick<Figure, "name" | "unit" | "measured"> & Partial<Figure>,
-  gate = 5 * value,
+  gate = figure.unit === "ms" ? boundMs(value) : 5 * value,
 ): Figure {
   return { floor: null, ratio: null, ...figure, target: { of: "measured", bound: "at most", value, gate } };
+}
+
+/** A share of the floor. */
+export function ratioAtLeast(value: number, aim?: number): Target {
+  return { of: "ratio", bound: "at least", value, gate: value / RATIO_SLACK, ...(aim === undefined ? {} : { aim }) };
+}
+
+/** A multiple of the floor. */
+export function ratioAtMost(value: number): Target {
+  return { of: "ratio", bound: "at most", value, gate: value * RATIO_SLACK };
 }
 
 export function reported(figure: Pick<Figure, "name" | "unit" | "measured"> & Partial<Figure>): Figure {

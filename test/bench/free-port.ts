@@ -2,7 +2,7 @@
 
 import { LightConnection } from "./light-connection.ts";
 
-const LISTENING_MS_MAX = 20_000;
+const LISTENING_MS_MAX = 60_000;
 const POLL_MS = 20;
 
 /** One that nobody listened on a moment ago. */

@@ -10,6 +10,8 @@ export interface Answer {
 
 const HEAD_END = "\r\n\r\n";
 const LAST_CHUNK = "0\r\n\r\n";
+/** It has no body, whatever length it tells (RFC 9110, section 15.4.5). */
+const NOT_MODIFIED = 304;
 const STATUS_AT = "HTTP/1.1 ".length;
 
 /** One request at a time: the next is sent when the answer is there. */
@@ -75,8 +77,10 @@ function readAnswer(bytes: Buffer): Answer | null {
   const head = bytes.toString("latin1", 0, headEnd);
   const body = bytes.subarray(headEnd + HEAD_END.length);
   const length = /content-length: (\d+)/i.exec(head)?.[1];
+  const status = Number(head.slice(STATUS_AT, STATUS_AT + 3));
+  if (status === NOT_MODIFIED) return { status, body: body.subarray(0, 0) };
   const isWhole = length === undefined ? endsWithLastChunk(body) : body.length >= Number(length);
-  return isWhole ? { status: Number(head.slice(STATUS_AT, STATUS_AT + 3)), body } : null;
+  return isWhole ? { status, body } : null;
 }
 
 function endsWithLastChunk(body: Buffer): boolean {

@@ -42,7 +42,7 @@ interface WrkSummary extends Omit<ClosedLoopReport, "perSecond"> {
 }
 
 async function runWrk({ url, stream, connections, seconds }: ClosedLoop): Promise<ClosedLoopReport> {
-  const size = ["--threads=1", `--connections=${connections}`, `--duration=${seconds}s`, "--timeout=10s"];
+  const size = ["--threads=1", `--connections=${connections}`, `--duration=${seconds}s`, "--timeout=60s"];
   const [name, ...words] = scriptOf(stream);
   const script = join(import.meta.dir, name);
   const child = Bun.spawn([...onGeneratorCores(), "wrk", ...size, "--script", script, url, "--", ...words], {
@@ -63,7 +63,7 @@ async function runWrk({ url, stream, connections, seconds }: ClosedLoop): Promis
 function scriptOf(stream: RequestStream | FixedRequest): [name: string, ...words: string[]] {
   if ("body" in stream) {
     const headers = Object.entries(stream.headers).map(([name, value]) => `${name}: ${value}`);
-    return ["wrk-post.lua", stream.path, stream.body, ...headers];
+    return ["wrk-fixed.lua", stream.method ?? "POST", stream.path, stream.body, ...headers];
   }
   const { method, bucket, order, first, count, valueBytes, token } = stream;
   return ["wrk-load.lua", method, bucket, order, `${first}`, `${count}`, `${valueBytes}`, token];
@@ -71,8 +71,8 @@ function scriptOf(stream: RequestStream | FixedRequest): [name: string, ...words
 
 async function runBuiltIn({ url, stream, connections, seconds }: ClosedLoop): Promise<ClosedLoopReport> {
   const { samples, boundsMs } = await runOpenLoop({ url, stream, connections, phases: [{ rate: null, seconds }] });
-  const odd = samples.status.filter((status) => status !== 200);
-  if (odd.length > 0) throw new InvalidRun(`${odd.length} answers were not 200 but ${[...new Set(odd)].join(", ")}`);
+  const odd = samples.status.filter((status) => status < 200 || status > 399);
+  if (odd.length > 0) throw new InvalidRun(`${odd.length} answers were errors: ${[...new Set(odd)].join(", ")}`);
   const answered = samples.status.length;
   return {
     perSecond: answered / ((boundsMs[1]! - boundsMs[0]!) / 1000),

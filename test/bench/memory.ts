@@ -17,8 +17,8 @@ const WRITE_STEP_BYTES = 64 * 1024;
 /** A slow reader takes this much, then pauses: 8 MB in about three seconds. */
 const READ_STEP_BYTES = 256 * 1024;
 const READ_PAUSE_MS = 90;
-/** Nobody waits longer than the server does for a silent connection. */
-const SILENCE_MS_MAX = 15_000;
+/** Whoever has heard nothing for so long will never get an answer. */
+const SILENCE_MS_MAX = 60_000;
 
 const HEAD_END = "\r\n\r\n";
 const LAST_CHUNK = "0\r\n\r\n";

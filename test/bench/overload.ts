@@ -3,7 +3,7 @@
 
 import { requireStatuses, slowSync, startBenchServer } from "./bench-server.ts";
 import { type Bench, type Benchmark, sized } from "./benchmark.ts";
-import { atMost, type Figure, InvalidRun, percentile, reported } from "./figures.ts";
+import { atMost, type Figure, InvalidRun, percentile, ratioAtLeast, reported } from "./figures.ts";
 import { runClosedLoop } from "./load-generator.ts";
 import { countByStatus, type OpenLoopReport, runOpenLoop, samplesBetween } from "./open-loop.ts";
 import type { RequestStream } from "./request-stream.ts";
@@ -76,7 +76,7 @@ function levelFigures({ offeredPerSecond, storedPerSecond, p99Ms }: Level, level
   const isOffered = offeredPerSecond >= OFFERED_SHARE_MIN * level * peak;
   const load = `${isOffered ? level : (offeredPerSecond / peak).toFixed(1)} x the peak`;
   const note = isOffered ? "open loop" : `${level} x were more than the generator could offer`;
-  const target = isOffered ? ({ of: "ratio", bound: "at least", value: 0.8, gate: 0.4 } as const) : null;
+  const target = isOffered ? ratioAtLeast(0.8) : null;
   const share = { measured: storedPerSecond, floor: peak, ratio: storedPerSecond / peak, target };
   return [
     { name: `  stored at ${load}, ${note}`, unit: "/s", ...share },

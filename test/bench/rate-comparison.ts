@@ -3,7 +3,7 @@
 import { type Bench, sized } from "./benchmark.ts";
 import { type Figure, median, type Target } from "./figures.ts";
 import { runClosedLoop } from "./load-generator.ts";
-import type { RequestStream } from "./request-stream.ts";
+import type { FixedRequest, RequestStream } from "./request-stream.ts";
 
 export interface RateComparison {
   readonly bench: Bench;
@@ -20,7 +20,7 @@ export interface RateComparison {
 
 export interface ServerLoad {
   readonly url: string;
-  readonly stream: RequestStream;
+  readonly stream: RequestStream | FixedRequest;
 }
 
 const SHORT_SECONDS = 1;

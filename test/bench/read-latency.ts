@@ -2,7 +2,7 @@
 
 import { requireStatuses, slowSync, startBenchServer } from "./bench-server.ts";
 import { type Bench, type Benchmark, sized } from "./benchmark.ts";
-import { atMost, type Figure, InvalidRun, median, percentile, reported } from "./figures.ts";
+import { atMost, type Figure, GeneratorLagged, InvalidRun, median, percentile, reported } from "./figures.ts";
 import { bucketName } from "./filled-store.ts";
 import { runClosedLoop } from "./load-generator.ts";
 import { runOpenLoop, withoutLag } from "./open-loop.ts";
@@ -40,7 +40,7 @@ async function measureRound(url: string, { token }: Bench, round: number, second
     },
   });
   const [writes, { samples, lagP99Ms, unsent }] = await Promise.all([writing, reading]);
-  if (unsent > 0) throw new InvalidRun(`${unsent} reads could not be sent: all connections were taken`);
+  if (unsent > 0) throw new GeneratorLagged(`${unsent} reads could not be sent: all connections were taken`);
   return {
     lagP99Ms,
     readP50Ms: percentile(samples.latencyMs, 0.5),

@@ -3,7 +3,7 @@
 import { slowSync } from "./bench-server.ts";
 import { type Bench, type Benchmark, sized } from "./benchmark.ts";
 import { type ChatServer, chatRequest } from "./chat-request.ts";
-import { type Figure, InvalidRun, percentile, reported } from "./figures.ts";
+import { type Figure, InvalidRun, percentile, ratioAtMost, reported } from "./figures.ts";
 import { LightConnection } from "./light-connection.ts";
 import { startQuickUpstream } from "./quick-upstream.ts";
 import { startRelay } from "./relay-bench-server.ts";
@@ -50,7 +50,7 @@ async function run(bench: Bench): Promise<Figure[]> {
     {
       ...{ name: "relay: added by a finite quota, p50, beside a commit", unit: "ms", measured: addedMs, floor: commit },
       ratio: addedMs / commit,
-      target: { of: "ratio", bound: "at most", value: 2, gate: 3 },
+      target: ratioAtMost(2),
     },
     reported({ name: "  the whole of it, beside an unlimited one", unit: "ms", measured: finite, floor: unlimited }),
   ];

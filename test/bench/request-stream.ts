@@ -15,12 +15,14 @@ export interface RequestStream {
   readonly token: string;
 }
 
-/** The same POST over and over. */
+/** The same request over and over. */
 export interface FixedRequest {
+  /** POST unless given. */
+  readonly method?: "GET" | "POST";
   readonly path: string;
   /** Besides Host and Content-Length. */
   readonly headers: Readonly<Record<string, string>>;
-  /** ASCII. */
+  /** ASCII; empty of a GET. */
   readonly body: string;
 }
 
@@ -36,7 +38,7 @@ export function keyName(number: number): string {
   return `${100_000 + Math.floor(number / KEY_GROUP)}${KEY_DELIMITER}${1000 + (number % KEY_GROUP)}`;
 }
 
-/** The bytes of one request after the other. wrk-load.lua makes the same, wrk-post.lua those of a fixed one. */
+/** The bytes of one request after the other. wrk-load.lua makes the same, wrk-fixed.lua those of a fixed one. */
 export function requestMaker(stream: RequestStream | FixedRequest): () => Uint8Array {
   if ("body" in stream) {
     const request = fixedRequest(stream);
@@ -55,8 +57,9 @@ export function requestMaker(stream: RequestStream | FixedRequest): () => Uint8A
 }
 
 /** The bytes of a request. */
-export function fixedRequest({ path, headers, body }: FixedRequest): Uint8Array {
-  const lines = Object.entries({ Host: "127.0.0.1", ...headers, "Content-Length": `${body.length}` });
+export function fixedRequest({ method = "POST", path, headers, body }: FixedRequest): Uint8Array {
+  const length = method === "GET" ? {} : { "Content-Length": `${body.length}` };
+  const lines = Object.entries({ Host: "127.0.0.1", ...headers, ...length });
   const head = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  return Buffer.from(`POST ${path} HTTP/1.1\r\n${head}\r\n${body}`, "latin1");
+  return Buffer.from(`${method} ${path} HTTP/1.1\r\n${head}\r\n${body}`, "latin1");
 }

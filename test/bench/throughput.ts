@@ -3,7 +3,7 @@
 import { startBareServer } from "./bare-server.ts";
 import { answersOf, countKeys, requireStatuses, startBenchServer, VALUE_ROUTE } from "./bench-server.ts";
 import type { Bench, Benchmark } from "./benchmark.ts";
-import { type Figure, InvalidRun, type Target } from "./figures.ts";
+import { type Figure, InvalidRun, ratioAtLeast, type Target } from "./figures.ts";
 import { bucketName } from "./filled-store.ts";
 import { compareRates } from "./rate-comparison.ts";
 import { KEY_NUMBER_MAX, type RequestStream } from "./request-stream.ts";
@@ -33,10 +33,6 @@ function compare(url: string, bareUrl: string, { stream, ...comparison }: Compar
   });
 }
 
-function atLeast(value: number, aim: number, gate: number): Target {
-  return { of: "ratio", bound: "at least", value, aim, gate };
-}
-
 const read: Benchmark = {
   name: "read",
   async run(bench) {
@@ -47,7 +43,7 @@ const read: Benchmark = {
     const hot = await compare(server.url, bare.url, {
       ...{ bench, name: `GET 100 B, ${HOT_KEYS} hot keys`, connections: 32 },
       stream: () => ({ ...get, order: "cycle", count: HOT_KEYS }),
-      target: atLeast(0.65, 0.75, 0.4),
+      target: ratioAtLeast(0.65, 0.75),
     });
     const figures = [hot];
     if (!bench.isShort) {
@@ -63,10 +59,7 @@ const read: Benchmark = {
   },
 };
 
-const WRITES = [
-  { connections: 32, gate: 0.12 },
-  { connections: 256, gate: 0.18 },
-];
+const WRITES = [32, 256];
 
 const write: Benchmark = {
   name: "write",
@@ -74,7 +67,7 @@ const write: Benchmark = {
     await using bare = await startBareServer();
     await using server = await startBenchServer(bench.newPath());
     const figures: Figure[] = [];
-    for (const { connections, gate } of WRITES) {
+    for (const connections of WRITES) {
       const post = { method: "POST", valueBytes: VALUE_BYTES, token: bench.token } as const;
       const ascending = await compare(server.url, bare.url, {
         ...{ bench, connections, name: "durable POST 100 B, unique ascending keys" },
@@ -82,7 +75,7 @@ const write: Benchmark = {
           ...{ ...post, bucket: `ascending-${connections}`, order: "ascending" },
           ...{ first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND },
         }),
-        target: atLeast(0.4, 0.55, gate),
+        target: ratioAtLeast(0.4, 0.55),
       });
       figures.push(ascending);
       if (bench.isShort) continue;
@@ -101,17 +94,18 @@ const write: Benchmark = {
 
 /** Random names repeat now and then, unique ones never. */
 const REPEATED_SHARE_MAX = 0.01;
-/** At the end of a round clients leave, and what they have under way is stored without an answer. */
-const UNANSWERED_SHARE_MAX = 0.02;
+/** At the end of each round clients leave, and what they have under way is stored without an answer. */
+const ROUNDS_MAX = 10;
+const UNANSWERED_MAX = ROUNDS_MAX * sum(WRITES);
 
 /** What was answered with 200 is there: every acknowledged write made a key, or met its own name again. */
 async function requireStored(url: string, token: string): Promise<void> {
   const acknowledged = (await answersOf(url, token, VALUE_ROUTE)).get(200) ?? 0;
-  const count = (kind: string) => WRITES.map(({ connections }) => countKeys(url, token, `${kind}-${connections}`));
+  const count = (kind: string) => WRITES.map((connections) => countKeys(url, token, `${kind}-${connections}`));
   const unique = sum(await Promise.all(count("ascending")));
   const drawn = sum(await Promise.all(count("random")));
   const missing = acknowledged - unique - drawn;
-  if (missing >= -acknowledged * UNANSWERED_SHARE_MAX && missing <= drawn * REPEATED_SHARE_MAX) return;
+  if (missing >= -UNANSWERED_MAX && missing <= drawn * REPEATED_SHARE_MAX) return;
   throw new InvalidRun(`${acknowledged} writes were acknowledged, ${unique + drawn} keys are there`);
 }
 

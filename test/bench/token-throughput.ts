@@ -3,7 +3,7 @@
 import { asApp, operatorAt } from "../support/token-client.ts";
 import { requireStatuses } from "./bench-server.ts";
 import { type Bench, type Benchmark, sized } from "./benchmark.ts";
-import { atMost, type Figure, InvalidRun, median } from "./figures.ts";
+import { atMost, type Figure, InvalidRun, median, ratioAtLeast } from "./figures.ts";
 import { bucketName } from "./filled-store.ts";
 import { compareRates, type RateComparison } from "./rate-comparison.ts";
 import { KEY_NUMBER_MAX } from "./request-stream.ts";
@@ -34,7 +34,7 @@ const read: Benchmark = {
       ...{ bench, name: "GET 1 KB by app token, of the KV rate", ...rounds(bench) },
       floor: () => ({ url, stream: { ...hot, bucket: bucketName(0), token: bench.token } }),
       measured: () => ({ url, stream: { ...hot, bucket: TOKEN_MOUNT, token } }),
-      target: { of: "ratio", bound: "at least", value: 0.6, gate: 0.4 },
+      target: ratioAtLeast(0.6),
     });
     await requireStatuses(url, bench.token, [200]);
     await requireStatuses(url, bench.token, [200], TOKEN_VALUE_ROUTE);
@@ -56,7 +56,7 @@ const write: Benchmark = {
       ...{ bench, name: "durable POST 1 KB by app token, of the KV rate", ...rounds(bench) },
       floor: (round) => ({ url, stream: { ...post(round), bucket: "written-by-operator", token: bench.token } }),
       measured: (round) => ({ url, stream: { ...post(round), bucket: TOKEN_MOUNT, token } }),
-      target: { of: "ratio", bound: "at least", value: 0.8, gate: 0.5 },
+      target: ratioAtLeast(0.8),
     });
     await requireStatuses(url, bench.token, [200]);
     await requireStatuses(url, bench.token, [200], TOKEN_VALUE_ROUTE);
@@ -102,7 +102,7 @@ const batch: Benchmark = {
     const keys: Figure = {
       ...{ name: `keys/s of batches of ${BATCH_KEYS}, of POSTs, one connection`, unit: "/s", measured: perSecond },
       ...{ floor: single.measured, ratio: perSecond / single.measured },
-      target: { of: "ratio", bound: "at least", value: 5, gate: 3 },
+      target: ratioAtLeast(5),
     };
     return [
       atMost(50, { name: `batch import of ${BATCH_KEYS} keys, 1 KB, median`, unit: "ms", measured: batchMs }),

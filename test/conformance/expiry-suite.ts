@@ -50,12 +50,14 @@ function expiryTests(target: () => Target): void {
   });
 
   test.concurrent("before any sweep an expired entry is missing everywhere, and writing it is a create", async () => {
-    for (const key of ["a", "b", "c/1", "d"]) await put(target(), `/gone/${key}`, "x", { "X-TTL": "1" });
+    // Enough for what is done before they expire.
+    const brief = { "X-TTL": "3" };
+    for (const key of ["a", "b", "c/1", "d"]) await put(target(), `/gone/${key}`, "x", brief);
     await put(target(), "/gone/kept", "x");
-    await put(target(), "/gone-too/k", "x", { "X-TTL": "1s", "X-Meta-a": "1" });
+    await put(target(), "/gone-too/k", "x", { "X-TTL": "3s", "X-Meta-a": "1" });
     const first = await metaOf(target(), "/gone/a");
     expect(await read(target(), "/gone/a")).toBe("x");
-    expect((await target().fetch("/gone/a")).headers.get("x-ttl")).toBe("1");
+    expect((await target().fetch("/gone/a")).headers.get("x-ttl")).toMatch(/^[123]$/);
     await untilAfter(await expiryOf(target(), "/gone-too/k"));
 
     expect(await read(target(), "/gone/a")).toBeNull();
@@ -111,7 +113,7 @@ function expiryTests(target: () => Target): void {
     expect([head.headers.get("x-ttl"), head.headers.get("x-expires-at")]).toEqual([null, null]);
     await put(target(), "/over/k", "3", { "X-TTL": "60" });
     await put(target(), "/over/k?ttl=2h", "4");
-    expect((await target().fetch("/over/k")).headers.get("x-ttl")).toBe("7200");
+    expect(Number((await target().fetch("/over/k")).headers.get("x-ttl"))).toBeWithin(7_100, 7_201);
   });
 }
 

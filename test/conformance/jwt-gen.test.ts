@@ -9,7 +9,7 @@ import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 const dir = tempDir();
 afterAll(() => dir[Symbol.dispose]());

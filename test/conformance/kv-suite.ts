@@ -165,7 +165,8 @@ function valueTests(target: () => Target): void {
 /** Headers that differ from answer to answer, or by how a body is sent. */
 function comparable(headers: Headers): Record<string, string> {
   const all = Object.fromEntries(headers);
-  for (const name of ["date", "x-request-id", "content-length", "transfer-encoding", "x-size"]) delete all[name];
+  const varying = ["date", "x-request-id", "content-length", "transfer-encoding", "x-size", "x-ttl"];
+  for (const name of varying) delete all[name];
   return all;
 }
 
@@ -180,6 +181,8 @@ function headTests(target: () => Target): void {
       expect([head.status, await head.text()]).toEqual([200, ""]);
       expect(head.headers.get("content-length")).toBe(`${size}`);
       expect(comparable(head.headers)).toEqual(comparable(get.headers));
+      // Whole seconds, which go on between the two.
+      for (const { headers } of [get, head]) expect(Number(headers.get("x-ttl"))).toBeWithin(604_700, 604_801);
     });
   }
 

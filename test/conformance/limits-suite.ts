@@ -3,6 +3,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { eventually } from "../support/eventually.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { expectError, put, read, readJson } from "../support/kv-requests.ts";
 import { openRaw, type RawConnection, sendRaw } from "../support/raw-request.ts";
 import { bySize } from "../support/run-size.ts";
@@ -83,7 +84,7 @@ function valueLimitTests(target: () => Target): void {
       expect(headers).toContain("Content-Type: application/json");
       expect(headers).toContain("Connection: close");
     }
-    expect(performance.now() - startMs).toBeLessThan(2000);
+    expectTime("three refusals", performance.now() - startMs, 2000);
   });
 
   test("a client that sends on for a megabyte sees the answer, not a broken pipe", async () => {
@@ -273,5 +274,5 @@ function floodTests(target: () => Target): void {
       "8000000",
     );
     await untilBudgetInUse(target(), 0);
-  }, 30_000);
+  }, 120_000);
 }

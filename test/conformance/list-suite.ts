@@ -402,7 +402,7 @@ function modelTests(target: () => Target): void {
       expect(page).toEqual({ names: expectedNames(sorted, parameters), cursor: null, next: null });
     }
     expect(await list(target())).toEqual(["random"]);
-  }, 30_000);
+  }, 120_000);
 
   test("delimiter, prefix, bounds, order and limit together equal a model", async () => {
     const random = seededRandom("queries over 10 000 keys");
@@ -422,7 +422,7 @@ function modelTests(target: () => Target): void {
       expect([asked, await walk(target(), { ...asked, limit })]).toEqual([asked, expected]);
       expect([asked, await list(target(), asked)]).toEqual([asked, expected]);
     }
-  }, 30_000);
+  }, 120_000);
 
   test("counts equal the model", async () => {
     const random = seededRandom("counts over 10 000 keys");

@@ -333,7 +333,7 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       const nowSeconds = Date.now() / 1000;
       const sick = (await health(channel.id)) as { cooling: { until: number }[]; until: number } & Json;
       expect(sick).toMatchObject({ state: "cooling", cooling: [{ model: "busy" }], models_off: ["missing"] });
-      expect(sick.cooling[0]!.until - nowSeconds).toBeWithin(90, 102);
+      expect(sick.cooling[0]!.until - nowSeconds).toBeWithin(30, 102);
       await managed(target(), "POST", `/api/channel/${channel.id}/reset`);
       expect(await health(channel.id)).toMatchObject({ state: "closed", until: null, cooling: [], models_off: [] });
     });

@@ -8,6 +8,7 @@ import { ChatOpenAI, OpenAIEmbeddings } from "@langchain/openai";
 import { embed, generateText, jsonSchema, streamText, type ToolSet, tool } from "ai";
 import OpenAI from "openai";
 import type { Plan } from "../support/fault-upstream.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { makeToken, managed, RELAY_ENV } from "../support/relay-client.ts";
 import { RelayRig } from "../support/relay-rig.ts";
 import { openBinary, type Target } from "../support/targets.ts";
@@ -46,7 +47,7 @@ const MODEL = "mock-small";
 const RETRIES = 2;
 const ABORT_MS_MAX = 200;
 /** Libraries wait a while between their tries. */
-const RETRY_TEST_MS = 30_000;
+const RETRY_TEST_MS = 120_000;
 
 const WEATHER = {
   description: "The weather of a place",
@@ -293,7 +294,7 @@ for (const [name, create] of Object.entries(LIBRARIES)) {
       });
       await failureOf(work);
       const request = await rig.upstream.request(0);
-      expect((await request.closed) - abortedMs).toBeLessThan(ABORT_MS_MAX);
+      expectTime("closing upstream", (await request.closed) - abortedMs, ABORT_MS_MAX);
       expect(await rig.onlyRow()).toMatchObject({ status: 499 });
       expect(calls()).toBe(1);
     });
@@ -308,7 +309,7 @@ for (const [name, create] of Object.entries(LIBRARIES)) {
       const abortedMs = performance.now();
       controller.abort();
       await failure;
-      expect((await request.closed) - abortedMs).toBeLessThan(ABORT_MS_MAX);
+      expectTime("closing upstream", (await request.closed) - abortedMs, ABORT_MS_MAX);
       expect(request.wasGivenUp).toBe(true);
       expect(await rig.onlyRow()).toMatchObject({ status: 499 });
       expect(calls()).toBe(1);

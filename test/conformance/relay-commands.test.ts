@@ -1,14 +1,14 @@
 // The relay from the command line and from the settings: first channel, first token, and what operators type.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { type Environment, type Finished, GOKV, run, startServer } from "../support/executable.ts";
+import { type Environment, type Finished, GOKV, run, startServer, untilLogged } from "../support/executable.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { RELAY_ENV } from "../support/relay-client.ts";
 import { mint, SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 let dir: TempDir;
 let upstream: FaultUpstream;
@@ -83,6 +83,7 @@ describe("a server without channels and tokens", () => {
     expect((await chat(server.url, "sk-nexus-second")).status).toBe(401);
     expect(upstream.keys).toEqual(["sk-first", "sk-first"]);
     for (const name of ["RELAY_BOOTSTRAP_KEY", "RELAY_BOOTSTRAP_TOKEN"]) {
+      await untilLogged(server, new RegExp(`${name} is ignored`));
       expect(server.log().match(new RegExp(`${name} is ignored`, "g"))).toHaveLength(1);
     }
     expect(server.log()).not.toContain("sk-second");

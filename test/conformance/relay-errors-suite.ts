@@ -350,7 +350,7 @@ function shortageTests(target: () => Target): void {
     expect((await rig.chat({ model: "a" })).status).toBe(429);
     const answer = await rig.chat({ model: "a" });
     await expectRelayError(answer, 503, "server_error", "channels_cooling_down");
-    expect(Number(answer.headers.get("retry-after"))).toBeWithin(15, 21);
+    expect(Number(answer.headers.get("retry-after"))).toBeWithin(1, 21);
     expect(rig.calls).toEqual([1, 1]);
   });
 }
@@ -450,7 +450,7 @@ function upstreamTests(target: () => Target): void {
   });
 
   test("an upstream that does not answer in time is 504, and is asked once", async () => {
-    await using rig = await RelayRig.open(target(), [{ ttft_ms: 100, total_ms: 150 }, {}]);
+    await using rig = await RelayRig.open(target(), [{ ttft_ms: 500, total_ms: 700 }, {}]);
     rig.plan(stayStill);
     for (const stream of [false, true]) {
       await expectRelayError(await rig.chat({ stream }), 504, "upstream_error", "upstream_timeout");

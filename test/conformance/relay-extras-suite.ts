@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
+import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { chatAnswer, metricOf } from "../support/relay-books.ts";
 import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV } from "../support/relay-client.ts";
 import { RelayRig } from "../support/relay-rig.ts";
@@ -136,7 +137,7 @@ function cacheTests(target: () => Target): void {
     const keptMs = performance.now();
     await (await rig.chat({}, short)).text();
     await eventually("the kept answer is gone", 5_000, async () => kept(await rig.chat({}, short)) === "MISS");
-    expect(performance.now() - keptMs).toBeWithin(950, 3_000);
+    expectTimeFrom("the end of a kept answer", performance.now() - keptMs, 950, 3_000);
     expect(rig.calls).toEqual([2]);
   });
 
@@ -485,14 +486,14 @@ function metricsTests(target: () => Target): void {
     expect(after.length).toBeLessThan(200_000);
     expect(after).not.toMatch(/model-\d|sk-nexus|sk-upstream|secret prompt|token-name/);
     expect(after).toMatch(/^gokv_relay_inflight 0$/m);
-  }, 120_000);
+  }, 480_000);
 
   /** Each with a name of its own: models, tokens that exist and those that do not, paths. */
   async function manyModelsAndTokens(rig: RelayRig): Promise<void> {
     const { group } = rig;
     await managed(target(), "PATCH", `/api/channel/${rig.channels[0]!.id}`, { models: [] });
     rig.plan(answerJson({ choices: [] }));
-    const count = bySize(1_000, 10_000);
+    const count = bySize(1_000, 2_000, 10_000);
     let next = 0;
     const work = async () => {
       for (let index = next++; index < count; index = next++) {

@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { eventually } from "../support/eventually.ts";
+import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
 import { metricOf } from "../support/relay-books.ts";
 import { ask, type Json, RELAY_ENV } from "../support/relay-client.ts";
@@ -93,7 +94,8 @@ if (closed !== null) {
       await client.received(/\[DONE\]|"usage"/);
       const idleMs = performance.now();
       await client.closed();
-      expect((performance.now() - idleMs) / 1000).toBeWithin(seconds - 5, seconds + 10);
+      const tookMs = performance.now() - idleMs;
+      expectTimeFrom("closing an idle connection", tookMs, (seconds - 5) * 1000, (seconds + 10) * 1000);
     }
   });
 

@@ -5,20 +5,21 @@ import { startServer } from "../support/executable.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { KeepAliveConnection } from "../support/keep-alive-connection.ts";
+import { report } from "../support/run-size.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
-import { afterMs, answerNormally } from "../support/upstream-plans.ts";
+import { afterwards, answerNormally } from "../support/upstream-plans.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const REQUESTS = 400;
-const ANSWER_MS = 3_000;
-const ALL_MS_MAX = 4_000;
 
-test("four hundred requests of three seconds each are done in four, with nothing set that would help", async () => {
+test("four hundred requests are upstream at once, with nothing set that would help", async () => {
   using dir = tempDir();
   await using upstream = await FaultUpstream.start();
-  upstream.always(afterMs(ANSWER_MS, answerNormally));
+  // None is answered before all have come: a bound below their number would be waited for in vain.
+  const release = Promise.withResolvers<void>();
+  upstream.always(afterwards(release.promise, answerNormally));
   await using server = await startServer({
     JWT_SECRET: SECRET,
     DB_PATH: dir.file("data"),
@@ -39,13 +40,13 @@ test("four hundred requests of three seconds each are done in four, with nothing
   const headers = { Authorization: `Bearer ${token.key}`, "Content-Type": "application/json" };
   const body = JSON.stringify({ model: "any", messages: [{ role: "user", content: "hi" }] });
   const startMs = performance.now();
-  const answers = await Promise.all(
-    connections.map((connection) => connection.request("POST", "/v1/chat/completions", headers, body)),
-  );
+  const asked = connections.map((connection) => connection.request("POST", "/v1/chat/completions", headers, body));
+  await upstream.request(REQUESTS - 1);
   const tookMs = performance.now() - startMs;
+  release.resolve();
+  const answers = await Promise.all(asked);
   for (const connection of connections) connection[Symbol.dispose]();
   expect(answers.map(({ status }) => status)).toEqual(new Array(REQUESTS).fill(200));
   expect(upstream.requests).toHaveLength(REQUESTS);
-  expect(tookMs).toBeLessThan(ALL_MS_MAX);
-  console.log(`figure: ${REQUESTS} requests of ${ANSWER_MS} ms took ${tookMs.toFixed(0)} ms`);
+  report(`${REQUESTS} requests were upstream after ${tookMs.toFixed(0)} ms`);
 });

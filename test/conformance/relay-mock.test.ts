@@ -9,7 +9,7 @@ import { has } from "../support/needs.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 const KEY = "sk-mock-aaaaaaaaaaaaaaaa";
 const CHAT = JSON.stringify({ model: "any", messages: [{ role: "user", content: "hi" }] });

@@ -18,7 +18,7 @@ import {
 } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const STREAM = { stream: true };
 const EVENT_BYTES_MAX = 64 * 1024;
@@ -300,7 +300,7 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
     });
 
     test("a first event that does not come in time is 504", async () => {
-      await using rig = await RelayRig.open(target(), [{ ttft_ms: 300 }, {}]);
+      await using rig = await RelayRig.open(target(), [{ ttft_ms: 600 }, {}]);
       rig.plan(stream({ events: [": a\n\n"], end: "still" }));
       const answer = await rig.chat(STREAM);
       expect([answer.status, (await relayErrorOf(answer)).code]).toEqual([504, "upstream_timeout"]);
@@ -309,12 +309,12 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
     });
 
     test("a stream that outlasts the time of the whole request is interrupted", async () => {
-      await using rig = await RelayRig.open(target(), [{ total_ms: 600 }]);
+      await using rig = await RelayRig.open(target(), [{ total_ms: 1_500 }]);
       rig.plan(stream({ events: Array.from({ length: 100 }, () => chatChunk("a")), gapMs: 100 }));
       const text = await (await rig.chat(STREAM)).text();
       expect(text).toMatch(/^data: /);
       expect(text).toEndWith(INTERRUPTED);
-      expect(dataOf(text).length).toBeLessThan(10);
+      expect(dataOf(text).length).toBeLessThan(20);
       await rig.upstream.requests[0]!.closed;
     });
   });

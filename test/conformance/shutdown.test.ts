@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { KeepAliveConnection, requestHead } from "../support/keep-alive-connection.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
@@ -10,12 +11,14 @@ import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 /** A server listens on for this long after a signal, so that requests on the wire of kept connections are taken. */
 const LISTENS_ON_MS = 250;
 /** For starting threads, scheduling and a loaded machine. */
 const SLACK_MS = 2000;
+/** After which what was written to a socket has been read at the other end. */
+const ARRIVED_MS = 500;
 
 let dir: TempDir;
 beforeEach(() => {
@@ -43,7 +46,13 @@ function expectCleanStore(): void {
 
 /** Resolves when the server has seen a signal. */
 async function draining(url: string): Promise<void> {
-  while ((await fetch(`${url}/readyz`)).status === 200) await Bun.sleep(1);
+  const isReady = () =>
+    fetch(`${url}/readyz`).then(
+      ({ status }) => status === 200,
+      // It listens on for a moment only, which a busy machine may let pass between two looks.
+      () => false,
+    );
+  while (await isReady()) await Bun.sleep(1);
 }
 
 interface Client {
@@ -80,7 +89,8 @@ async function startClient(url: string, name: string): Promise<Client> {
 describe("a server under load", () => {
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     test(`that gets ${signal} answers every request it has accepted and loses no acknowledged write`, async () => {
-      await using server = await serve();
+      // Long enough for each client to come again, whatever else the machine does.
+      await using server = await serve({ DRAIN_DELAY: "1s" });
       const clients = await Promise.all(Array.from({ length: 24 }, (_, index) => startClient(server.url, `${index}`)));
       while (clients.some(({ acknowledged }) => acknowledged.length < 20)) await Bun.sleep(5);
       const ended = end(server, signal);
@@ -88,7 +98,7 @@ describe("a server under load", () => {
       const { code, ms } = await ended;
       expect(clients.flatMap(({ dropped }) => dropped)).toEqual([]);
       expect(code).toBe(0);
-      expect(ms).toBeLessThan(LISTENS_ON_MS + SLACK_MS);
+      expectTime("the end under load", ms, 1000 + SLACK_MS);
       expect(server.log()).toContain('"msg":"stopped"');
       expectCleanStore();
 
@@ -115,7 +125,7 @@ describe("a server that got a signal", () => {
     const signalledMs = performance.now();
     server.kill("SIGTERM");
     await draining(server.url);
-    expect(performance.now() - signalledMs).toBeLessThan(500);
+    expectTime("being not ready", performance.now() - signalledMs, 500);
 
     const requests: [string, string, Record<string, string>, number][] = [
       ["GET", "/readyz", {}, 503],
@@ -152,17 +162,17 @@ describe("a server that got a signal", () => {
     expect(performance.now() - startMs).toBeGreaterThan(LISTENS_ON_MS - 20);
     expect(await short.exited).toBe(0);
 
-    await using long = await serve({ DRAIN_DELAY: "1s" });
+    await using long = await serve({ DRAIN_DELAY: "3s" });
     const ended = end(long);
     await Bun.sleep(700);
     expect((await fetch(`${long.url}/b/late`, { method: "POST", body: "x", headers })).status).toBe(200);
     const { code, ms } = await ended;
     expect(code).toBe(0);
-    expect(ms).toBeWithin(1000, 1000 + SLACK_MS);
+    expectTimeFrom("the end after DRAIN_DELAY", ms, 3000, 3000 + SLACK_MS);
   });
 
   test("takes a request that comes on a connection which was idle", async () => {
-    await using server = await serve();
+    await using server = await serve({ DRAIN_DELAY: "2s" });
     using idle = await KeepAliveConnection.open(server.url);
     await idle.request("GET", "/livez");
     const ended = end(server);
@@ -184,7 +194,7 @@ describe("a server that got a signal", () => {
     using download = await KeepAliveConnection.open(server.url);
     download.pause();
     download.write(requestHead("GET", "/b/large", headers));
-    await Bun.sleep(50);
+    await Bun.sleep(ARRIVED_MS);
     const ended = end(server);
     // Past the time in which the server listens on.
     await Bun.sleep(LISTENS_ON_MS + 200);
@@ -195,7 +205,7 @@ describe("a server that got a signal", () => {
     expect([status, body.length]).toEqual([200, large.length]);
     const { code, ms } = await ended;
     expect(code).toBe(0);
-    expect(ms).toBeLessThan(LISTENS_ON_MS + 200 + SLACK_MS);
+    expectTime("the end after both", ms, LISTENS_ON_MS + 200 + SLACK_MS);
     expectCleanStore();
     await using again = await serve();
     expect(await (await fetch(`${again.url}/b/slow`, { headers })).text()).toBe("01234567899876543210");
@@ -210,7 +220,7 @@ describe("a server that got a signal", () => {
     await idle.request("GET", "/livez");
     const { code, ms } = await end(server);
     expect(code).toBe(0);
-    expect(ms).toBeWithin(LISTENS_ON_MS, LISTENS_ON_MS + SLACK_MS);
+    expectTimeFrom("the end without requests", ms, LISTENS_ON_MS, LISTENS_ON_MS + SLACK_MS);
     await Promise.all([halfHead.closed(), idle.closed()]);
     expectCleanStore();
   });
@@ -225,10 +235,10 @@ describe("a server that got a signal", () => {
     using halfRead = await KeepAliveConnection.open(server.url);
     halfRead.pause();
     halfRead.write(requestHead("GET", "/b/large", headers));
-    await Bun.sleep(50);
+    await Bun.sleep(ARRIVED_MS);
     const { code, ms } = await end(server);
     expect(code).toBe(0);
-    expect(ms).toBeWithin(LISTENS_ON_MS + 900, LISTENS_ON_MS + 1000 + SLACK_MS);
+    expectTimeFrom("the deadline", ms, LISTENS_ON_MS + 900, LISTENS_ON_MS + 1000 + SLACK_MS);
     await halfBody.closed();
     expectCleanStore();
     await using again = await serve();
@@ -246,7 +256,7 @@ describe("a server that got a signal", () => {
       await Bun.sleep(LISTENS_ON_MS + 100);
       const { code, ms } = await end(server, "SIGTERM");
       expect(code).toBe(0);
-      expect(ms).toBeLessThan(SLACK_MS);
+      expectTime("the end at a second signal", ms, SLACK_MS);
       expectCleanStore();
       await using again = await serve();
       const stored = (await (await fetch(`${again.url}/_list?bucket=load`, { headers })).json()) as string[];
@@ -310,7 +320,7 @@ if (has("root and unshare, for a process with id 1", canUnshare)) {
         const startMs = performance.now();
         process.kill(pid, signal);
         expect(await server.exited).toBe(0);
-        expect(performance.now() - startMs).toBeLessThan(LISTENS_ON_MS + SLACK_MS);
+        expectTime("the end of process 1", performance.now() - startMs, LISTENS_ON_MS + SLACK_MS);
         expectCleanStore();
       });
     }

@@ -4,14 +4,22 @@ import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { type Environment, type Finished, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import {
+  type Environment,
+  type Finished,
+  GOKV,
+  run,
+  type ServerProcess,
+  startServer,
+  untilLogged,
+} from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 let dir: TempDir;
 beforeEach(() => {
@@ -385,7 +393,7 @@ describe("gokv export and import", () => {
 
   test("what has expired is neither exported nor imported", async () => {
     const shortLived = await whileServing("data", async (url) => {
-      await fetch(`${url}/b/gone?ttl=1`, { method: "POST", body: "x", headers });
+      await fetch(`${url}/b/gone?ttl=4`, { method: "POST", body: "x", headers });
       await fetch(`${url}/b/stays?ttl=1h`, { method: "POST", body: "x", headers });
       const early = (await gokv(["export"])).stdout;
       while ((await fetch(`${url}/b/gone`, { headers })).status === 200) await Bun.sleep(20);
@@ -652,7 +660,7 @@ describe("what gokv creates", () => {
     mkdirSync(dir.file("data"));
     chmodSync(dir.file("data"), 0o755);
     await using server = await serve();
-    expect(server.log()).toMatch(/"level":"warning".*chmod 700/);
+    await untilLogged(server, /"level":"warning".*chmod 700/);
   });
 
   test("by a command is for its user alone too", async () => {

@@ -10,7 +10,7 @@ import { openInProcess, SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 /** The lock must hold for as long as the process lives; a minute of idling would show no more than this. */
 const IDLE_MS = 1500;

@@ -24,6 +24,28 @@ import { relaySelectionSuite } from "./relay-selection-suite.ts";
 import { relayStreamsSuite } from "./relay-streams-suite.ts";
 import { relayTokensSuite } from "./relay-tokens-suite.ts";
 import { relayWireSuite } from "./relay-wire-suite.ts";
+import { taskAccessSuite } from "./task-access-suite.ts";
+import { taskAccountsSuite } from "./task-accounts-suite.ts";
+import { taskAdminSuite } from "./task-admin-suite.ts";
+import { taskCacheSuite } from "./task-cache-suite.ts";
+import { taskCommentsSuite } from "./task-comments-suite.ts";
+import { taskCorsSuite } from "./task-cors-suite.ts";
+import { taskExportsSuite } from "./task-exports-suite.ts";
+import { taskFilesSuite } from "./task-files-suite.ts";
+import { taskGateSuite } from "./task-gate-suite.ts";
+import { taskHistorySuite } from "./task-history-suite.ts";
+import { taskIdempotencySuite } from "./task-idempotency-suite.ts";
+import { taskItemsSuite } from "./task-items-suite.ts";
+import { taskJobsAdminSuite } from "./task-jobs-admin-suite.ts";
+import { taskJobsSuite } from "./task-jobs-suite.ts";
+import { taskListsSuite } from "./task-lists-suite.ts";
+import { taskMomentsSuite } from "./task-moments-suite.ts";
+import { taskSearchSuite } from "./task-search-suite.ts";
+import { taskSessionsSuite } from "./task-sessions-suite.ts";
+import { taskStatsSuite } from "./task-stats-suite.ts";
+import { taskStreamsSuite } from "./task-streams-suite.ts";
+import { taskUpkeepSuite } from "./task-upkeep-suite.ts";
+import { taskWebhooksSuite } from "./task-webhooks-suite.ts";
 import { tokenAdminSuite } from "./token-admin-suite.ts";
 import { tokenBatchSuite } from "./token-batch-suite.ts";
 import { tokenCorsSuite } from "./token-cors-suite.ts";
@@ -84,4 +106,28 @@ export const SUITES = {
     relaySelectionSuite,
     relayStreamsSuite,
   ],
+  task: [
+    taskCorsSuite,
+    taskSessionsSuite,
+    taskGateSuite,
+    taskAdminSuite,
+    taskJobsAdminSuite,
+    taskAccountsSuite,
+    taskWebhooksSuite,
+    taskAccessSuite,
+    taskCommentsSuite,
+    taskHistorySuite,
+    taskIdempotencySuite,
+    taskItemsSuite,
+    taskListsSuite,
+    taskCacheSuite,
+    taskStatsSuite,
+    taskSearchSuite,
+    taskFilesSuite,
+    taskExportsSuite,
+    taskJobsSuite,
+    taskMomentsSuite,
+    taskStreamsSuite,
+    taskUpkeepSuite,
+  ] as readonly Suite[],
 } as const satisfies Record<string, readonly Suite[]>;

@@ -468,15 +468,16 @@ function otherTests(target: () => Target): void {
     const paths = [
       ...[`/${uuid}/k`, "/_list", `/_list?bucket=${uuid}`, `/_meta/${uuid}/k`, "/metrics"],
       ...["/api/kv/devices", `/api/kv/devices/${uuid}`, "/api/kv/apps", "/api/kv/installations"],
-      ...["/api/v1/users", "/api/v1/x/y", "/api/channel", "/api/token"],
+      ...["/api/channel", "/api/token"],
     ];
     for (const path of paths) {
       for (const headers of [bearer(token), { "X-App-Token": token, Authorization: null }]) {
         await expectError(await target().fetch(path, { headers }), "unauthorized");
       }
     }
-    for (const path of ["/v1/models", "/v1/chat/completions"]) {
-      expect((await target().fetch(path, { headers: bearer(token) })).status).toBe(401);
+    for (const path of ["/v1/models", "/v1/chat/completions", "/api/v1/tasks", "/api/v1/auth/me"]) {
+      const method = path.endsWith("completions") ? "POST" : "GET";
+      expect([path, (await target().fetch(path, { method, headers: bearer(token) })).status]).toEqual([path, 401]);
     }
     for (const [method, path] of [
       ["PUT", `/${uuid}/k`],

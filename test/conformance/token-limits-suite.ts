@@ -294,6 +294,7 @@ function manyGuessesTests(target: () => Target): void {
   test("ten thousand wrong tokens from one address end in 429, a valid token from it is never refused", async () => {
     const app = await install(target());
     const statuses = new Map<number, number>();
+    const startMs = performance.now();
     const refusedValid: number[] = [];
     for (let round = 0; round < 100; round++) {
       const guesses = Array.from({ length: 100 }, async (_, index) => {
@@ -308,8 +309,8 @@ function manyGuessesTests(target: () => Target): void {
     expect([...statuses.keys()].toSorted()).toEqual([401, 429]);
     // The burst of a minute, and what has come back while this ran: two in a second.
     expect(statuses.get(401)).toBeGreaterThanOrEqual(120);
-    expect(statuses.get(401)).toBeLessThan(240);
-  }, 60_000);
+    expect(statuses.get(401)).toBeLessThanOrEqual(121 + (2 * (performance.now() - startMs)) / 1000);
+  }, 240_000);
 }
 
 /** A refusal for the rate; `limit` is told when the token was a valid one. */

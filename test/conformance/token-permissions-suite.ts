@@ -144,7 +144,7 @@ function tableTests(target: () => Target): void {
       }
     }
     expect(rows).toBeGreaterThanOrEqual(1000);
-  }, 60_000);
+  }, 240_000);
 }
 
 function nameTests(target: () => Target): void {
@@ -209,7 +209,7 @@ function nameTests(target: () => Target): void {
         }
       }
     }
-  }, 30_000);
+  }, 120_000);
 }
 
 function readOnlyTests(target: () => Target): void {

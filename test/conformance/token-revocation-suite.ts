@@ -14,7 +14,7 @@ const UNLIMITED = {
   TOKEN_RATE_DELETE: "0",
   TOKEN_RATE_AUTH_FAIL: "0",
 };
-const ROUNDS = bySize(250, 1000);
+const ROUNDS = bySize(250, 500, 1000);
 const LOAD_CONNECTIONS = 4;
 
 /** What ends a token, as an operator does it. */
@@ -63,11 +63,11 @@ function endTests(target: () => Target): void {
   }
 
   test("a token ends by itself the moment it expires", async () => {
-    const expiresAtMs = Date.now() + 500;
+    const expiresAtMs = Date.now() + 3000;
     const app = await install(target(), { expiresAt: new Date(expiresAtMs).toISOString() });
     // In use, so that it is kept in memory.
     expect((await asApp(target(), app.token, "/_info")).status).toBe(200);
-    await eventually("the token has expired", 5000, () => Date.now() > expiresAtMs);
+    await eventually("the token has expired", 3000, () => Date.now() > expiresAtMs);
     expect((await asApp(target(), app.token, "/_info")).status).toBe(401);
   });
 
@@ -123,7 +123,7 @@ function loadTests(target: () => Target): void {
     expect(late).toEqual([]);
     expect(ended).toBe(ROUNDS);
     expect(asked).toBeGreaterThan(ROUNDS);
-  }, 60_000);
+  }, 240_000);
 
   test("a change of rights holds at once under load as well", async () => {
     const app = await install(target());
@@ -142,5 +142,5 @@ function loadTests(target: () => Target): void {
     isOver = true;
     await Promise.all(load);
     expect(seen).toEqual(Array.from({ length: 100 }, (_, round) => (round % 2 === 0 ? 403 : 200)));
-  }, 30_000);
+  }, 120_000);
 }

@@ -14,9 +14,9 @@ import { type TempDir, tempDir } from "../support/temp-dir.ts";
 import { administer, operatorAt } from "../support/token-client.ts";
 
 const APP_ID = "board";
-const KILLS = bySize(10, 30, 100);
+const KILLS = bySize(10, 20, 100);
 const LIFE_MS_MAX = bySize(250, 600);
-const TIMEOUT_MS = bySize(60_000, 600_000);
+const TIMEOUT_MS = bySize(120_000, 1_200_000);
 /** More than it takes to reach any of the moments. */
 const MORE_CHANGES_MAX = 400;
 
@@ -83,9 +83,9 @@ describe("a process that is killed at any moment of its administration", () => {
 if (has("strace", hasProgram("strace"))) {
   describe("a process whose n-th", () => {
     const cases = [
-      ["fsync", "signal=KILL", bySize(10, 25, 80), bySize(60, 300)],
-      ["pwrite64", "signal=KILL", bySize(6, 20, 60), bySize(400, 2_000)],
-      ["fsync", "error=EIO", bySize(8, 20, 60), bySize(60, 300)],
+      ["fsync", "signal=KILL", bySize(10, 16, 80), bySize(60, 300)],
+      ["pwrite64", "signal=KILL", bySize(6, 14, 60), bySize(400, 2_000)],
+      ["fsync", "error=EIO", bySize(8, 14, 60), bySize(60, 300)],
     ] as const;
     for (const [call, fault, count, last] of cases) {
       test(

@@ -15,9 +15,9 @@ import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 import { type Asked, administer, asApp, install, operatorAt } from "../support/token-client.ts";
 
-const KILLS = bySize(12, 30, 100);
+const KILLS = bySize(12, 20, 100);
 const LIFE_MS_MAX = bySize(300, 700);
-const TIMEOUT_MS = bySize(60_000, 600_000);
+const TIMEOUT_MS = bySize(120_000, 1_200_000);
 /** More than it takes to reach any of the moments. */
 const MORE_BATCHES_MAX = 300;
 
@@ -132,10 +132,10 @@ function importBatch(target: Asked, token: string, name: string, keys: number): 
 if (has("strace", hasProgram("strace"))) {
   describe("the n-th", () => {
     const cases = [
-      ["fsync", "signal=KILL", bySize(8, 20, 60), bySize(40, 200)],
-      ["pwrite64", "signal=KILL", bySize(8, 20, 60), bySize(1_500, 6_000)],
-      ["fsync", "error=EIO", bySize(6, 15, 40), bySize(40, 200)],
-      ["pwrite64", "error=EIO", bySize(6, 15, 40), bySize(1_500, 6_000)],
+      ["fsync", "signal=KILL", bySize(8, 12, 60), bySize(40, 200)],
+      ["pwrite64", "signal=KILL", bySize(8, 12, 60), bySize(1_500, 6_000)],
+      ["fsync", "error=EIO", bySize(6, 10, 40), bySize(40, 200)],
+      ["pwrite64", "error=EIO", bySize(6, 10, 40), bySize(1_500, 6_000)],
     ] as const;
     for (const [call, fault, count, last] of cases) {
       const what = fault === "error=EIO" ? "that fails, and so ends the process," : "in which the process dies";
@@ -208,7 +208,7 @@ if (has("strace", hasProgram("strace"))) {
         using dir = tempDir();
         const store = await BatchStore.make(dir, "no space beside batches");
         const problems: string[] = [];
-        for (const moment of faultMoments(bySize(4, 12, 30), bySize(800, 4_000))) {
+        for (const moment of faultMoments(bySize(4, 8, 30), bySize(800, 4_000))) {
           // The next two writes of the thread fail as well; while there is no space, one batch in a second is tried.
           const inject = `pwrite64:error=ENOSPC:when=${moment}..${moment + 2}`;
           const server = await store.start("pwrite64", inject).catch(() => null);

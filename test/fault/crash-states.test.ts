@@ -25,12 +25,12 @@ import { readTrace } from "../support/system-call-trace.ts";
 import { mint, SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
-const CRASH_POINTS = bySize(1_000, 6_000);
-const CONTROL_CRASH_POINTS = bySize(150, 600);
+const CRASH_POINTS = bySize(1_000, 1_500, 6_000);
+const CONTROL_CRASH_POINTS = bySize(150, 300, 600);
 const BIRTH_EVENTS = 80;
 const BIRTH_MODES: readonly CrashMode[] = ["synced", "all", ...Array.from({ length: 6 }, () => "torn" as const)];
 const CONTROL_WRITES = 600;
-const TIMEOUT_MS = bySize(120_000, 600_000);
+const TIMEOUT_MS = bySize(240_000, 1_200_000);
 /** Nothing in it has to last, and a crash image a millisecond is a lot for a disk. */
 const MEMORY = "/dev/shm";
 const SCRATCH = existsSync(MEMORY) ? MEMORY : undefined;

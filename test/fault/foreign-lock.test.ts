@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { startServer } from "../support/executable.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { holdWriteLock } from "../support/foreign-lock.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { mint, SECRET } from "../support/targets.ts";
@@ -63,8 +64,8 @@ test(
     );
     expect([...new Set(writes.map(({ status, code }) => `${status} ${code}`))]).toEqual(["503 busy"]);
     expect([...new Set(reads.map(({ status }) => status))]).toEqual([200]);
-    expect(slowest).toBeLessThan(WRITE_MS_MAX);
-    expect(p99).toBeLessThan(READ_P99_MS_MAX);
+    expectTime("the slowest refusal", slowest, WRITE_MS_MAX);
+    expectTime("GET beside the lock, p99", p99, READ_P99_MS_MAX);
 
     const later = await Promise.all(Array.from({ length: CLIENTS }, (_, n) => ask("POST", `/b/later-${n}`, "x")));
     expect(later.map(({ status }) => status)).toEqual(Array.from({ length: CLIENTS }, () => 200));
@@ -81,5 +82,5 @@ test(
     await using again = await startServer(env);
     expect(await listOf(again.url)).toEqual(expected);
   },
-  LOCK_MS + 20_000,
+  LOCK_MS + 120_000,
 );

@@ -112,6 +112,6 @@ if (has("root, to mount a small volume", isRoot())) {
         async () => (await send("PUT", "k", storedValue(1, 10))).ok,
       );
       await eventually("the reserve is back", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
-    }, 40_000);
+    }, 160_000);
   });
 }

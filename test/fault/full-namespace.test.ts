@@ -21,7 +21,7 @@ const BATCH_KEYS = 5;
 const DELETED = 15;
 /** While there is no room, one write in a second is tried. */
 const RETRY_TIMEOUT_MS = 10_000;
-const TEST_TIMEOUT_MS = 60_000;
+const TEST_TIMEOUT_MS = 240_000;
 
 const UNLIMITED = { TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" };
 

@@ -10,7 +10,7 @@ import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 import { type Asked, administer, asApp, type Installed, install, operatorAt } from "../support/token-client.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 const WIPED_KEYS = 10_000;
 const CREATOR = "203.0.113.7";

@@ -6,7 +6,7 @@ import { ROOT } from "../support/executable.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
 import { report } from "../support/run-size.ts";
 
-const CHECK_MS_MAX = 240_000;
+const CHECK_MS_MAX = 600_000;
 const PROGRAMS = ["apt-get", "buildah", "dpkg-deb", "nsenter", "runc"];
 
 if (

@@ -64,8 +64,8 @@ async function dieAt(
 if (has("strace", hasProgram("strace"))) {
   describe("a process that dies", () => {
     const cases = [
-      ["fsync", faultMoments(bySize(14, 40, 120), bySize(60, 200, 400))],
-      ["pwrite64", faultMoments(bySize(10, 30, 80), bySize(2_000, 6_000))],
+      ["fsync", faultMoments(bySize(14, 26, 120), bySize(60, 200, 400))],
+      ["pwrite64", faultMoments(bySize(10, 20, 80), bySize(2_000, 6_000))],
     ] as const;
     for (const [call, when] of cases) {
       test(
@@ -80,7 +80,7 @@ if (has("strace", hasProgram("strace"))) {
           expect(deaths.problems).toEqual([]);
           expect(deaths.acknowledgements).toBeGreaterThan(when.length);
         },
-        bySize(60_000, 600_000),
+        bySize(120_000, 600_000),
       );
     }
   });

@@ -8,8 +8,8 @@ import { type Random, seededRandom } from "../support/seeded-random.ts";
 import { mint, SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
-const KILLS = bySize(14, 110);
-const ACKNOWLEDGEMENTS = bySize(2_000, 100_000);
+const KILLS = bySize(14, 60, 110);
+const ACKNOWLEDGEMENTS = bySize(2_000, 40_000, 100_000);
 const LIFE_MS_MAX = bySize(400, 900);
 const START_MS_MAX = 60;
 /** One kill in this many meets a server that is still starting, and so perhaps in the middle of its recovery. */
@@ -49,7 +49,7 @@ test(
     expect(problems).toEqual([]);
     expect(load.unexpected).toEqual([]);
   },
-  bySize(60_000, 1_200_000),
+  bySize(120_000, 1_200_000),
 );
 
 async function killWhileStarting(env: Record<string, string>, random: Random): Promise<void> {

@@ -97,7 +97,7 @@ if (has("strace", hasProgram("strace"))) {
       expect(await rekey(data, ringOf(turn))).toMatchObject({ exitCode: 0, stderr: "" });
       // The former secrets are not needed any more.
       await expectReadable(data, { MASTER_KEY: SECRETS[turn % 2], JWT_SECRET: SECRET }, upstream);
-    }, 120_000);
+    }, 480_000);
   }
 }
 
@@ -131,5 +131,5 @@ test(
     }
     report(`server killed in rekey: ${SERVER_KILLS} kills, ${changes} after the change was stored`);
   },
-  bySize(60_000, 300_000),
+  bySize(120_000, 300_000),
 );

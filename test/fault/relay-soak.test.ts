@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
+import { expectFigure } from "../support/figures-in-bounds.ts";
 import { has } from "../support/needs.ts";
 import { metricOf, mistakesIn, readBooks } from "../support/relay-books.ts";
 import { chat, makeChannel, makeToken, managed } from "../support/relay-client.ts";
@@ -12,12 +13,12 @@ import { bySize, report } from "../support/run-size.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
-const SOAK_MS = bySize(30_000, 45_000, 1_800_000);
+const SOAK_MS = bySize(20_000, 30_000, 1_800_000);
 const CHANNELS = 6;
 const GRANTED = 1_000_000_000;
 const QUIET_MS_MAX = 20_000;
 /** Connections to upstreams that are kept for later, and the like. */
-const DESCRIPTORS_SLACK = 40;
+const DESCRIPTORS_SLACK = 100;
 /** Of a heap that was never collected whole. */
 const GROWTH_BYTES_MAX = 60e6;
 const MB = 1e6;
@@ -70,7 +71,7 @@ if (has("/proc, to see what a process holds", process.platform === "linux")) {
       );
       expect(upstream.mistakes).toEqual([]);
       expect(end.descriptors).toBeLessThanOrEqual(warm.descriptors + DESCRIPTORS_SLACK);
-      expect(end.bytes).toBeLessThan(warm.bytes + GROWTH_BYTES_MAX);
+      expectFigure("memory after the soak", end.bytes, warm.bytes + GROWTH_BYTES_MAX, 2);
       expect(await metricOf(relay, "gokv_relay_log_dropped_total")).toBe(0);
       for (const token of [finite, narrow]) {
         expect(mistakesIn(readBooks(relay.dbPath, token.id), GRANTED)).toEqual([]);

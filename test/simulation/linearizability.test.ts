@@ -21,7 +21,7 @@ import { tempDir } from "../support/temp-dir.ts";
 /** For each of the two variants. */
 const OPERATIONS = bySize(30_000, 100_000, 520_000);
 const OPERATIONS_PER_LIFE = 5_000;
-const TIMEOUT_MS = bySize(120_000, 300_000, 1_800_000);
+const TIMEOUT_MS = bySize(240_000, 600_000, 1_800_000);
 const KEYS = 8;
 const CLIENTS = 24;
 /** This one holds values that are too large for the cache and are read by a thread of their own. */

@@ -7,7 +7,7 @@ import { storeFiles } from "../../src/storage/store-files.ts";
 export async function alterStore(dbPath: string, sql: string): Promise<void> {
   // The server may be in the middle of a write of its own.
   const script = `const database = new (require("bun:sqlite").Database)(process.argv[1]);
-    database.run("PRAGMA busy_timeout = 5000");
+    database.run("PRAGMA busy_timeout = 60000");
     database.run(process.argv[2]);`;
   const command = [process.execPath, "-e", script, storeFiles(dbPath).database, sql];
   const child = Bun.spawn(command, { stderr: "pipe" });

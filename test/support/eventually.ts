@@ -1,16 +1,19 @@
 // Waits for something that another process does in its own time.
 
 const PAUSE_MS = 20;
+/** A machine with other things to do may need so long for what takes a moment; only what never comes is a failure. */
+const PATIENCE_MS_MIN = 60_000;
 
-/** Resolves when `isSo` is true; looks again and again, since nothing tells. @throws Error after `timeoutMs` */
+/** Resolves when `isSo` is true; looks again and again, since nothing tells. @throws Error after a minute or longer */
 export async function eventually(
   what: string,
-  timeoutMs: number,
+  expectedMs: number,
   isSo: () => boolean | Promise<boolean>,
 ): Promise<void> {
-  const deadlineMs = performance.now() + timeoutMs;
+  const patienceMs = Math.max(expectedMs, PATIENCE_MS_MIN);
+  const deadlineMs = performance.now() + patienceMs;
   while (!(await isSo())) {
-    if (performance.now() > deadlineMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    if (performance.now() > deadlineMs) throw new Error(`not within ${patienceMs} ms: ${what}`);
     await Bun.sleep(PAUSE_MS);
   }
 }

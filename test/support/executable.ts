@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { eventually } from "./eventually.ts";
 
 export const ROOT = join(import.meta.dir, "../..");
 export const GOKV = join(ROOT, "dist/gokv");
@@ -106,6 +107,13 @@ export async function startServer(
       await child.exited;
     },
   };
+}
+
+const LOGGED_MS = 1_000;
+
+/** Resolves when the log says so: what a server writes comes through a pipe, and perhaps after its answer. */
+export function untilLogged(server: Pick<ServerProcess, "log">, pattern: RegExp): Promise<void> {
+  return eventually(`the log says ${pattern}`, LOGGED_MS, () => pattern.test(server.log()));
 }
 
 function requireBuilt(): void {

@@ -17,11 +17,13 @@ export interface RawOptions {
   readonly answerMs?: number;
   /** Silence after them that counts as the end. */
   readonly quietMs?: number;
+  /** Each part is sent once the one before it is answered, however long that takes. */
+  readonly isInTurn?: boolean;
   /** End our side after the last part, as a client does that has gone. */
   readonly isHalfClosed?: boolean;
 }
 
-const ANSWER_MS = 5000;
+const ANSWER_MS = 30_000;
 const QUIET_MS = 50;
 const BETWEEN_PARTS_MS = 30;
 
@@ -29,7 +31,7 @@ const BETWEEN_PARTS_MS = 30;
 export function sendRaw(
   url: string,
   bytes: string | Uint8Array | readonly (string | Uint8Array)[],
-  { answers = 1, answerMs = ANSWER_MS, quietMs = QUIET_MS, isHalfClosed = false }: RawOptions = {},
+  { answers = 1, answerMs = ANSWER_MS, quietMs = QUIET_MS, isInTurn = false, isHalfClosed = false }: RawOptions = {},
 ): Promise<RawAnswer> {
   const { hostname, port } = new URL(url);
   const parts = typeof bytes === "string" || bytes instanceof Uint8Array ? [bytes] : bytes;
@@ -50,6 +52,7 @@ export function sendRaw(
     socket.on("connect", async () => {
       for (const [index, part] of parts.entries()) {
         if (index > 0) await Bun.sleep(BETWEEN_PARTS_MS);
+        while (isInTurn && !isClosed && statusesIn(text).length < index) await Bun.sleep(BETWEEN_PARTS_MS);
         if (!socket.destroyed) socket.write(typeof part === "string" ? Buffer.from(part, "latin1") : part);
       }
       if (isHalfClosed && !socket.destroyed) socket.end();

@@ -28,7 +28,7 @@ export function readBooks(dbPath: string, tokenId: number): Books {
   const file = join(dbPath, "gokv.db");
   if (!existsSync(file)) throw new Error(`there is no store at ${dbPath}`);
   using database = new Database(file, { readonly: true });
-  database.run("PRAGMA busy_timeout = 5000");
+  database.run("PRAGMA busy_timeout = 60000");
   const row = database
     .query<Books, [number]>(
       `SELECT remain_quota AS remain, used_quota AS used,

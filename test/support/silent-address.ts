@@ -5,7 +5,7 @@ import { connect, type Socket } from "node:net";
 
 const AF_INET = 2;
 const SOCK_STREAM = 1;
-const STALLED_MS = 300;
+const STALLED_MS = 1_000;
 /** A queue of length 0 holds one connection, or two. */
 const CONNECTIONS_MAX = 4;
 

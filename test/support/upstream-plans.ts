@@ -162,6 +162,9 @@ async function sendEvents(exchange: Exchange, events: readonly string[], shape: 
   await endStream(exchange, shape.end ?? "whole");
 }
 
+/** By then the other side has read what was sent, however busy the machine is. */
+const UNREAD_MS = 1_000;
+
 async function endStream(exchange: Exchange, end: NonNullable<StreamShape["end"]>): Promise<void> {
   if (end === "whole" || end === "clean") return exchange.endChunks();
   if (end === "still") {
@@ -169,7 +172,7 @@ async function endStream(exchange: Exchange, end: NonNullable<StreamShape["end"]
     return;
   }
   // Both would take along what the other side has not read yet.
-  await exchange.pause(50);
+  await exchange.pause(UNREAD_MS);
   if (end === "close") exchange.close();
   else exchange.reset();
 }

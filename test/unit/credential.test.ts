@@ -1,7 +1,7 @@
 // Where an app token is looked for, in which order, and which members of a body carry it.
 
 import { describe, expect, test } from "bun:test";
-import type { TokenSource } from "../../src/shared/settings.ts";
+import type { TokenSource } from "../../src/shared/setting-parsers.ts";
 import { credentialMembers, tokenOfBody, tokenOutsideBody } from "../../src/token/credential.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 

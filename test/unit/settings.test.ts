@@ -202,6 +202,34 @@ describe("settings", () => {
     ]);
   });
 
+  test("of the task service that are wrong are named together, with databases that this version does not use", () => {
+    const found = problems({
+      ...{
+        JWT_SECRET: "short",
+        GIN_MODE: "release",
+        PORT: "eighty",
+        DATABASE_HOST: "localhost",
+        REDIS_HOST: "localhost",
+      },
+      ...{ TASK_ACCESS_TTL: "24", TASK_RATE_USER: "60", TASK_RATE_LOGIN: "5/1y", JOBS_CONCURRENCY: "default=x" },
+      ...{ TASK_CORS_ORIGINS: "*", PASSWORD_PARALLEL: "0" },
+    });
+    expect(found.map((line) => line.split(" ")[0]).sort()).toEqual([
+      ...["DATABASE_HOST", "JOBS_CONCURRENCY", "JWT_SECRET", "PASSWORD_PARALLEL", "PORT", "REDIS_HOST"],
+      ...["TASK_ACCESS_TTL", "TASK_CORS_ORIGINS", "TASK_RATE_LOGIN", "TASK_RATE_USER"],
+    ]);
+    for (const ttl of ["24", "1y", "48h", "1d1h"]) {
+      expect([ttl, problems({ JWT_SECRET, TASK_ACCESS_TTL: ttl }).length]).toEqual([ttl, 1]);
+    }
+    expect(problems({ JWT_SECRET, DATABASE_HOST: "db" })[0]).toContain("DATABASE_URL");
+    expect(problems({ JWT_SECRET, DATABASE_URL: "mysql://u:p@h/d" })[0]).toContain("embedded store");
+    expect(read({ JWT_SECRET, TASK_ACCESS_TTL: "24h" }).taskAccessTtlMs).toBe(86_400_000);
+    expect(read({ JWT_SECRET, TASK_RATE_USER: "0/1m" }).taskRateUser).toEqual({ limit: 0, windowMs: 60_000 });
+    expect(read({ JWT_SECRET, JOBS_CONCURRENCY: "webhook=2" }).jobsConcurrency).toEqual({
+      ...{ default: 5, webhook: 2, export: 1, system: 1 },
+    });
+  });
+
   test("ask for a budget that holds at least one value of the largest size", () => {
     expect(problems({ JWT_SECRET, MAX_VALUE_BYTES: "49MiB" })).toEqual([
       "BODY_BUDGET_BYTES must be at least MAX_VALUE_BYTES, or no value of that size could be stored",

@@ -1,18 +1,20 @@
--- Repeats one POST for wrk, and prints what came of it as JSON. Arguments: path, body, lines of headers.
+-- Repeats one request for wrk, and prints what came of it as JSON. Arguments: method, path, body, lines of headers.
 
-local post
+local fixed
 
 function init(args)
   local headers = {}
-  for index = 3, #args do
+  for index = 4, #args do
     local name, value = args[index]:match("^([^:]+): (.*)$")
     headers[name] = value
   end
-  post = wrk.format("POST", args[1], headers, args[2])
+  local body = args[3]
+  if args[1] == "GET" then body = nil end
+  fixed = wrk.format(args[1], args[2], headers, body)
 end
 
 function request()
-  return post
+  return fixed
 end
 
 function done(summary, latency)

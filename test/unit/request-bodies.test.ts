@@ -1,0 +1,28 @@
+// Lists in bodies: their length is judged before their elements, and the document shows both.
+
+import { describe, expect, test } from "bun:test";
+import { schemaOf } from "../../src/http/openapi.ts";
+import { TaskPatchBody } from "../../src/task/item-bodies.ts";
+import { WebhookChangesBody } from "../../src/task/webhook-bodies.ts";
+
+describe("a list in a body", () => {
+  test.each([
+    ["events", 100, WebhookChangesBody],
+    ["labels", 1000, TaskPatchBody],
+  ] as const)("of too many %s is refused as that alone, whatever they are", (name, max, schema) => {
+    const issuesOf = (length: number) => schema.safeParse({ [name]: new Array(length).fill(1) }).error?.issues ?? [];
+    expect(issuesOf(max + 1)).toMatchObject([{ code: "too_big", path: [name], maximum: max }]);
+    expect(issuesOf(max).length).toBe(max);
+  });
+
+  test("is documented with its elements and its length", () => {
+    const { properties } = schemaOf(WebhookChangesBody) as { properties: Record<string, unknown> };
+    const events = {
+      type: "array",
+      minItems: 1,
+      maxItems: 100,
+      items: { enum: expect.arrayContaining(["task.gone"]) },
+    };
+    expect(properties.events).toMatchObject(events);
+  });
+});
