@@ -13,7 +13,7 @@ import { useTarget } from "../support/use-target.ts";
 const PART_BYTES = 256 * 1024;
 
 export function taskExportsSuite(name: string, open: OpenTarget): void {
-  setDefaultTimeout(30_000);
+  setDefaultTimeout(120_000);
   describe(`exports on ${name}`, () => {
     const target = useTarget(open, { ...UNLIMITED, JOBS_LEASE: "1s" });
     fileTests(target);

@@ -7,7 +7,7 @@ import { openInProcess, openInProcessAt } from "../support/targets.ts";
 import { refusalBy } from "../support/task-answers.ts";
 import { ask, createTask, logIn, signUp, UNLIMITED } from "../support/task-client.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MINUTE_MS = 60_000;
 const PING_MS = 15_000;

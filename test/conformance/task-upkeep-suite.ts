@@ -3,6 +3,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { queryStore } from "../support/query-store.ts";
 import { report } from "../support/run-size.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
@@ -18,7 +19,7 @@ const MARGIN_MS = HOUR_MS / 2;
 const MANY_TASKS = 1200;
 
 export function taskUpkeepSuite(name: string, open: OpenTarget): void {
-  setDefaultTimeout(30_000);
+  setDefaultTimeout(120_000);
   describe(`the purge of deleted tasks on ${name}`, () => {
     purgeTests(useTarget(open, { ...UNLIMITED, TASK_MAX_PER_USER: "3" }));
     loadTests(useTarget(open, UNLIMITED));
@@ -139,7 +140,7 @@ function loadTests(target: () => Target): void {
     report(
       `beside the purge of ${MANY_TASKS} tasks: longest read ${most(readMs)} ms, longest write ${most(writeMs)} ms`,
     );
-    expect(Math.max(...readMs)).toBeLessThan(500);
+    expectTime("the longest read beside a purge", Math.max(...readMs), 500);
     const tables = ["task_item", "task_label", "task_comment", "task_remains"];
     expect(await countRows(target(), ...tables)).toEqual([1, 0, 0, 0]);
     const [head] = await queryStore<{ n: number }>(

@@ -9,7 +9,7 @@ import { type Account, API, createTask, logIn, signUp, UNLIMITED } from "../supp
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 import { isAccepted, WebhookReceiver } from "../support/webhook-receiver.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(120_000);
 
 const FIRST = "the first secret of this store, quite long";
 const SECOND = "the second secret of this store, as long";

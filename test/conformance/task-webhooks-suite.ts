@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { eventually } from "../support/eventually.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { report } from "../support/run-size.ts";
 import type { OpenTarget } from "../support/targets.ts";
 import { type Account, ask, createTask, logIn, signUp, UNLIMITED } from "../support/task-client.ts";
@@ -45,7 +46,7 @@ interface Delivery {
 }
 
 export function taskWebhooksSuite(name: string, open: OpenTarget): void {
-  setDefaultTimeout(20_000);
+  setDefaultTimeout(120_000);
   describe(`webhooks: ${name}`, () => {
     const target = useTarget(open, {
       ...UNLIMITED,
@@ -236,7 +237,7 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
       await arrived(quick, 1);
       const delayMs = performance.now() - startedMs;
       report(`a delivery beside a receiver that never answers: ${Math.round(delayMs)} ms`);
-      expect(delayMs).toBeLessThan(5_000);
+      expectTime("a delivery beside a silent receiver", delayMs, 2_000);
     });
 
     test("is shown without its secret, changed, and deleted by its owner alone", async () => {

@@ -7,7 +7,7 @@ import { ask, logIn, UNLIMITED } from "../support/task-client.ts";
 import { useTarget } from "../support/use-target.ts";
 
 // Many processes are started; on a busy machine that takes its time.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Every command with what it needs besides its flags, and the flags of its own. */
 const COMMANDS: readonly (readonly [command: string, needs: readonly string[], flags: readonly string[]])[] = [

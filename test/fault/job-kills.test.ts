@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Environment, type ServerProcess, startServer } from "../support/executable.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { queryStore } from "../support/query-store.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { seededRandom } from "../support/seeded-random.ts";
@@ -182,7 +183,7 @@ test("a stopping process gives back the jobs it cannot end, and loses none that 
   expect(await server.exited).toBe(0);
   const tookMs = performance.now() - stoppedMs;
   expect(tookMs).toBeGreaterThan(SHUTDOWN_MS - 50);
-  expect(tookMs).toBeLessThan(SHUTDOWN_MS + 5_000);
+  expectTime("the stop", tookMs, SHUTDOWN_MS + 5_000);
   const left = await jobs("kind = 'webhook.deliver'");
   expect(left.map(({ state, attempts, last_error }) => [state, attempts, last_error])).toEqual(
     Array(3).fill(["ready", 0, null]),

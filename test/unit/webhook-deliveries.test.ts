@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { isAccepted } from "../support/webhook-receiver.ts";
 import { WebhookRig } from "../support/webhook-rig.ts";
 
-setDefaultTimeout(20_000);
+setDefaultTimeout(120_000);
 
 const SECOND_MS = 1000;
 const HOUR_MS = 3_600_000;
@@ -34,7 +34,7 @@ describe("a delivery that fails", () => {
     pauses.slice(0, 7).forEach((pauseMs, index) => {
       const fullMs = Math.min(6 * HOUR_MS, 10 * SECOND_MS * 4 ** index);
       // What the attempt itself took comes on top.
-      expect(pauseMs).toBeWithin(fullMs / 2, fullMs + SECOND_MS);
+      expect(pauseMs).toBeWithin(fullMs / 2, fullMs + 30 * SECOND_MS);
     });
     await rig.workAll();
     const { seen } = rig.receiver;
