@@ -25,20 +25,19 @@ const BETWEEN_SLICES_MS = 1;
 
 type Reply = (message: StorageReply) => void;
 
-/** The write units of all services, by name; `growing` are those of them that only add to the store. */
-export interface KnownUnits {
+interface KnownUnits {
   readonly units: WriteUnits;
   readonly growing: ReadonlySet<string>;
 }
 
-/** Units are loaded with the first of them: they are most of what a start would have to read. */
-export function runStorageThread(port: MessagePort, loadUnits: () => Promise<KnownUnits>): void {
+/** `units` are the write units of all services, by name; `growing` are those of them that only add to the store. */
+export function runStorageThread(port: MessagePort, units: WriteUnits, growing: ReadonlySet<string>): void {
   const reply: Reply = (message) => port.postMessage(message);
   let store: OpenedStore | null = null;
   port.on("message", async (request: StorageRequest) => {
     if (request.type !== "open") return store!.handle(request);
     try {
-      store = new OpenedStore(await openStore(request.options), request.options, loadUnits, reply);
+      store = new OpenedStore(await openStore(request.options), request.options, { units, growing }, reply);
     } catch (error) {
       const { exitCode, message } = startFailure(request.options.path, error);
       reply({ type: "refused", exitCode, message });
@@ -50,8 +49,8 @@ class OpenedStore {
   // Held for life: a Database that nothing refers to is collected and closed, and closing writes a checkpoint.
   readonly #database: Database;
   readonly #options: StoreOptions;
-  readonly #loadUnits: () => Promise<KnownUnits>;
-  #known: KnownUnits | null = null;
+  readonly #units: WriteUnits;
+  readonly #growing: ReadonlySet<string>;
   readonly #reply: Reply;
   readonly #space: SpaceGuard;
   readonly #wal: WalKeeper;
@@ -65,10 +64,11 @@ class OpenedStore {
   #isPurging = false;
   #hasFailed = false;
 
-  constructor(database: Database, options: StoreOptions, loadUnits: () => Promise<KnownUnits>, reply: Reply) {
+  constructor(database: Database, options: StoreOptions, { units, growing }: KnownUnits, reply: Reply) {
     this.#database = database;
     this.#options = options;
-    this.#loadUnits = loadUnits;
+    this.#units = units;
+    this.#growing = growing;
     this.#reply = reply;
     this.#space = new SpaceGuard(options.reservePath, { database, makeRoom: () => this.#wal.makeRoom() });
     this.#wal = new WalKeeper(database, options.walLimitBytes, () => this.#space.noteFull());
@@ -108,13 +108,9 @@ class OpenedStore {
     if (this.#hasFailed) return;
     try {
       this.#tables ??= kyselyOver<unknown>(this.#database);
-      this.#known ??= await this.#loadUnits();
-      // Other messages may have been handled while they were loaded.
-      if (this.#hasFailed) return;
-      const known = this.#known;
       const acts = units.map(({ name, args }) => ({
-        run: (work: UnitOfWork) => known.units[name]!(work, args as never),
-        grows: known.growing.has(name),
+        run: (work: UnitOfWork) => this.#units[name]!(work, args as never),
+        grows: this.#growing.has(name),
       }));
       const results = await this.#writer.runAll(this.#tables, acts, lockDeadlineMs);
       this.#tellWipes();
