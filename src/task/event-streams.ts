@@ -98,7 +98,7 @@ export class EventStreams {
 
   async #endSignedOut(streams: readonly EventStream[]): Promise<void> {
     const live = await this.#feed.liveSessions([...new Set(streams.map(({ who }) => who.sessionId))]);
-    for (const stream of streams) if (!live.has(stream.who.sessionId)) stream.end();
+    for (const stream of streams) if (live.get(stream.who.sessionId) !== stream.who.tokenVersion) stream.end();
   }
 
   #all(): EventStream[] {

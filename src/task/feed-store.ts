@@ -64,18 +64,21 @@ export class FeedStore {
     return rows.map((row) => ({ rev: row.rev, atMs: row.at_ms, event: eventOf(row, userId) }));
   }
 
-  /** Those of the sessions that have not been ended, and whose users may still come in. */
-  async liveSessions(sessionIds: readonly string[]): Promise<Set<string>> {
+  /**
+   * Those of the sessions that have not been ended, and whose users may still come in, each with the version that its
+   * access tokens must have.
+   */
+  async liveSessions(sessionIds: readonly string[]): Promise<Map<string, number>> {
     const rows = await this.#db
       .selectFrom("task_session as session")
       .innerJoin("task_user as user", "user.id", "session.user_id")
-      .select("session.id")
+      .select(["session.id", "user.token_version"])
       .where("session.id", "in", sessionIds)
       .where("session.revoked_at_ms", "is", null)
       .where("user.disabled_at_ms", "is", null)
       .where("user.deleted_at_ms", "is", null)
       .execute();
-    return new Set(rows.map(({ id }) => id));
+    return new Map(rows.map((row) => [row.id, row.token_version]));
   }
 }
 
