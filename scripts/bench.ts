@@ -27,6 +27,7 @@ import { RELAY_QUOTA } from "../test/bench/relay-quota.ts";
 import { RELAY_STREAMS } from "../test/bench/relay-streams.ts";
 import { RELAY_THROUGHPUT } from "../test/bench/relay-throughput.ts";
 import { STARTUP } from "../test/bench/startup.ts";
+import { TASK_LOGINS } from "../test/bench/task-logins.ts";
 import { TASK_PAGES } from "../test/bench/task-pages.ts";
 import { TASK_READS } from "../test/bench/task-reads.ts";
 import { TASK_STREAMS } from "../test/bench/task-streams.ts";
@@ -56,6 +57,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   ...TOKEN_NAMESPACE,
   ...TASK_READS,
   ...TASK_PAGES,
+  ...TASK_LOGINS,
   ...TASK_STREAMS,
   ...JOB_DRAIN,
 ];

@@ -4,7 +4,7 @@ import { createTask, signUp } from "../support/task-client.ts";
 import { startBareServer } from "./bare-server.ts";
 import { requireStatuses } from "./bench-server.ts";
 import { type Bench, type Benchmark, sized } from "./benchmark.ts";
-import { GeneratorLagged } from "./figures.ts";
+import { GeneratorLagged, ratioAtLeast } from "./figures.ts";
 import { compareRates } from "./rate-comparison.ts";
 import { getOf, startTaskServer, TASK_ROUTE, TASKS_ROUTE, taskTarget } from "./task-user.ts";
 
@@ -33,19 +33,19 @@ const reads: Benchmark = {
       ...{ ...rounds(bench), name: "GET of a task, of the bare server's rate" },
       floor: () => ({ url: bare.url, stream: get }),
       measured: () => ({ url: server.url, stream: get }),
-      target: { of: "ratio", bound: "at least", value: 0.35, gate: 0.2 },
+      target: ratioAtLeast(0.35),
     });
     const revalidated = await compareRates({
       ...{ ...rounds(bench), name: "  304 of a task, of the rate of whole answers" },
       floor: () => ({ url: server.url, stream: get }),
       measured: () => ({ url: server.url, stream: unchanged }),
-      target: { of: "ratio", bound: "at least", value: 1, gate: 0.6 },
+      target: ratioAtLeast(1),
     });
     const gain = await compareRates({
       ...{ ...rounds(bench), name: "  GET of a task from the cache, of the rate without it" },
       floor: () => ({ url: uncached.url, stream: getOf(`/tasks/${twin.id}`, other.token) }),
       measured: () => ({ url: server.url, stream: get }),
-      target: { of: "ratio", bound: "at least", value: 1.2, gate: 0.9 },
+      target: ratioAtLeast(1.2),
     });
     await requireStatuses(server.url, bench.token, [200, 304], TASK_ROUTE);
     // Nothing answers faster than a constant: the two have not had the same share of the processor.
@@ -76,7 +76,7 @@ const creates: Benchmark = {
       ...{ ...rounds(bench), name: "POST of a task, of the KV rate" },
       floor: (round) => ({ url, stream: post(round) }),
       measured: () => ({ url, stream: { path: TASKS_ROUTE, headers, body } }),
-      target: { of: "ratio", bound: "at least", value: 0.1, gate: 0.03 },
+      target: ratioAtLeast(0.1),
     });
     await requireStatuses(url, bench.token, [201], TASKS_ROUTE);
     return [figure];
