@@ -24,6 +24,12 @@ const PACKAGE_PLACES: Readonly<Record<string, RegExp>> = {
   "@logtape/logtape": /^src\/shared\//,
 };
 
+/** Where a package may be imported, or a part of it. */
+function placeOf(specifier: string): RegExp | undefined {
+  const [scope = "", name = ""] = specifier.split("/");
+  return PACKAGE_PLACES[specifier] ?? PACKAGE_PLACES[scope.startsWith("@") ? `${scope}/${name}` : scope];
+}
+
 /** Where code begins: everything else must be reached from here. */
 const ENTRIES = ["src/cli/gokv.ts", "src/app/thread-entry.ts"];
 
@@ -97,12 +103,12 @@ describe("the shape of the source", () => {
 
   test("a package is imported where it belongs", () => {
     const strays = SOURCES.flatMap(({ path, imports }) =>
-      imports.filter((name) => PACKAGE_PLACES[name]?.test(path) === false).map((name) => `${path} → ${name}`),
+      imports.filter((name) => placeOf(name)?.test(path) === false).map((name) => `${path} → ${name}`),
     );
     const unknown = SOURCES.flatMap(({ path, imports }) =>
       imports
         .filter((name) => !name.startsWith(".") && !name.startsWith("node:") && name !== "bun")
-        .filter((name) => PACKAGE_PLACES[name] === undefined)
+        .filter((name) => placeOf(name) === undefined)
         .map((name) => `${path} → ${name}`),
     );
     expect([...strays, ...unknown]).toEqual([]);

@@ -3,6 +3,7 @@
 import { Hono } from "hono";
 import { JwtGate } from "../auth/jwt-gate.ts";
 import { ByteBudget } from "../http/byte-budget.ts";
+import { FirstMatchRouter } from "../http/first-match-router.ts";
 import type { Metrics } from "../http/metrics.ts";
 import {
   createBackupRoute,
@@ -14,7 +15,7 @@ import {
   showReadiness,
 } from "../http/ops-routes.ts";
 import { logRequest } from "../http/request-log.ts";
-import { hasHost, requestPath } from "../http/request-path.ts";
+import { createHostCheck, requestPath } from "../http/request-path.ts";
 import { type HttpServer, RequestScope, type ServerState } from "../http/request-scope.ts";
 import { respondError } from "../http/respond.ts";
 import { Admission, type AppContext, type AppEnv } from "../http/surface.ts";
@@ -74,7 +75,7 @@ export function createApp(parts: AppParts): App {
     () => store.figures,
     () => tools.budget.usedBytes,
   );
-  const app = new Hono<AppEnv>({ getPath: (request) => requestPath(request.url) });
+  const app = new Hono<AppEnv>({ router: new FirstMatchRouter(), getPath: (request) => requestPath(request.url) });
   mountOperations(app, parts, tools);
   if (settings.services.has("token")) mountToken(app, parts, tools);
   const relay = settings.services.has("relay") ? mountRelay(app, parts, tools) : null;
@@ -95,6 +96,7 @@ export function createApp(parts: AppParts): App {
     return response;
   }
 
+  const hasHost = createHostCheck();
   const stopping = new AbortController();
   return {
     fetch(request, server) {
@@ -207,7 +209,8 @@ function mountRelay(
     ]);
     return createRelayAdminHandler(adminServices);
   });
-  app.all("/v1/*", async (context) => (await relay.open()).handle(context));
+  const whenOpen = async (context: AppContext) => (await relay.open()).handle(context);
+  app.all("/v1/*", (context) => (relay.opened === null ? whenOpen(context) : relay.opened.handle(context)));
   for (const path of ["/api/channel", "/api/token", "/api/log"]) app.all(`${path}/*`, admin);
   return relay;
 }

@@ -93,7 +93,22 @@ export interface TransportOptions {
   readonly ca?: string;
 }
 
+/** A URL in the parts that a request needs of it: asking the URL for each of them costs more than keeping them. */
+interface Destination {
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly host: string;
+  readonly port: number;
+  /** Behind the address: `:8080`, or nothing for the port of the protocol. */
+  readonly portSuffix: string;
+  readonly path: string;
+}
+
+/** Beyond, all are read anew: upstreams and webhooks are few. */
+const DESTINATIONS_MAX = 1_024;
+
 export class OutboundTransport implements AsyncDisposable {
+  readonly #destinations = new Map<string, Destination>();
   readonly #rules: AddressRules;
   readonly #needsAll: boolean;
   readonly #connectMs: number;
@@ -138,19 +153,20 @@ export class OutboundTransport implements AsyncDisposable {
    * @throws OutboundFailure
    */
   async send(request: OutboundRequest): Promise<OutboundAnswer> {
-    const url = new URL(request.url);
-    const { protocol, hostname, signal } = { protocol: url.protocol, hostname: url.hostname, signal: request.signal };
+    const { signal } = request;
+    const destination = this.#destinationOf(request.url);
+    const { protocol, hostname, port } = destination;
     if (signal.aborted) throw new OutboundFailure("aborted");
-    const resolved = await this.#resolve(hostname, signal);
+    const found = this.#resolve(hostname, signal);
+    const resolved = found instanceof Promise ? await found : found;
     const allowed = this.#permitted(resolved, protocol);
     if (allowed.length === 0) throw new OutboundFailure("refused_address");
-    const port = url.port === "" ? (protocol === "https:" ? 443 : 80) : Number(url.port);
     let last: unknown;
     for (const address of this.#dialer.inOrder(allowed, port)) {
       try {
         const dial = this.#dialer.reach(address, port);
         if (dial !== null) await unlessAborted(dial, signal);
-        const response = await this.#fetch(url, address, request);
+        const response = await this.#fetch(destination, address, request);
         this.#dialer.noteReached(address, port);
         return answerOf(response);
       } catch (error) {
@@ -185,10 +201,27 @@ export class OutboundTransport implements AsyncDisposable {
     return this.#needsAll && permitted.length < addresses.length ? [] : permitted;
   }
 
-  /** @throws OutboundFailure unreachable, aborted */
-  async #resolve(hostname: string, signal: AbortSignal): Promise<readonly string[]> {
+  #destinationOf(url: string): Destination {
+    const known = this.#destinations.get(url);
+    if (known !== undefined) return known;
+    const { protocol, hostname, host, port, pathname, search } = new URL(url);
+    const destination = {
+      ...{ protocol, hostname, host, path: pathname + search },
+      port: port === "" ? (protocol === "https:" ? 443 : 80) : Number(port),
+      portSuffix: port === "" ? "" : `:${port}`,
+    };
+    if (this.#destinations.size >= DESTINATIONS_MAX) this.#destinations.clear();
+    this.#destinations.set(url, destination);
+    return destination;
+  }
+
+  /** Without a promise when they are known. @throws OutboundFailure unreachable, aborted */
+  #resolve(hostname: string, signal: AbortSignal): readonly string[] | Promise<readonly string[]> {
     const addresses = this.#resolver.addressesOf(hostname);
-    if (!(addresses instanceof Promise)) return addresses;
+    return addresses instanceof Promise ? this.#inTime(addresses, signal) : addresses;
+  }
+
+  async #inTime(addresses: Promise<readonly string[]>, signal: AbortSignal): Promise<readonly string[]> {
     const deadline = AbortSignal.timeout(this.#connectMs);
     try {
       return await unlessAborted(addresses, AbortSignal.any([signal, deadline]));
@@ -197,10 +230,10 @@ export class OutboundTransport implements AsyncDisposable {
     }
   }
 
-  #fetch({ protocol, hostname, host, port, pathname, search }: URL, address: string, request: OutboundRequest) {
+  #fetch({ protocol, hostname, host, portSuffix, path }: Destination, address: string, request: OutboundRequest) {
     const { method, headers, body, signal } = request;
-    const authority = `${address.includes(":") ? `[${address}]` : address}${port === "" ? "" : `:${port}`}`;
-    return this.#session.fetch(`${protocol}//${authority}${pathname}${search}`, {
+    const authority = `${address.includes(":") ? `[${address}]` : address}${portSuffix}`;
+    return this.#session.fetch(`${protocol}//${authority}${path}`, {
       method,
       headers: {
         ...(body === null ? {} : { "content-type": "application/json" }),
@@ -232,7 +265,9 @@ function answerOf(response: Response): OutboundAnswer {
   const encoding = headers.get("content-encoding")?.trim().toLowerCase() ?? "";
   if (encoding === "" || encoding === "identity") {
     return {
-      ...{ status, headers, whole: wholeOf(response) },
+      status,
+      headers,
+      whole: wholeOf(response),
       get body() {
         return response.body;
       },

@@ -15,23 +15,20 @@ export interface HeldBody {
 /** Small, so that many who have sent next to nothing hold next to nothing. */
 const STRANGER_STEP_BYTES = 16 * KiB;
 
-const EMPTY: HeldBody = { bytes: new Uint8Array(0), release: () => undefined };
+const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), release: () => undefined });
 
 /**
  * The raw body, whatever its encoding; no body is an empty one. Of a client that is not known yet only what arrived
  * counts against the budget: an announced length would cost it nothing.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
-export async function readBody(
-  scope: RequestScope,
-  maxBytes: number,
-  budget: ByteBudget,
-  isKnown = true,
-): Promise<HeldBody> {
+export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudget, isKnown = true): Promise<HeldBody> {
   const { request } = scope;
   const length = request.headers.get("content-length");
   // The runtime lets one that is given twice with the same number pass, as "3, 3".
-  if (length?.includes(",")) throw refuse(scope, new AppError("body_incomplete", "Content-Length is given twice."));
+  if (length?.includes(",")) {
+    return Promise.reject(refuse(scope, new AppError("body_incomplete", "Content-Length is given twice.")));
+  }
   if (length !== null && (isKnown || Number(length) > maxBytes || request.body === null)) {
     return readKnownLength(scope, Number(length), maxBytes, budget);
   }

@@ -38,6 +38,8 @@ export class RequestScope {
   surfaceHeaders: Record<string, string> | null = null;
   /** Counts against MAX_INFLIGHT. */
   isAdmitted = false;
+  /** The answer is a stream that ends by itself when its client stands still. */
+  isWatched = false;
   /** For the log: what stands behind an error answer. */
   failure: unknown = null;
   #clientIp: string | null | undefined;

@@ -59,7 +59,19 @@ export class CachedKvEngine implements KvEngine {
   }
 
   write(write: KvWrite): Promise<KvOutcome> {
-    return this.#whileWriting([write], () => this.#engine.write(write));
+    const name = cacheName(write.bucket, write.key);
+    this.#cache.delete(name);
+    begin(this.#writing, name);
+    return this.#engine.write(write).then(
+      (outcome) => {
+        end(this.#writing, name);
+        return outcome;
+      },
+      (error: unknown) => {
+        end(this.#writing, name);
+        throw error;
+      },
+    );
   }
 
   writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]> {

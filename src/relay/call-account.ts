@@ -84,13 +84,14 @@ export class CallAccount {
     return Math.max(0, this.elapsedMs - this.upstreamMs);
   }
 
-  /**
-   * Only a token with a finite quota pays for this with a commit.
-   * @throws RelayError insufficient_quota, quota_store_unavailable
-   */
+  /** Only a finite quota pays for its reservation with a commit. */
+  get mustReserve(): boolean {
+    return !this.#parts.token.isUnlimited && this.#amount > 0;
+  }
+
+  /** @throws RelayError insufficient_quota, quota_store_unavailable */
   async reserve(): Promise<void> {
     const { token, requestId, usageLog, clock, totalMs } = this.#parts;
-    if (token.isUnlimited || this.#amount === 0) return;
     const expiresAtMs = clock() + totalMs + RESERVATION_GRACE_MS;
     try {
       await usageLog.reserve({ requestId, tokenId: token.id, amount: this.#amount, expiresAtMs });
@@ -125,14 +126,27 @@ export class CallAccount {
     const quota = isBilled ? costOf(endpoint, used) : 0;
     this.#hold.release(Math.max(0, this.#amount - quota));
     const row: NewLogRow = {
-      ...{ request_id: requestId, ts: clock(), token_id: token.id, token_name: token.name },
-      ...{ channel_id: this.channelId, route: endpoint.name, model: this.model, upstream_model: this.upstreamModel },
-      ...{ status, stream: request.isStream ? 1 : 0, ttft_ms: rounded(this.ttftMs) },
-      ...{ duration_ms: Math.round(this.elapsedMs), overhead_ms: Math.round(this.overheadMs * 100) / 100 },
+      request_id: requestId,
+      ts: clock(),
+      token_id: token.id,
+      token_name: token.name,
+      channel_id: this.channelId,
+      route: endpoint.name,
+      model: this.model,
+      upstream_model: this.upstreamModel,
+      status,
+      stream: request.isStream ? 1 : 0,
+      ttft_ms: rounded(this.ttftMs),
+      duration_ms: Math.round(this.elapsedMs),
+      overhead_ms: Math.round(this.overheadMs * 100) / 100,
       prompt_tokens: isBilled ? used.promptTokens : 0,
       completion_tokens: isBilled ? used.completionTokens : 0,
       cached_tokens: isBilled ? used.cachedTokens : 0,
-      ...{ estimated: isEstimated ? 1 : 0, quota, attempts: this.attempts, error_code: errorCode, client_ip: clientIp },
+      estimated: isEstimated ? 1 : 0,
+      quota,
+      attempts: this.attempts,
+      error_code: errorCode,
+      client_ip: clientIp,
     };
     if (this.#hasReserved) usageLog.settle(row);
     else usageLog.record(row);

@@ -3,6 +3,7 @@
 import type { Clock } from "../shared/clock.ts";
 import { CircuitBreaker } from "./circuit-breaker.ts";
 import type { Channel } from "./relay-tables.ts";
+import { apiRootOf } from "./upstream-url.ts";
 
 const COOL_MS_DEFAULT = 5_000;
 const COOL_MS_DEFAULT_MAX = 60_000;
@@ -38,6 +39,8 @@ interface ModelState {
 export class PoolChannel {
   channel: Channel;
   key: string | null;
+  /** What the paths of endpoints are appended to. */
+  readonly apiRoot: string;
   lastError: LastError | null = null;
   readonly breaker: CircuitBreaker;
   readonly #clock: Clock;
@@ -46,6 +49,7 @@ export class PoolChannel {
   constructor(opened: OpenedChannel, clock: Clock) {
     this.channel = opened.channel;
     this.key = opened.key;
+    this.apiRoot = apiRootOf(opened.channel.baseUrl);
     this.#clock = clock;
     this.breaker = new CircuitBreaker(clock);
   }

@@ -208,7 +208,7 @@ export class LiveChannels implements ChannelMonitor {
     }: { endpoint: typeof MODELS | typeof ENDPOINTS.chat; body: string | null; isStream: boolean },
   ): Promise<AttemptResult> {
     const result = await attemptUpstream(this.#transport, member, {
-      ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, givenUp: [] },
+      ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, whenGivenUp: never },
       passedHeaders: { "content-type": "application/json", "accept-encoding": "identity" },
       bounds:
         body === null ? { ...this.#bounds, totalMs: Math.min(this.#bounds.totalMs, MODELS_MS_MAX) } : this.#bounds,
@@ -219,6 +219,9 @@ export class LiveChannels implements ChannelMonitor {
     return result;
   }
 }
+
+/** The operator who asked is told in any case. */
+const never = () => () => undefined;
 
 const MODELS = { ...ENDPOINTS.moderations, path: "/models" } as const;
 

@@ -5,10 +5,11 @@ import type { OutboundTransport } from "../http/outbound-transport.ts";
 import type { Clock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
+import type { Eventually } from "../storage/kv-engine.ts";
 import { type AnswerCache, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
 import { CallAccount } from "./call-account.ts";
+import { CallsUnderWay } from "./calls-under-way.ts";
 import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
-import type { CircuitBreaker } from "./circuit-breaker.ts";
 import type { LiveChannels } from "./live-channels.ts";
 import type { RelayAnswers } from "./relay-answers.ts";
 import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
@@ -62,7 +63,7 @@ interface FailedAttempt {
   readonly verdict: Verdict;
 }
 
-type Settle = ReturnType<CircuitBreaker["enter"]>;
+type Success = Extract<AttemptResult, { kind: "answer" | "stream" }>;
 
 /** What is asked of an upstream besides a body that is made for each channel. */
 interface Ask {
@@ -74,8 +75,9 @@ const POST: Ask = { method: "POST", subpath: "" };
 
 export class RelayEngine {
   readonly #parts: EngineParts;
-  /** Aborts when the server stops and waits no longer. */
-  readonly #stopped = new AbortController();
+  /** What ends each attempt that is under way, for the day the server stops and waits no longer. */
+  readonly #underWay = new CallsUnderWay();
+  #isStopped = false;
   #inflight = 0;
 
   constructor(parts: EngineParts) {
@@ -88,18 +90,25 @@ export class RelayEngine {
 
   /** Gives up every attempt that is under way, and all that would follow. */
   stop(): void {
-    this.#stopped.abort();
+    this.#isStopped = true;
+    this.#underWay.endAll();
   }
 
   /** @throws RelayError */
-  async relay(incoming: IncomingRequest): Promise<Response> {
+  relay(incoming: IncomingRequest): Promise<Response> {
     const { pool, clock } = this.#parts;
     const { token, request } = incoming;
     const { previousResponseId: previous } = request;
-    const sticky = previous === null ? null : await this.#requireBound(token, previous, "previous_response_id");
-    if (sticky !== null && !sticky.serves(request.model)) throw shortageError("none_serves", clock());
-    const shortage = sticky === null ? pool.shortageOf(request.names, token.groups) : null;
+    if (previous !== null) return this.#continue(incoming, previous);
+    const shortage = pool.shortageOf(request.names, token.groups);
     if (shortage !== null) throw shortageError(shortage, clock());
+    return this.#account(incoming, (call) => this.#tryChannels(call, null));
+  }
+
+  async #continue(incoming: IncomingRequest, previous: string): Promise<Response> {
+    const { token, request } = incoming;
+    const sticky = await this.#requireBound(token, previous, "previous_response_id");
+    if (!sticky.serves(request.model)) throw shortageError("none_serves", this.#parts.clock());
     return this.#account(incoming, (call) => this.#tryChannels(call, sticky));
   }
 
@@ -139,7 +148,14 @@ export class RelayEngine {
     const { scope, token, endpoint, request } = incoming;
     const keep = cachePlan(incoming);
     const account = new CallAccount({
-      ...{ requestId: scope.id, token, endpoint, request, clientIp: scope.clientIp, limits, usageLog, clock },
+      requestId: scope.id,
+      token,
+      endpoint,
+      request,
+      clientIp: scope.clientIp,
+      limits,
+      usageLog,
+      clock,
       totalMs: settings.totalMs,
       onClosed: (row) => {
         this.#inflight--;
@@ -147,11 +163,11 @@ export class RelayEngine {
       },
     });
     this.#inflight++;
-    const call: RelayCall = { ...incoming, account, keep };
+    const call: RelayCall = { scope, token, endpoint, request, holdBody: incoming.holdBody, account, keep };
     const kept = keep === null ? null : cache.find(keep.key);
     if (keep !== null) this.#parts.metrics.countCache(kept === null ? "miss" : "hit");
     if (kept !== null) return answers.kept(call, kept);
-    await account.reserve();
+    if (account.mustReserve) await account.reserve();
     if (scope.request.signal.aborted) return answers.gone(call, false);
     try {
       return await act(call);
@@ -196,19 +212,31 @@ export class RelayEngine {
     const settle = member.breaker.enter();
     account.begin(id, name, model);
     const startedMs = performance.now();
-    const result = await this.#send(settle, member, {
-      ...{ endpoint, ...ask, isStream: request.isStream },
+    const asked: AttemptRequest = {
+      endpoint,
+      method: ask.method,
+      subpath: ask.subpath,
+      isStream: request.isStream,
       body: ask.method === "POST" ? forwardedBody(request, endpoint, model, asksUsage) : null,
       passedHeaders: passedHeaders(scope.request.headers, request.isStream),
-      givenUp: [...(settings.onClientAbort === "cancel" ? [scope.request.signal] : []), this.#stopped.signal],
+      whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
         ttftMs: ttftMs ?? settings.ttftMs,
         totalMs: Math.max(1, (totalMs ?? settings.totalMs) - account.elapsedMs),
-        ...{ idleMs: settings.idleMs, responseBytesMax: settings.responseBytesMax },
+        idleMs: settings.idleMs,
+        responseBytesMax: settings.responseBytesMax,
         eventBytesMax: settings.eventBytesMax,
       },
       budget: this.#parts.budget,
-    });
+    };
+    let result: AttemptResult;
+    try {
+      result = await attemptUpstream(this.#parts.transport, member, asked);
+    } catch (error) {
+      // An answer that there is no room for says nothing of its channel.
+      settle("none");
+      throw error;
+    }
     const tookMs = performance.now() - startedMs;
     account.upstreamMs += tookMs;
     metrics.countAttempt(id, result, tookMs);
@@ -221,28 +249,27 @@ export class RelayEngine {
     return result;
   }
 
-  /** An answer that there is no room for says nothing of its channel. */
-  async #send(settle: Settle, member: PoolChannel, request: AttemptRequest): Promise<AttemptResult> {
-    try {
-      return await attemptUpstream(this.#parts.transport, member, request);
-    } catch (error) {
-      settle("none");
-      throw error;
-    }
+  /** Without a listener on a signal of the engine: all attempts under way would share it. */
+  #whenGivenUp({ signal }: Request, leave: () => void): () => void {
+    const isCancelled = this.#parts.settings.onClientAbort === "cancel";
+    if (isCancelled) signal.addEventListener("abort", leave);
+    const takeOut = this.#underWay.add(leave);
+    if (this.#isStopped || (isCancelled && signal.aborted)) leave();
+    return () => {
+      if (isCancelled) signal.removeEventListener("abort", leave);
+      takeOut();
+    };
   }
 
-  async #commit(
-    call: RelayCall,
-    member: PoolChannel,
-    result: Extract<AttemptResult, { kind: "answer" | "stream" }>,
-  ): Promise<Response> {
+  #commit(call: RelayCall, member: PoolChannel, result: Success): Eventually<Response> {
     const { answers, responses } = this.#parts;
     const { responseId } = result;
+    const respond = () =>
+      result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, result);
+    if (responseId === null || !call.request.isStored) return respond();
     // Before the client can come back with it.
-    if (responseId !== null && call.request.isStored) {
-      await this.#unlessRefused("bound", responses.bind(responseId, call.token.id, member.channel.id));
-    }
-    return result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, result);
+    const bound = responses.bind(responseId, call.token.id, member.channel.id);
+    return this.#unlessRefused("bound", bound).then(respond);
   }
 
   async #unlessRefused(done: string, write: Promise<void>): Promise<void> {

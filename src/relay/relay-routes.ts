@@ -72,8 +72,8 @@ export function createRelayHandler(services: RelayServices): (context: AppContex
       const rest = methods === null ? null : restOf(path, pattern);
       if (methods === null || rest === null) throw new RelayError("unknown_url", "there is nothing at this URL");
       const answer = await actionOf(methods, scope.request.method)({ services, scope, token, rest });
-      // A stream has a watch of its own; whoever does not take any other answer is let go.
-      if (!isWatched(answer)) scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
+      // Whoever does not take an answer is let go.
+      if (!scope.isWatched) scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
       return answer;
     } catch (error) {
       scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
@@ -81,11 +81,6 @@ export function createRelayHandler(services: RelayServices): (context: AppContex
       return respondRefusal(scope, asRelayError(error));
     }
   };
-}
-
-/** Whether it is a stream that comes from an upstream; a kept one has no watch. */
-function isWatched({ headers }: Response): boolean {
-  return headers.get("content-type")?.startsWith("text/event-stream") === true && headers.get("x-gokv-cache") !== "HIT";
 }
 
 function actionOf(methods: Methods, method: string): Act {

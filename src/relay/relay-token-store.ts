@@ -33,7 +33,7 @@ export class RelayTokenStore {
   readonly #db: Kysely<RelayTables>;
   readonly #clock: Clock;
   /**
-   * By the hash of the key; dropped as a whole with every change, before the change is answered. So a token that was
+   * By the key itself; dropped as a whole with every change, before the change is answered. So a token that was
    * disabled is refused to every request that starts later.
    */
   readonly #inUse: BoundedCache<InUse> = createBoundedCache<InUse>(CACHED_TOKENS_MAX)!;
@@ -52,10 +52,8 @@ export class RelayTokenStore {
    * promise when it is in use. The use of a valid one is noted: see `takeTouched`.
    */
   findByKey(key: string): Eventually<RelayToken | null> {
-    const hash = hashRelayKey(key);
-    const name = Buffer.from(hash.buffer).toString("latin1");
-    const known = this.#inUse.get(name);
-    return known === undefined ? this.#readByHash(hash, name) : this.#use(known);
+    const known = this.#inUse.get(key);
+    return known === undefined ? this.#read(key) : this.#use(known);
   }
 
   /** Uses since the last call, to be written with the next rows of the log. */
@@ -104,12 +102,13 @@ export class RelayTokenStore {
     return toRelayToken(row);
   }
 
-  async #readByHash(hash: Uint8Array, name: string): Promise<RelayToken | null> {
+  async #read(key: string): Promise<RelayToken | null> {
     const drops = this.#drops;
-    const row = await this.#db.selectFrom("relay_token").selectAll().where("key_hash", "=", hash).executeTakeFirst();
+    const hashed = this.#db.selectFrom("relay_token").where("key_hash", "=", hashRelayKey(key));
+    const row = await hashed.selectAll().executeTakeFirst();
     if (row === undefined) return null;
     const found = { token: toRelayToken(row), touchedMs: row.accessed_time };
-    if (drops === this.#drops) this.#inUse.set(name, found, 1);
+    if (drops === this.#drops) this.#inUse.set(key, found, 1);
     return this.#use(found);
   }
 

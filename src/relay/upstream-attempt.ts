@@ -3,6 +3,7 @@
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { BODY_STEP_BYTES } from "../shared/bounds.ts";
+import type { Eventually } from "../storage/kv-engine.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import { parseEvent } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
@@ -12,7 +13,6 @@ import { StreamWatch } from "./stream-watch.ts";
 import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
 import { errorInSuccess, readUpstreamError } from "./upstream-error.ts";
 import { UpstreamEvents } from "./upstream-events.ts";
-import { endpointUrl } from "./upstream-url.ts";
 
 /** Enough for any error that is worth reading. */
 const ERROR_BYTES_MAX = 64 * 1024;
@@ -81,8 +81,8 @@ export interface AttemptRequest {
   readonly isStream: boolean;
   /** Headers of the client that pass. */
   readonly passedHeaders: Readonly<Record<string, string>>;
-  /** One of them aborts when nobody waits for the answer any more. */
-  readonly givenUp: readonly AbortSignal[];
+  /** Has `leave` called, at once or later, when nobody waits for the answer any more; what it returns ends that. */
+  readonly whenGivenUp: (leave: () => void) => () => void;
   readonly bounds: AttemptBounds;
   /** What the bytes of a whole answer count against. */
   readonly budget: ByteBudget;
@@ -93,22 +93,17 @@ type Cause = "client" | "deadline";
 /** @throws RelayError overloaded, when the answer does not fit into the body budget */
 export async function attemptUpstream(
   transport: OutboundTransport,
-  { channel, key }: PoolChannel,
+  { apiRoot, key }: PoolChannel,
   request: AttemptRequest,
 ): Promise<AttemptResult> {
-  const { endpoint, bounds, givenUp } = request;
+  const { endpoint, bounds } = request;
   const controller = new AbortController();
   let cause: Cause | null = null;
   const abort = (why: Cause) => {
     cause ??= why;
     controller.abort();
   };
-  const leave = () => abort("client");
-  for (const signal of givenUp) signal.addEventListener("abort", leave, { once: true });
-  if (givenUp.some(({ aborted }) => aborted)) leave();
-  const stay = () => {
-    for (const signal of givenUp) signal.removeEventListener("abort", leave);
-  };
+  const stay = request.whenGivenUp(() => abort("client"));
   let timer = setTimeout(
     abort,
     request.isStream ? Math.min(bounds.ttftMs, bounds.totalMs) : bounds.totalMs,
@@ -121,7 +116,7 @@ export async function attemptUpstream(
   };
   try {
     const answer = await transport.send({
-      url: endpointUrl(channel.baseUrl, endpoint.path + request.subpath),
+      url: apiRoot + endpoint.path + request.subpath,
       method: request.method,
       headers: { ...request.passedHeaders, authorization: `Bearer ${key}` },
       body: request.body,
@@ -155,11 +150,11 @@ function failureOf(error: unknown, cause: Cause | null): AttemptResult {
   return badResponse(null);
 }
 
-async function readAnswer(
+function readAnswer(
   answer: OutboundAnswer,
   request: AttemptRequest,
   abort: () => void,
-): Promise<WholeAnswer | BegunStream | AttemptFailure> {
+): Eventually<WholeAnswer | BegunStream | AttemptFailure> {
   const { status } = answer;
   // No answer of our own could carry a status beyond 599.
   if ((status >= 300 && status < 400) || status > 599) {
@@ -167,11 +162,19 @@ async function readAnswer(
     return badResponse(status);
   }
   if (status < 200 || status >= 400) return refusalOf(answer, abort);
-  if (request.isStream) return readStream(answer, request, abort);
+  return request.isStream ? readStream(answer, request, abort) : readWhole(answer, request, abort);
+}
+
+async function readWhole(
+  answer: OutboundAnswer,
+  request: AttemptRequest,
+  abort: () => void,
+): Promise<WholeAnswer | AttemptFailure> {
   const share = new GrowingShare(request.budget);
   try {
     const bytes = await readBytes(answer, request.bounds.responseBytesMax, share, abort);
-    const result = bytes === null ? badResponse(status) : wholeAnswer(bytes, answer, request, () => share.release());
+    const result =
+      bytes === null ? badResponse(answer.status) : wholeAnswer(bytes, answer, request, () => share.release());
     if (result.kind !== "answer") share.release();
     return result;
   } catch (error) {

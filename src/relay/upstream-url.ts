@@ -25,14 +25,14 @@ function problemOf(text: string): string | null {
 }
 
 /**
- * The URL of `path` (`/chat/completions`) at a base that requireBaseUrl let pass: without a segment that looks like a
- * version, `/v1` comes between.
+ * What paths like `/chat/completions` are appended to, at a base that requireBaseUrl let pass: without a segment that
+ * looks like a version, `/v1` comes between.
  */
-export function endpointUrl(baseUrl: string, path: string): string {
+export function apiRootOf(baseUrl: string): string {
   const { origin, pathname } = new URL(baseUrl);
   const base = pathname.replace(/\/+$/, "");
   const isComplete = base.split("/").some((segment) => VERSION_SEGMENT.test(segment));
-  return `${origin}${base}${isComplete ? "" : "/v1"}${path}`;
+  return `${origin}${base}${isComplete ? "" : "/v1"}`;
 }
 
 /** Scheme, host and port, in one form whatever the case, the default port or the notation of an address. */

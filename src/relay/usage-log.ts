@@ -97,7 +97,7 @@ export class UsageLog implements AsyncDisposable {
     while (this.#rows.length > 0) {
       const batch = this.#rows.slice(0, BATCH_ROWS_MAX);
       try {
-        await this.#units.run("relay.logBatch", { rows: batch, touched });
+        await this.#units.run("relay.logBatch", { rows: JSON.stringify(batch), touched });
         touched = [];
         this.#rows.splice(0, batch.length);
       } catch (error) {

@@ -118,10 +118,11 @@ function skipSpace(text: string, from: number): number {
 
 /** Behind the closing quote of the string that starts at `from`, or the end of the text. */
 export function endOfString(text: string, from: number): number {
-  for (let at = from + 1; at < text.length; at++) {
-    const code = text.charCodeAt(at);
-    if (code === BACKSLASH) at++;
-    else if (code === QUOTE) return at + 1;
+  for (let at = text.indexOf('"', from + 1); at >= 0; at = text.indexOf('"', at + 1)) {
+    let escapes = at;
+    while (escapes > from + 1 && text.charCodeAt(escapes - 1) === BACKSLASH) escapes--;
+    // Two backslashes are one that is escaped itself.
+    if ((at - escapes) % 2 === 0) return at + 1;
   }
   return text.length;
 }

@@ -106,9 +106,9 @@ describe("a relay token", () => {
     await tokens.findByKey("sk-nexus-abc");
     const touched = tokens.takeTouched();
     expect(touched).toEqual([{ id: 1, atMs: nowMs }]);
-    await relay.store.run("relay.logBatch", { rows: [], touched });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify([]), touched });
     expect((await tokens.require(1)).accessedMs).toBe(nowMs);
-    await relay.store.run("relay.logBatch", { rows: [], touched: [{ id: 1, atMs: 5 }] });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify([]), touched: [{ id: 1, atMs: 5 }] });
     expect((await tokens.require(1)).accessedMs).toBe(nowMs);
   });
 
@@ -194,7 +194,7 @@ describe("quota", () => {
     expect(await settle("b", 2000)).toBe(2000);
     expect(await quotas()).toEqual([1000, 2150, 0]);
     await update({ isUnlimited: false });
-    await relay.store.run("relay.logBatch", { rows: [logRow({ quota: 900 }), logRow({ quota: 900 })] });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify([logRow({ quota: 900 }), logRow({ quota: 900 })]) });
     expect(await quotas()).toEqual([0, 3150, 0]);
   });
 
@@ -236,7 +236,7 @@ describe("a batch of the log", () => {
     await create({ isUnlimited: true });
     await create({ isUnlimited: true }, "sk-nexus-two");
     const rows = Array.from({ length: 500 }, (_, index) => logRow({ token_id: (index % 2) + 1, quota: index }));
-    await relay.store.run("relay.logBatch", { rows });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify(rows) });
     const logged = await relay.rows("relay_log");
     expect(logged).toHaveLength(500);
     for (const id of [1, 2]) {
@@ -251,7 +251,7 @@ describe("a batch of the log", () => {
     for (let made = 0; made < 2; made++) await relay.store.run("relay.createChannel", channel);
     await create();
     const rows = [logRow({ channel_id: 1, quota: 5 }), logRow({ channel_id: 1, quota: 6 }), logRow({ quota: 100 })];
-    await relay.store.run("relay.logBatch", { rows });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify(rows) });
     await settle("a", 30, { channel_id: 2 });
     await settle("b", 40, { channel_id: 2 });
     expect((await relay.rows("relay_channel")).map(({ used_quota }) => used_quota)).toEqual([11, 70]);
@@ -260,8 +260,8 @@ describe("a batch of the log", () => {
   test("leaves out what was stored before, or stands in it twice", async () => {
     await create({ isUnlimited: true });
     const [first, second] = [logRow({ quota: 1 }), logRow({ quota: 10 })];
-    await relay.store.run("relay.logBatch", { rows: [first, first] });
-    await relay.store.run("relay.logBatch", { rows: [first, second] });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify([first, first]) });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify([first, second]) });
     expect(await relay.rows("relay_log")).toHaveLength(2);
     expect((await tokens.require(1)).usedQuota).toBe(11);
   });
@@ -270,7 +270,7 @@ describe("a batch of the log", () => {
 describe("what has served its time", () => {
   test("goes: log rows by age, bindings by their end, a slice at a time", async () => {
     const rows = [10, 20, 30, 40].map((ts) => logRow({ ts }));
-    await relay.store.run("relay.logBatch", { rows });
+    await relay.store.run("relay.logBatch", { rows: JSON.stringify(rows) });
     const purge = () => relay.store.run("relay.purge", { logsBeforeMs: 35, limit: 2 });
     const bind = (responseId: string, expiresAtMs: number) =>
       relay.store.run("relay.bindResponse", { responseId, tokenId: 1, channelId: 1, expiresAtMs });

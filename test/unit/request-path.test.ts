@@ -1,7 +1,7 @@
 // The path as it is routed, and which URLs are none.
 
 import { expect, test } from "bun:test";
-import { hasHost, requestPath } from "../../src/http/request-path.ts";
+import { createHostCheck, requestPath } from "../../src/http/request-path.ts";
 
 test("the path is what stands between host and query, still encoded", () => {
   for (const [url, path] of [
@@ -22,14 +22,17 @@ test("the path is what stands between host and query, still encoded", () => {
   }
 });
 
-test("a URL without a host, or with one that no URL can hold, is none", () => {
+test("a URL without a host, or with one that no URL can hold, is none, whatever was asked before", () => {
+  const hasHost = createHostCheck();
   for (const url of ["http://h/b", "http://h:0/b", "http://[::1]/b", "http://a_b/b", "https://h/"]) {
     expect([url, hasHost(url)]).toEqual([url, true]);
+    expect([url, hasHost(`${url}?again`)]).toEqual([url, true]);
   }
   for (const url of [
     ...["/b/k", "", "*", "h:80", "other:80", "//h/b", "http://h:99999/b", "http://h:x/b", "http://[::1/b"],
     ...["http://1.2.3.4.5/b", "http://a b/", "http:///"],
   ]) {
+    hasHost("http://h/b");
     expect([url, hasHost(url)]).toEqual([url, false]);
   }
 });

@@ -27,7 +27,11 @@ async function attempt(onRead: (client: AbortController) => void, budget: ByteBu
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
   return attemptUpstream(transport as OutboundTransport, member, {
     ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
-    ...{ givenUp: [client.signal], budget },
+    whenGivenUp(leave) {
+      client.signal.addEventListener("abort", leave);
+      return () => client.signal.removeEventListener("abort", leave);
+    },
+    budget,
     bounds: {
       ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
       ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },

@@ -1,7 +1,7 @@
 // The address of an upstream: what is accepted, and where requests go.
 
 import { expect, test } from "bun:test";
-import { endpointUrl, originOf, requireBaseUrl } from "../../src/relay/upstream-url.ts";
+import { apiRootOf, originOf, requireBaseUrl } from "../../src/relay/upstream-url.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 const LONG = `https://api.example/${"a".repeat(2048 - "https://api.example/".length)}`;
@@ -75,7 +75,7 @@ test("a version segment completes an address, otherwise /v1 is added", () => {
     ["HTTP://API.example:80/x%20y", "http://api.example/x%20y/v1/chat/completions"],
     ["http://[::1]:8080", "http://[::1]:8080/v1/chat/completions"],
   ] as const) {
-    expect([base, endpointUrl(base, "/chat/completions")]).toEqual([base, url]);
+    expect([base, `${apiRootOf(base)}/chat/completions`]).toEqual([base, url]);
   }
 });
 

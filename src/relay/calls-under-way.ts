@@ -1,0 +1,24 @@
+// What is under way and may have to be ended from outside, all of it at once.
+
+/**
+ * Slots that are used again. A Set that is filled and emptied all the time keeps the collector busy: an entry that was
+ * deleted lives on behind an older one until a full collection, with all it refers to.
+ */
+export class CallsUnderWay {
+  readonly #slots: ((() => void) | null)[] = [];
+  readonly #free: number[] = [];
+
+  /** Returns what takes `end` out again; to be called once. */
+  add(end: () => void): () => void {
+    const slot = this.#free.pop() ?? this.#slots.length;
+    this.#slots[slot] = end;
+    return () => {
+      this.#slots[slot] = null;
+      this.#free.push(slot);
+    };
+  }
+
+  endAll(): void {
+    for (const end of [...this.#slots]) end?.();
+  }
+}
