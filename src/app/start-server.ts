@@ -12,7 +12,7 @@ import { VERSION } from "../shared/version.ts";
 import { BackupClient } from "../storage/backup-client.ts";
 import { requireSafeSqlite } from "../storage/sqlite-connection.ts";
 import { SqliteStore } from "../storage/sqlite-store.ts";
-import { threadStarter } from "../storage/start-thread.ts";
+import { type StartThread, threadStarter } from "../storage/start-thread.ts";
 import { type App, createApp } from "./create-app.ts";
 import { reservedBuckets, warnOfReservedBuckets } from "./reserved-buckets.ts";
 
@@ -22,6 +22,14 @@ const IDLE_SECONDS = 10;
 const PENDING_POLL_MS = 10;
 /** Time for the last answers to leave: of a store that has failed, of streams that are cut off. */
 const LAST_WORDS_MS = 200;
+
+const THREAD_ENTRY = new URL("./thread-entry.ts", import.meta.url);
+
+export interface StartOptions {
+  readonly clock?: Clock | undefined;
+  /** Of one who has begun the storage thread already. */
+  readonly startThread?: StartThread;
+}
 
 interface Parts {
   readonly server: Server<undefined>;
@@ -44,11 +52,14 @@ export class RunningServer {
   }
 
   /** @throws ExitError (1) cannot listen or write, (3) store in use, (4) store damaged */
-  static async start(settings: Settings, log: Log, clock: Clock = systemClock): Promise<RunningServer> {
+  static async start(
+    settings: Settings,
+    log: Log,
+    { clock = systemClock, startThread = threadStarter(THREAD_ENTRY) }: StartOptions = {},
+  ): Promise<RunningServer> {
     for (const warning of settings.warnings) log.warn(warning);
     const state: ServerState = { isDraining: false, hasFailed: false, trustedProxies: settings.trustedProxies };
     const ended = Promise.withResolvers<ExitCode>();
-    const startThread = threadStarter(new URL("./thread-entry.ts", import.meta.url));
     const metrics = new Metrics(requireSafeSqlite());
     const store = await SqliteStore.open(settings, log, startThread, {
       onCommit: (items, commitMs) => metrics.countCommit(items, commitMs / 1000),

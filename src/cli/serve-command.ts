@@ -5,9 +5,12 @@ import type { RunningServer } from "../app/start-server.ts";
 import type { ExitCode } from "../shared/errors.ts";
 import { openLog } from "../shared/log.ts";
 import { readSettings } from "../shared/settings.ts";
+import { startAhead, threadStarter } from "../storage/start-thread.ts";
 import { liftRequestCap } from "./lift-request-cap.ts";
 import type { StrictCommand } from "./run-cli.ts";
 import { SERVER_ENVIRONMENT } from "./server-environment.ts";
+
+const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
 // Always handled: a process with id 1 would ignore them otherwise.
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
@@ -30,8 +33,10 @@ export const serveCommand: StrictCommand = {
     const running = Promise.withResolvers<RunningServer>();
     // Before anything is opened: a signal that comes in the meantime stops the server as soon as it runs.
     for (const signal of SIGNALS) process.on(signal, () => running.promise.then((server) => server.stop()));
+    // A thread takes as long to begin as the server to be loaded.
+    const startThread = startAhead("storage", threadStarter(THREAD_ENTRY));
     const { RunningServer } = await import("../app/start-server.ts");
-    const server = await RunningServer.start(settings, log);
+    const server = await RunningServer.start(settings, log, { startThread });
     running.resolve(server);
     if (dev !== null) process.stdout.write(await dev.greeting(server.url));
     const exitCode = await server.ended;

@@ -5,7 +5,7 @@ import { createTask } from "./create-task-tables.ts";
 
 export interface Migration {
   readonly name: string;
-  /** Runs inside the transaction that also records it. */
+  /** Runs inside the transaction that also records it; changes no rows but those of stores that were there before. */
   up(db: Kysely<unknown>): Promise<void>;
 }
 

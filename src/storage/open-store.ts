@@ -4,6 +4,7 @@ import { type Database, SQLiteError } from "bun:sqlite";
 import { dirname } from "node:path";
 import { MiB } from "../shared/bounds.ts";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { freshSchema } from "./fresh-schema.ts" with { type: "macro" };
 import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
 import { kyselyOver } from "./kysely-sqlite.ts";
 import { MIGRATIONS } from "./migrations.ts";
@@ -88,24 +89,27 @@ function requireSound(database: Database, path: string): void {
   );
 }
 
-/** Each migration in a transaction of its own, together with its number. */
+/** In one transaction: after a failure the store is still one that the version before can open. */
 async function migrate(database: Database): Promise<void> {
-  const tables = kyselyOver<unknown>(database);
-  for (let version = schemaVersion(database); version < MIGRATIONS.length; version++) {
-    database.run("BEGIN IMMEDIATE");
-    try {
-      await MIGRATIONS[version]!.up(tables);
-      if (version === 0) initialise(database);
-      database.run(`PRAGMA user_version = ${version + 1}`);
-      database.run("COMMIT");
-    } catch (error) {
-      if (database.inTransaction) database.run("ROLLBACK");
-      throw error;
-    }
+  const from = schemaVersion(database);
+  if (from === MIGRATIONS.length) return;
+  database.run("BEGIN IMMEDIATE");
+  try {
+    if (from === 0) initialise(database);
+    else for (const { up } of MIGRATIONS.slice(from)) await up(kyselyOver(database));
+    database.run(`PRAGMA user_version = ${MIGRATIONS.length}`);
+    database.run("COMMIT");
+  } catch (error) {
+    if (database.inTransaction) database.run("ROLLBACK");
+    throw error;
   }
 }
 
+/** A macro stands for its value. */
+const FRESH_SCHEMA = freshSchema() as unknown as string;
+
 function initialise(database: Database): void {
+  database.run(FRESH_SCHEMA);
   database.run(`PRAGMA application_id = ${APPLICATION_ID}`);
   const insert = database.prepare("INSERT INTO store (name, value) VALUES (?, ?)");
   insert.run("last_revision", 0);

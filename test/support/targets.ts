@@ -58,7 +58,7 @@ async function openServer(env: Environment, clock?: Clock): Promise<Target> {
     ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", HOST: "127.0.0.1", GIN_MODE: "test" },
     ...env,
   });
-  const start = () => RunningServer.start(settings, openLog(settings), clock);
+  const start = () => RunningServer.start(settings, openLog(settings), { clock });
   let server = await start();
   const stop = async () => {
     const stopped = server.stop();
