@@ -7,8 +7,10 @@ if (!isMainThread && parentPort !== null) {
   const { role } = workerData as { role: ThreadRole };
   if (role === "storage") {
     const { runStorageThread } = await import("../storage/storage-thread.ts");
-    const { GROWING_UNITS, WRITE_UNITS } = await import("./write-units.ts");
-    runStorageThread(parentPort, WRITE_UNITS, GROWING_UNITS);
+    runStorageThread(parentPort, async () => {
+      const { GROWING_UNITS, WRITE_UNITS } = await import("./write-units.ts");
+      return { units: WRITE_UNITS, growing: GROWING_UNITS };
+    });
   } else if (role === "reader") {
     (await import("../storage/reader-thread.ts")).runReaderThread(parentPort, workerData);
   } else await (await import("../storage/backup-thread.ts")).runBackupThread(parentPort, workerData);

@@ -25,6 +25,8 @@ export const serveCommand: StrictCommand = {
   },
   ...SERVER_ENVIRONMENT,
   async run(flags): Promise<ExitCode> {
+    // First of all: a thread takes as long to begin as the server to be loaded.
+    const startThread = startAhead("storage", threadStarter(THREAD_ENTRY));
     const dev = flags.dev === true ? openDevMode(process.env) : null;
     const settings = dev?.settings ?? readSettings(process.env);
     const warning = settings.services.has("relay") ? liftRequestCap(settings.relayUpstreamMax, process.env) : null;
@@ -33,8 +35,6 @@ export const serveCommand: StrictCommand = {
     const running = Promise.withResolvers<RunningServer>();
     // Before anything is opened: a signal that comes in the meantime stops the server as soon as it runs.
     for (const signal of SIGNALS) process.on(signal, () => running.promise.then((server) => server.stop()));
-    // A thread takes as long to begin as the server to be loaded.
-    const startThread = startAhead("storage", threadStarter(THREAD_ENTRY));
     const { RunningServer } = await import("../app/start-server.ts");
     const server = await RunningServer.start(settings, log, { startThread });
     running.resolve(server);

@@ -2,7 +2,7 @@
 
 import { closeSync, copyFileSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
-import { latestSchemaVersion } from "./migrations.ts";
+import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 import { scanWal } from "./wal-scan.ts";

@@ -6,8 +6,7 @@ import { MiB } from "../shared/bounds.ts";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { freshSchema } from "./fresh-schema.ts" with { type: "macro" };
 import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
-import { kyselyOver } from "./kysely-sqlite.ts";
-import { MIGRATIONS } from "./migrations.ts";
+import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { openForWriting } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
@@ -92,12 +91,12 @@ function requireSound(database: Database, path: string): void {
 /** In one transaction: after a failure the store is still one that the version before can open. */
 async function migrate(database: Database): Promise<void> {
   const from = schemaVersion(database);
-  if (from === MIGRATIONS.length) return;
+  if (from === SCHEMA_VERSION) return;
   database.run("BEGIN IMMEDIATE");
   try {
     if (from === 0) initialise(database);
-    else for (const { up } of MIGRATIONS.slice(from)) await up(kyselyOver(database));
-    database.run(`PRAGMA user_version = ${MIGRATIONS.length}`);
+    else await bringUpToDate(database, from);
+    database.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
     database.run("COMMIT");
   } catch (error) {
     if (database.inTransaction) database.run("ROLLBACK");
@@ -105,7 +104,13 @@ async function migrate(database: Database): Promise<void> {
   }
 }
 
-/** A macro stands for its value. */
+async function bringUpToDate(database: Database, from: number): Promise<void> {
+  const [{ kyselyOver }, { MIGRATIONS }] = await Promise.all([import("./kysely-sqlite.ts"), import("./migrations.ts")]);
+  for (const { up } of MIGRATIONS.slice(from)) await up(kyselyOver(database));
+}
+
+/** Macros stand for their values, so that what they are computed from is loaded only when there is work for it. */
+const SCHEMA_VERSION = latestSchemaVersion();
 const FRESH_SCHEMA = freshSchema() as unknown as string;
 
 function initialise(database: Database): void {

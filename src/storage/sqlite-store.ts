@@ -24,8 +24,6 @@ import type {
   OffsetPageQuery,
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
-import { kyselyOverReader } from "./kysely-reader.ts";
-import { kyselyOver } from "./kysely-sqlite.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
@@ -73,7 +71,7 @@ export class SqliteStore implements KvEngine {
   #watch: StoreWatch | null = null;
   #reserveTimer: Timer | null = null;
   #tables: Kysely<unknown> | null = null;
-  readonly #scans: Kysely<unknown>;
+  #scans: Kysely<unknown> | null = null;
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
   #state: StorageState = { walBytes: 0, isFull: false, sweptTotal: 0 };
   #hasFailed = false;
@@ -116,7 +114,6 @@ export class SqliteStore implements KvEngine {
     this.#storage = storage;
     this.#events = events;
     this.#readerThread = readerThread;
-    this.#scans = kyselyOverReader(readerThread);
     this.#queue = new WriteQueue({
       queueMax: settings.writeQueueMax,
       timeoutMs: settings.writeTimeoutMs,
@@ -126,6 +123,9 @@ export class SqliteStore implements KvEngine {
 
   async #open(settings: Settings, inspection: StoreInspection, log: Log): Promise<void> {
     const { files } = this;
+    // KV alone has no rows that are built this way. Otherwise it is loaded while the storage thread opens the store.
+    const hasRows = [...settings.services].some((service) => service !== "kv");
+    const rows = hasRows ? Promise.all([import("./kysely-sqlite.ts"), import("./kysely-reader.ts")]) : null;
     const isChecked = isCheckWanted(settings, inspection);
     if (!isChecked && settings.startupCheck === "auto" && inspection.databaseBytes > CHECK_BYTES_MAX) {
       log.warn("the store is too large to be checked at every start; run gokv check now and then", {
@@ -157,7 +157,11 @@ export class SqliteStore implements KvEngine {
     );
     this.#database = openForReading(files.database);
     this.#reader = new KvReader(this.#database);
-    this.#tables = kyselyOver(this.#database, (call) => this.#read(call));
+    if (rows !== null) {
+      const [{ kyselyOver }, { kyselyOverReader }] = await rows;
+      this.#tables = kyselyOver(this.#database, (call) => this.#read(call));
+      this.#scans = kyselyOverReader(this.#readerThread);
+    }
     this.#watch = new StoreWatch([files.database, files.wal, files.lock], (path) =>
       this.#fail(`${path} was deleted or replaced while the store was open`),
     );
@@ -225,14 +229,14 @@ export class SqliteStore implements KvEngine {
     this.#wipeListeners.push(listener);
   }
 
-  /** Rows of services on this thread's read-only connection. */
+  /** Rows of services on this thread's read-only connection. Only when there is a service besides KV. */
   get tables(): Kysely<unknown> {
     return this.#tables!;
   }
 
   /** The same rows on the reader thread: for what would hold up this one. */
   get scans(): Kysely<unknown> {
-    return this.#scans;
+    return this.#scans!;
   }
 
   /** See UnitRunner; the composition root gives it the type of all units. */

@@ -8,7 +8,6 @@ import { monotonicMs } from "../shared/clock.ts";
 import { AppError, messageOf } from "../shared/errors.ts";
 import { readWipes } from "./kv-rows.ts";
 import { KvWriter } from "./kv-writer.ts";
-import { kyselyOver } from "./kysely-sqlite.ts";
 import { openStore, startFailure } from "./open-store.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutcome } from "./thread-messages.ts";
@@ -25,19 +24,22 @@ const BETWEEN_SLICES_MS = 1;
 
 type Reply = (message: StorageReply) => void;
 
-interface KnownUnits {
+/** The write units of all services, by name, and which of them only add to the store. */
+export interface KnownUnits {
   readonly units: WriteUnits;
   readonly growing: ReadonlySet<string>;
 }
 
-/** `units` are the write units of all services, by name; `growing` are those of them that only add to the store. */
-export function runStorageThread(port: MessagePort, units: WriteUnits, growing: ReadonlySet<string>): void {
+type LoadUnits = () => Promise<KnownUnits>;
+
+/** `loadUnits` is called with the first of them: the KV service alone has none, and starts without their weight. */
+export function runStorageThread(port: MessagePort, loadUnits: LoadUnits): void {
   const reply: Reply = (message) => port.postMessage(message);
   let store: OpenedStore | null = null;
   port.on("message", async (request: StorageRequest) => {
     if (request.type !== "open") return store!.handle(request);
     try {
-      store = new OpenedStore(await openStore(request.options), request.options, { units, growing }, reply);
+      store = new OpenedStore(await openStore(request.options), request.options, loadUnits, reply);
     } catch (error) {
       const { exitCode, message } = startFailure(request.options.path, error);
       reply({ type: "refused", exitCode, message });
@@ -49,8 +51,7 @@ class OpenedStore {
   // Held for life: a Database that nothing refers to is collected and closed, and closing writes a checkpoint.
   readonly #database: Database;
   readonly #options: StoreOptions;
-  readonly #units: WriteUnits;
-  readonly #growing: ReadonlySet<string>;
+  readonly #loadUnits: LoadUnits;
   readonly #reply: Reply;
   readonly #space: SpaceGuard;
   readonly #wal: WalKeeper;
@@ -58,17 +59,16 @@ class OpenedStore {
   readonly #timers: Timer[];
   /** Buckets whose rows are still to be removed after a wipe, with the revision of the wipe. */
   readonly #wipes: Map<string, number>;
-  #tables: Kysely<unknown> | null = null;
+  #rows: Promise<KnownUnits & { readonly tables: Kysely<unknown> }> | null = null;
   #sweptTotal = 0;
   #isSweeping = false;
   #isPurging = false;
   #hasFailed = false;
 
-  constructor(database: Database, options: StoreOptions, { units, growing }: KnownUnits, reply: Reply) {
+  constructor(database: Database, options: StoreOptions, loadUnits: LoadUnits, reply: Reply) {
     this.#database = database;
     this.#options = options;
-    this.#units = units;
-    this.#growing = growing;
+    this.#loadUnits = loadUnits;
     this.#reply = reply;
     this.#space = new SpaceGuard(options.reservePath, { database, makeRoom: () => this.#wal.makeRoom() });
     this.#wal = new WalKeeper(database, options.walLimitBytes, () => this.#space.noteFull());
@@ -105,20 +105,26 @@ class OpenedStore {
 
   /** Their awaits are microtasks, since the driver is synchronous: no other message gets between. */
   async #runUnits({ units, lockDeadlineMs }: StorageRequest & { type: "units" }): Promise<void> {
-    if (this.#hasFailed) return;
     try {
-      this.#tables ??= kyselyOver<unknown>(this.#database);
+      this.#rows ??= this.#loadRows();
+      const { units: known, growing, tables } = await this.#rows;
+      if (this.#hasFailed) return;
       const acts = units.map(({ name, args }) => ({
-        run: (work: UnitOfWork) => this.#units[name]!(work, args as never),
-        grows: this.#growing.has(name),
+        run: (work: UnitOfWork) => known[name]!(work, args as never),
+        grows: growing.has(name),
       }));
-      const results = await this.#writer.runAll(this.#tables, acts, lockDeadlineMs);
+      const results = await this.#writer.runAll(tables, acts, lockDeadlineMs);
       this.#tellWipes();
       this.#reply({ type: "units", outcomes: results.map((result, index) => outcomeOf(units[index]!.id, result)) });
       this.#wal.afterWrite();
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  async #loadRows() {
+    const [known, { kyselyOver }] = await Promise.all([this.#loadUnits(), import("./kysely-sqlite.ts")]);
+    return { ...known, tables: kyselyOver<unknown>(this.#database) };
   }
 
   #close(): void {

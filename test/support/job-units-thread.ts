@@ -51,6 +51,6 @@ export type TestUnits = typeof UNITS;
 
 if (!isMainThread && parentPort !== null) {
   const { role } = workerData as { role: string };
-  if (role === "storage") runStorageThread(parentPort, UNITS, new Set());
+  if (role === "storage") runStorageThread(parentPort, async () => ({ units: UNITS, growing: new Set() }));
   else runReaderThread(parentPort, workerData);
 }
