@@ -8,11 +8,14 @@ export class CallsUnderWay {
   readonly #slots: ((() => void) | null)[] = [];
   readonly #free: number[] = [];
 
-  /** Returns what takes `end` out again; to be called once. */
+  /** Returns what takes `end` out again; more than once is as good as once. */
   add(end: () => void): () => void {
     const slot = this.#free.pop() ?? this.#slots.length;
     this.#slots[slot] = end;
+    let isIn = true;
     return () => {
+      if (!isIn) return;
+      isIn = false;
       this.#slots[slot] = null;
       this.#free.push(slot);
     };

@@ -131,7 +131,7 @@ export async function attemptUpstream(
     finish();
     if (result.kind !== "stream") return result;
     timer = setTimeout(abort, bounds.totalMs - (performance.now() - startedMs), "deadline");
-    return { ...result, end: finish };
+    return { ...result, end: () => clearTimeout(timer) };
   } catch (error) {
     finish();
     if (error instanceof RelayError) throw error;

@@ -13,6 +13,8 @@ export type StartThread = (role: ThreadRole, data?: Readonly<Record<string, unkn
 export function startAhead(role: ThreadRole, start: StartThread): StartThread {
   let ahead: Worker | null = start(role);
   ahead.unref();
+  // One that fails before anybody asks for it is replaced, and whoever asked hears of the failure of the next.
+  ahead.on("error", () => undefined);
   ahead.once("exit", () => {
     ahead = null;
   });

@@ -5,7 +5,7 @@ import type { MessagePort } from "node:worker_threads";
 import type { Kysely } from "kysely";
 import { SWEEP_SLICE_ROWS } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
-import { AppError, messageOf } from "../shared/errors.ts";
+import { AppError, internalError, messageOf } from "../shared/errors.ts";
 import { readWipes } from "./kv-rows.ts";
 import { KvWriter } from "./kv-writer.ts";
 import { openStore, startFailure } from "./open-store.ts";
@@ -30,6 +30,8 @@ export interface KnownUnits {
   readonly growing: ReadonlySet<string>;
 }
 
+/** All that units need. */
+type Rows = KnownUnits & { readonly tables: Kysely<unknown> };
 type LoadUnits = () => Promise<KnownUnits>;
 
 /** `loadUnits` is called with the first of them: the KV service alone has none, and starts without their weight. */
@@ -59,7 +61,7 @@ class OpenedStore {
   readonly #timers: Timer[];
   /** Buckets whose rows are still to be removed after a wipe, with the revision of the wipe. */
   readonly #wipes: Map<string, number>;
-  #rows: Promise<KnownUnits & { readonly tables: Kysely<unknown> }> | null = null;
+  #rows: Promise<Rows> | null = null;
   #sweptTotal = 0;
   #isSweeping = false;
   #isPurging = false;
@@ -103,12 +105,25 @@ class OpenedStore {
     });
   }
 
-  /** Their awaits are microtasks, since the driver is synchronous: no other message gets between. */
-  async #runUnits({ units, lockDeadlineMs }: StorageRequest & { type: "units" }): Promise<void> {
+  async #runUnits(request: StorageRequest & { type: "units" }): Promise<void> {
+    this.#rows ??= this.#loadRows();
+    let rows: Rows;
     try {
-      this.#rows ??= this.#loadRows();
-      const { units: known, growing, tables } = await this.#rows;
-      if (this.#hasFailed) return;
+      rows = await this.#rows;
+    } catch (error) {
+      // Of that the store knows nothing: it is as it was.
+      this.#rows = null;
+      this.#reply({ type: "units", outcomes: request.units.map(({ id }) => outcomeOf(id, internalError(error))) });
+      return;
+    }
+    await this.#runLoaded(rows, request);
+  }
+
+  /** Its awaits are microtasks, since the driver is synchronous: no other message gets between. */
+  async #runLoaded({ units: known, growing, tables }: Rows, request: StorageRequest & { type: "units" }) {
+    if (this.#hasFailed) return;
+    const { units, lockDeadlineMs } = request;
+    try {
       const acts = units.map(({ name, args }) => ({
         run: (work: UnitOfWork) => known[name]!(work, args as never),
         grows: growing.has(name),
@@ -122,7 +137,7 @@ class OpenedStore {
     }
   }
 
-  async #loadRows() {
+  async #loadRows(): Promise<Rows> {
     const [known, { kyselyOver }] = await Promise.all([this.#loadUnits(), import("./kysely-sqlite.ts")]);
     return { ...known, tables: kyselyOver<unknown>(this.#database) };
   }

@@ -9,7 +9,7 @@ export interface RateComparison {
   readonly bench: Bench;
   readonly name: string;
   readonly connections: number;
-  /** Counted rounds; the one before them warms both up. */
+  /** Counted rounds, when the run is not short; the one before them warms both up. */
   readonly rounds: number;
   /** Of a counted round, when the run is not short. */
   readonly seconds: number;
@@ -24,10 +24,12 @@ export interface ServerLoad {
 }
 
 const SHORT_SECONDS = 1;
+const SHORT_ROUNDS = 3;
 
 /** The ratio is the median of the rounds' own ratios, so that a slow moment meets both. */
 export async function compareRates(comparison: RateComparison): Promise<Figure> {
-  const { bench, name, connections, rounds, target } = comparison;
+  const { bench, name, connections, target } = comparison;
+  const rounds = sized(bench, comparison.rounds, SHORT_ROUNDS);
   const seconds = sized(bench, comparison.seconds, SHORT_SECONDS);
   const rates: { floor: number; measured: number }[] = [];
   const measure = async (round: number, length: number) => {

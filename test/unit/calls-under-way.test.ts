@@ -14,6 +14,18 @@ test("what is under way is ended once, what was taken out is not", () => {
   expect(ended.sort()).toEqual(["in the slot of one that is over", "under way"]);
 });
 
+test("to take one out twice does no harm to the one that has its slot by then", () => {
+  const calls = new CallsUnderWay();
+  const ended: string[] = [];
+  const takeOut = calls.add(() => ended.push("over"));
+  takeOut();
+  calls.add(() => ended.push("first"));
+  takeOut();
+  calls.add(() => ended.push("second"));
+  calls.endAll();
+  expect(ended.sort()).toEqual(["first", "second"]);
+});
+
 test("one that takes itself out while it is ended does not keep others from being ended", () => {
   const calls = new CallsUnderWay();
   const ended: number[] = [];

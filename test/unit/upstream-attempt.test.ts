@@ -55,3 +55,31 @@ describe("the share of a whole answer in the byte budget", () => {
     expect(budget.usedBytes).toBe(0);
   });
 });
+
+test("what gives a stream up before its first event is taken away once, when that came", async () => {
+  const event = new TextEncoder().encode('data: {"choices":[]}\n\n');
+  const answer = {
+    ...{ status: 200, headers: new Headers({ "Content-Type": "text/event-stream" }), whole: null },
+    body: new ReadableStream<Uint8Array>({ start: (controller) => controller.enqueue(event) }),
+  } satisfies OutboundAnswer;
+  const transport: Pick<OutboundTransport, "send"> = { send: async () => answer };
+  const channel = { baseUrl: "http://upstream.example" } as Channel;
+  const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
+  let removals = 0;
+  const result = await attemptUpstream(transport as OutboundTransport, member, {
+    ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: true, passedHeaders: {} },
+    whenGivenUp: () => () => {
+      removals++;
+    },
+    budget: new ByteBudget(1_000_000),
+    bounds: {
+      ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
+      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+    },
+  });
+  if (result.kind !== "stream") throw new Error(`no stream but ${result.kind}`);
+  expect(removals).toBe(1);
+  result.end();
+  result.source.cancel();
+  expect(removals).toBe(1);
+});
