@@ -215,6 +215,9 @@ if (has("strace", hasProgram("strace"))) {
           const next = callsOfStorageThread(readTrace(dir.file("trace")), "pwrite64") + 1;
           await using server = await traced(`pwrite64:error=ENOSPC:when=${next}..${next + tries - 1}`);
           expect((await act(await warmUp(server), id)).status).toBe(204);
+          // A trace is whole when what it follows has ended.
+          server.kill("SIGKILL");
+          await server.exited;
           const failed = readTrace(dir.file("trace")).calls.filter((call) => call.isInjected);
           expect(failed.length).toBe(tries);
         },
