@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { GcraLimiter, type RateLimit } from "../../src/limits/gcra-limiter.ts";
+import { expectFigure } from "../support/figures-in-bounds.ts";
 import { randomFrom } from "../support/seeded-random.ts";
 
 const MEMORY_BYTES = 1024 * 1024;
@@ -117,4 +118,13 @@ describe("the limiter", () => {
     expect(limiter.take("key 9999", perMinute(1)).isAllowed).toBe(false);
     expect(limiter.take("key 9900", perMinute(1)).isAllowed).toBe(false);
   });
+});
+
+test("each of a million addresses is judged in 20 us, although most are forgotten for others", () => {
+  const { limiter } = createLimiter(20 * MEMORY_BYTES);
+  const addresses = 1_000_000;
+  const startMs = performance.now();
+  for (let address = 0; address < addresses; address++) limiter.take(`ip 2001:db8:${address}::`, perMinute(60));
+  const checkUs = ((performance.now() - startMs) * 1000) / addresses;
+  expectFigure("a check of the limiter among a million addresses, in us", checkUs, 20);
 });
