@@ -121,13 +121,16 @@ export interface ParsedEvent {
   readonly data: string | null;
 }
 
-/** It drops a byte order mark, which only the first event can have. */
+/** It drops a byte order mark at the beginning, where only the first event can have one. */
 const DECODER = new TextDecoder();
 const LINE_END = /\r\n|\r|\n/;
 
 /** The fields of one event of the splitter. Several lines of data are joined by LF; bad UTF-8 becomes U+FFFD. */
 export function parseEvent(bytes: Uint8Array): ParsedEvent {
-  const text = DECODER.decode(bytes);
+  // Blank lines before it say nothing; without them an event reads the same wherever its stream was cut.
+  let start = 0;
+  while (bytes[start] === LF || bytes[start] === CR) start++;
+  const text = DECODER.decode(start === 0 ? bytes : bytes.subarray(start));
   // Nearly every event: one line of data and the blank line.
   const isOneLine = text.indexOf("\n") === text.length - 2 && !text.includes("\r");
   if (isOneLine && text.startsWith("data: ")) {

@@ -126,6 +126,12 @@ describe("an event stream", () => {
     expect(splitter.push(encode("\n\n")).map(decode)).toEqual(["data: begun\n\n"]);
   });
 
+  test("reads the same when it is cut within the line end before a byte order mark", () => {
+    const text = "a\r\n\r\n\ufeffdata: b\n\n";
+    const read = (chunks: Uint8Array[]) => split(chunks).events.map((event) => parseEvent(encode(event)));
+    expect(read([encode("a\r\n\r"), encode("\n\ufeffdata: b\n\n")])).toEqual(read([encode(text)]));
+  });
+
   test("comes out the same however it is cut, whatever it is made of", () => {
     const piece = fc.constantFrom(
       "\n",
