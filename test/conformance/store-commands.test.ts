@@ -14,6 +14,7 @@ import {
   untilLogged,
 } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
+import { makeOld } from "../support/old-store.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
@@ -573,6 +574,20 @@ describe("gokv export and import", () => {
     expect(existsSync(dir.file("data"))).toBe(false);
     await expectFailure(gokv(["import", "missing.ndjson"]), 1, "missing.ndjson cannot be read: ENOENT");
     await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: EISDIR");
+  });
+});
+
+test("a store of the first version is brought up to date at the start, and answers as before", async () => {
+  await whileServing("data", fillStore);
+  const path = dir.file("data", "gokv.db");
+  const contents = await whileServing("data", readContents);
+  makeOld(path);
+  expect(await whileServing("data", readContents)).toEqual(contents);
+  // The first row of a service that came later: its table is there, and its write unit is found.
+  await whileServing("data", async (url) => {
+    const body = JSON.stringify({ name: "first" });
+    const response = await fetch(`${url}/api/token`, { method: "POST", headers, body });
+    expect(response.status).toBe(201);
   });
 });
 

@@ -5,20 +5,28 @@ import { expect, test } from "bun:test";
 import { kyselyOver } from "../../src/storage/kysely-sqlite.ts";
 import { MIGRATIONS } from "../../src/storage/migrations.ts";
 import { openStore, schemaVersion } from "../../src/storage/open-store.ts";
+import { makeOld } from "../support/old-store.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 const SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
 
-async function created(): Promise<Database> {
+const OPTIONS = { walLimitBytes: 1_000_000, databaseBytesMax: 0, isChecked: false };
+
+/** A store of the first version with one row in it. */
+async function oldStore(): Promise<string> {
   const path = tempDir().file("gokv.db");
-  return openStore({ path, walLimitBytes: 1_000_000, databaseBytesMax: 0, isChecked: false });
+  const database = await openStore({ path, ...OPTIONS });
+  database.run("INSERT INTO kv_bucket (name, entries, bytes) VALUES ('old', 1, 2)");
+  database.close(true);
+  makeOld(path);
+  return path;
 }
 
 test("a new store has the tables, indexes and version that the migrations lead to", async () => {
   const migrated = new Database(":memory:");
   const tables = kyselyOver<unknown>(migrated);
   for (const { up } of MIGRATIONS) await up(tables);
-  const store = await created();
+  const store = await openStore({ path: tempDir().file("gokv.db"), ...OPTIONS });
   expect(store.query(SCHEMA).all()).toEqual(migrated.query(SCHEMA).all());
   expect(schemaVersion(store)).toBe(MIGRATIONS.length);
   store.close();
@@ -31,4 +39,28 @@ test("migrations leave no rows in a store that was empty, so that the schema is 
   const names = migrated.query<{ name: string }, []>("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
   const filled = names.filter(({ name }) => migrated.query(`SELECT 1 FROM "${name}" LIMIT 1`).get() !== null);
   expect(filled).toEqual([]);
+});
+
+test("a store of the first version is brought to the schema of a new one, and keeps its rows", async () => {
+  const fresh = await openStore({ path: tempDir().file("gokv.db"), ...OPTIONS });
+  const store = await openStore({ path: await oldStore(), ...OPTIONS });
+  expect(store.query(SCHEMA).all()).toEqual(fresh.query(SCHEMA).all());
+  expect(schemaVersion(store)).toBe(MIGRATIONS.length);
+  expect(store.query("SELECT * FROM kv_bucket").all()).toEqual([
+    { name: "old", entries: 1, bytes: 2, wiped_revision: 0 },
+  ]);
+  fresh.close();
+  store.close();
+});
+
+test("when one of several migrations fails, none of them has happened", async () => {
+  const path = await oldStore();
+  using before = new Database(path);
+  // In the way of a later one, behind others that succeed.
+  before.run("CREATE TABLE relay_token (x)");
+  const schema = before.query(SCHEMA).all();
+  before.close();
+  await expect(openStore({ path, ...OPTIONS })).rejects.toThrow("relay_token");
+  using after = new Database(path);
+  expect([after.query(SCHEMA).all(), schemaVersion(after)]).toEqual([schema, 1]);
 });
