@@ -29,7 +29,7 @@ export type UnitOutcome =
       readonly cause: string | null;
     };
 
-/** To the storage thread; answered first in, first out. */
+/** To the storage thread; answered first in, first out, each kind by itself: the first units wait to be loaded. */
 export type StorageRequest =
   | { readonly type: "open"; readonly options: StoreOptions }
   | ({ readonly type: "batch"; readonly lockDeadlineMs: number } & PackedBatch)

@@ -4,10 +4,6 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ChannelStore } from "../../src/relay/channel-store.ts";
-import { openLog } from "../../src/shared/log.ts";
-import { readSettings } from "../../src/shared/settings.ts";
-import { SqliteStore } from "../../src/storage/sqlite-store.ts";
-import { threadStarter } from "../../src/storage/start-thread.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import {
@@ -20,6 +16,7 @@ import {
   untilLogged,
 } from "../support/executable.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
+import { openStoreAt } from "../support/own-store.ts";
 import {
   type ChannelJson,
   chat,
@@ -224,12 +221,7 @@ describe("the secret behind the seals", () => {
 
 /** What the secrets open in the store of this test, which nobody else has open. */
 async function openedKeys(secrets: readonly string[]): Promise<(string | null)[]> {
-  const settings = readSettings({ JWT_SECRET: FIRST, DB_PATH: dir.file("data"), GIN_MODE: "test" });
-  const entry = new URL("../../src/app/thread-entry.ts", import.meta.url);
-  await using store = await SqliteStore.open(settings, openLog(settings), threadStarter(entry), {
-    onCommit: () => undefined,
-    onFailed: (reason) => process.stderr.write(`the store of this test has failed: ${reason}\n`),
-  });
+  await using store = await openStoreAt(dir.file("data"), { JWT_SECRET: FIRST });
   const bytes = secrets.map((secret) => new TextEncoder().encode(secret));
   const channels = await ChannelStore.open(store, bytes);
   return (await channels.list()).map((channel) => channels.keyOf(channel));

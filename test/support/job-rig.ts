@@ -5,15 +5,12 @@ import { JobStore } from "../../src/jobs/job-store.ts";
 import type { JobRow, JobTables } from "../../src/jobs/job-tables.ts";
 import type { NewJob } from "../../src/jobs/job-units.ts";
 import { type PoolParts, WorkerPool } from "../../src/jobs/worker-pool.ts";
-import { type Log, openLog } from "../../src/shared/log.ts";
-import { readSettings } from "../../src/shared/settings.ts";
-import { SqliteStore } from "../../src/storage/sqlite-store.ts";
-import { threadStarter } from "../../src/storage/start-thread.ts";
+import type { Log } from "../../src/shared/log.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";
 import { eventually } from "./eventually.ts";
 import type { Environment } from "./executable.ts";
 import type { TestUnits } from "./job-units-thread.ts";
-import { tempDir } from "./temp-dir.ts";
+import { type OwnStore, openOwnStore } from "./own-store.ts";
 
 const THREAD_ENTRY = new URL("./job-units-thread.ts", import.meta.url);
 const ENDED_MS_MAX = 10_000;
@@ -40,28 +37,17 @@ export type PoolOptions = Partial<Omit<PoolParts, "store" | "jobs">>;
 export class JobRig implements AsyncDisposable {
   readonly store: TableStore<TestUnits>;
   readonly jobs: JobStore;
-  readonly #sqlite: SqliteStore;
-  readonly #directory: Disposable;
+  readonly #own: OwnStore;
   readonly #pools: WorkerPool[] = [];
 
-  private constructor(sqlite: SqliteStore, directory: Disposable) {
-    this.#sqlite = sqlite;
-    this.#directory = directory;
-    this.store = sqlite;
-    this.jobs = new JobStore(sqlite);
+  private constructor(own: OwnStore) {
+    this.#own = own;
+    this.store = own.sqlite;
+    this.jobs = new JobStore(own.sqlite);
   }
 
   static async open(env: Environment = {}): Promise<JobRig> {
-    const directory = tempDir();
-    const settings = readSettings({
-      ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", DB_PATH: directory.file("data"), GIN_MODE: "test" },
-      ...env,
-    });
-    const sqlite = await SqliteStore.open(settings, openLog(settings), threadStarter(THREAD_ENTRY), {
-      onCommit: () => undefined,
-      onFailed: (reason) => process.stderr.write(`the store of this test has failed: ${reason}\n`),
-    });
-    return new JobRig(sqlite, directory);
+    return new JobRig(await openOwnStore(env, THREAD_ENTRY));
   }
 
   /** Their ids. */
@@ -106,7 +92,6 @@ export class JobRig implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#pools.map((pool) => pool.stop(0)));
-    await this.#sqlite[Symbol.asyncDispose]();
-    this.#directory[Symbol.dispose]();
+    await this.#own[Symbol.asyncDispose]();
   }
 }

@@ -5,14 +5,8 @@ import type { NewLogRow } from "../../src/relay/ledger-units.ts";
 import type { RelayTables } from "../../src/relay/relay-tables.ts";
 import type { RelayTokenFields } from "../../src/relay/relay-token-units.ts";
 import type { RelayUnits } from "../../src/relay/relay-units.ts";
-import { openLog } from "../../src/shared/log.ts";
-import { readSettings } from "../../src/shared/settings.ts";
-import { SqliteStore } from "../../src/storage/sqlite-store.ts";
-import { threadStarter } from "../../src/storage/start-thread.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";
-import { tempDir } from "./temp-dir.ts";
-
-const THREAD_ENTRY = new URL("../../src/app/thread-entry.ts", import.meta.url);
+import { openOwnStore } from "./own-store.ts";
 
 export interface RelayStore extends AsyncDisposable {
   readonly store: TableStore<RelayUnits>;
@@ -21,15 +15,8 @@ export interface RelayStore extends AsyncDisposable {
 }
 
 export async function openRelayStore(): Promise<RelayStore> {
-  const dir = tempDir();
-  const settings = readSettings({
-    ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", DB_PATH: dir.file("data"), GIN_MODE: "test" },
-  });
-  const sqlite = await SqliteStore.open(settings, openLog(settings), threadStarter(THREAD_ENTRY), {
-    onCommit: () => undefined,
-    onFailed: (reason) => process.stderr.write(`the store of this test has failed: ${reason}\n`),
-  });
-  const store = sqlite;
+  const own = await openOwnStore();
+  const store = own.sqlite;
   const db = store.tables.withTables<RelayTables>();
   return {
     store,
@@ -38,10 +25,7 @@ export async function openRelayStore(): Promise<RelayStore> {
         .selectFrom(table as "relay_log")
         .selectAll()
         .execute()) as never,
-    async [Symbol.asyncDispose]() {
-      await sqlite[Symbol.asyncDispose]();
-      dir[Symbol.dispose]();
-    },
+    [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
   };
 }
 

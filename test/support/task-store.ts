@@ -2,18 +2,12 @@
 
 import type { Selectable } from "kysely";
 import type { JobTables } from "../../src/jobs/job-tables.ts";
-import { openLog } from "../../src/shared/log.ts";
-import { readSettings } from "../../src/shared/settings.ts";
-import { SqliteStore } from "../../src/storage/sqlite-store.ts";
-import { threadStarter } from "../../src/storage/start-thread.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";
 import type { ItemFields } from "../../src/task/item-rules.ts";
 import type { TaskTables } from "../../src/task/task-tables.ts";
 import type { TaskUnits } from "../../src/task/task-units.ts";
 import { alterStore } from "./alter-store.ts";
-import { tempDir } from "./temp-dir.ts";
-
-const THREAD_ENTRY = new URL("../../src/app/thread-entry.ts", import.meta.url);
+import { openOwnStore } from "./own-store.ts";
 
 type Tables = TaskTables & JobTables;
 
@@ -27,19 +21,12 @@ export interface TaskStore extends AsyncDisposable {
 }
 
 export async function openTaskStore(): Promise<TaskStore> {
-  const dir = tempDir();
-  const settings = readSettings({
-    ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", DB_PATH: dir.file("data"), GIN_MODE: "test" },
-  });
-  const sqlite = await SqliteStore.open(settings, openLog(settings), threadStarter(THREAD_ENTRY), {
-    onCommit: () => undefined,
-    onFailed: (reason) => process.stderr.write(`the store of this test has failed: ${reason}\n`),
-  });
-  const store = sqlite;
+  const own = await openOwnStore();
+  const store = own.sqlite;
   const db = store.tables.withTables<Tables>();
   return {
     store,
-    dbPath: dir.file("data"),
+    dbPath: own.dbPath,
     rows: async (table) =>
       (await db
         .selectFrom(table as "task_item")
@@ -48,15 +35,12 @@ export async function openTaskStore(): Promise<TaskStore> {
     async addUsers(...names) {
       const values = names.map((name) => `('${name}', '${name}@x', '${name}', '${name}@x', '', 0, 0, 0)`);
       await alterStore(
-        dir.file("data"),
+        own.dbPath,
         `INSERT INTO task_user (username, email, username_key, email_key, password_hash, token_version, created_at_ms,
          updated_at_ms) VALUES ${values.join(", ")}`,
       );
     },
-    async [Symbol.asyncDispose]() {
-      await sqlite[Symbol.asyncDispose]();
-      dir[Symbol.dispose]();
-    },
+    [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
   };
 }
 
