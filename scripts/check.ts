@@ -5,7 +5,7 @@
 //   bun scripts/check.ts full   also faults, simulation, demo, image, a short benchmark (or GOKV_FULL=1)
 //   bun scripts/check.ts long   also soaks, power cuts, million-operation runs, full-size benchmarks
 
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endOf, type Failed, failedTests, formatFailed } from "./failed-tests.ts";
@@ -78,7 +78,6 @@ async function runStep({ name, command }: Step, level: Level): Promise<Result> {
     child.exited,
   ]);
   const report = existsSync(reportFile) ? readFileSync(reportFile, "utf8") : "";
-  rmSync(scratch, { recursive: true, force: true });
   const output = `${stdout}\n${stderr}`;
   const failed = failedTests(report);
   // A process that ends badly has failed even when each test has passed.
@@ -88,21 +87,24 @@ async function runStep({ name, command }: Step, level: Level): Promise<Result> {
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
   const detail = isTestRun ? `, ${passed} tests` : "";
   console.log(`${exitCode === 0 ? "ok  " : "FAIL"} ${name} (${seconds} s${detail})`);
+  // Before anything else that it has printed: a log may be cut, and this is what its reader looks for.
+  if (failed.length > 0) console.log(formatFailed(name, failed));
   for (const line of output.split("\n")) {
     if (line.startsWith("not run:") || line.startsWith("figure:")) console.log(`     ${line}`);
   }
-  if (exitCode !== 0) console.log(tail(output));
+  if (exitCode === 0) rmSync(scratch, { recursive: true, force: true });
+  else console.log(`all that it has printed: ${keep(output, scratch)}`);
   return { passed: Math.max(0, passed), failed };
+}
+
+function keep(output: string, directory: string): string {
+  const path = join(directory, "output.log");
+  writeFileSync(path, output);
+  return path;
 }
 
 function countTests(report: string): number {
   return report.match(/<testcase /g)?.length ?? 0;
-}
-
-/** What failed, without the tests that passed. */
-function tail(output: string): string {
-  const lines = output.split("\n").filter((line) => !/^\(pass\)/.test(line.trim()));
-  return lines.slice(-200).join("\n");
 }
 
 const asked = process.argv[2] ?? (process.env.GOKV_FULL === "1" ? "full" : "quick");
@@ -117,10 +119,8 @@ for (const step of STEPS.filter((candidate) => LEVELS.indexOf(candidate.level) <
   const { passed, failed } = await runStep(step, level);
   passedInAll += passed;
   failedInAll += failed.length;
-  if (failed.length === 0) continue;
-  console.log(`\n${formatFailed(step.name, failed)}`);
   // The rest would only repeat what is broken already.
-  break;
+  if (failed.length > 0) break;
 }
 console.log(`${passedInAll} passed, ${failedInAll} failed`);
 process.exit(failedInAll === 0 ? 0 : 1);
