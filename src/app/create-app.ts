@@ -3,8 +3,9 @@
 import { Hono } from "hono";
 import { JwtGate } from "../auth/jwt-gate.ts";
 import { ByteBudget } from "../http/byte-budget.ts";
-import { FirstMatchRouter } from "../http/first-match-router.ts";
+
 import type { Metrics } from "../http/metrics.ts";
+import { MountRouter } from "../http/mount-router.ts";
 import {
   createBackupRoute,
   createDocumentRoute,
@@ -75,7 +76,7 @@ export function createApp(parts: AppParts): App {
     () => store.figures,
     () => tools.budget.usedBytes,
   );
-  const app = new Hono<AppEnv>({ router: new FirstMatchRouter(), getPath: (request) => requestPath(request.url) });
+  const app = new Hono<AppEnv>({ router: new MountRouter(), getPath: (request) => requestPath(request.url) });
   mountOperations(app, parts, tools);
   if (settings.services.has("token")) mountToken(app, parts, tools);
   const relay = settings.services.has("relay") ? mountRelay(app, parts, tools) : null;
