@@ -6,7 +6,7 @@
 //   bun scripts/check.ts long   also soaks, power cuts, million-operation runs, full-size benchmarks
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { endOf, type Failed, failedTests, formatFailed } from "./failed-tests.ts";
 
@@ -26,13 +26,13 @@ const BIN = join(ROOT, "node_modules/.bin");
 /** Of a test that does not say it itself: what hangs is told from what waits for a machine with other things to do. */
 const TEST_MS_MAX = 120_000;
 const TEST = [BUN, "test", `--timeout=${TEST_MS_MAX}`];
-/** Files in processes of their own, as many at once as there are cores: most of their time they wait. */
-const PARALLEL_TEST = [...TEST, "--parallel"];
+/** Files in processes of their own, one more at once than there are cores: most of their time they wait. */
+const PARALLEL_TEST = [...TEST, `--parallel=${availableParallelism() + 1}`];
 
 const STEPS: readonly Step[] = [
   { name: "format and lint", level: "quick", command: [join(BIN, "biome"), "ci", "--error-on-warnings", "."] },
   { name: "types", level: "quick", command: [BUN, "check", "--no-script"] },
-  { name: "unit and tidy", level: "quick", command: [...TEST, "test/unit", "test/tidy.test.ts"] },
+  { name: "unit and tidy", level: "quick", command: [...PARALLEL_TEST, "test/unit", "test/tidy.test.ts"] },
   { name: "conformance in-process", level: "quick", command: PARALLEL_TEST.concat(conformance("in-process")) },
   { name: "build", level: "quick", command: [BUN, "scripts/build.ts"] },
   { name: "conformance on the executable", level: "quick", command: PARALLEL_TEST.concat(conformance("executable")) },
