@@ -5,8 +5,9 @@ import { answersOf, countKeys, requireStatuses, startBenchServer, VALUE_ROUTE } 
 import type { Bench, Benchmark } from "./benchmark.ts";
 import { type Figure, InvalidRun, ratioAtLeast, type Target } from "./figures.ts";
 import { bucketName } from "./filled-store.ts";
+import { startLeastServer } from "./least-server.ts";
 import { compareRates } from "./rate-comparison.ts";
-import { KEY_NUMBER_MAX, type RequestStream } from "./request-stream.ts";
+import { KEY_NUMBER_MAX, keyName, type RequestStream } from "./request-stream.ts";
 
 const VALUE_BYTES = 100;
 const KEYS = 1_000_000;
@@ -113,4 +114,42 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-export const THROUGHPUT: readonly Benchmark[] = [read, write];
+/** What the targets leave out of account: how much of the bare server's rate is left to a server that stores at all. */
+const least: Benchmark = {
+  name: "least-server",
+  async run(bench) {
+    if (bench.isShort) return [];
+    await using bare = await startBareServer();
+    await using server = await startLeastServer(bench.newPath());
+    const stream = { bucket: bucketName(0), token: bench.token } as const;
+    for (let number = 0; number < HOT_KEYS; number++) await storeAtLeast(server.url, number);
+    const get = { ...stream, method: "GET", order: "cycle", first: 0, count: HOT_KEYS, valueBytes: 0 } as const;
+    const figures = [
+      await compare(server.url, bare.url, {
+        ...{ bench, name: "GET 100 B of the least durable server", connections: 32 },
+        ...{ stream: () => get, target: null },
+      }),
+    ];
+    const post = { ...stream, method: "POST", order: "ascending", valueBytes: VALUE_BYTES } as const;
+    for (const connections of WRITES) {
+      const ascending = await compare(server.url, bare.url, {
+        ...{ bench, name: "durable POST 100 B of the least durable server", connections },
+        stream: (round) => ({
+          ...{ ...post, bucket: `ascending-${connections}` },
+          ...{ first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND },
+        }),
+        target: null,
+      });
+      figures.push(ascending);
+    }
+    return figures;
+  },
+};
+
+async function storeAtLeast(url: string, number: number): Promise<void> {
+  const body = new Uint8Array(VALUE_BYTES).fill(120);
+  const { status } = await fetch(`${url}/${bucketName(0)}/${keyName(number)}`, { method: "POST", body });
+  if (status !== 200) throw new InvalidRun(`the least durable server answered ${status}`);
+}
+
+export const THROUGHPUT: readonly Benchmark[] = [read, write, least];
