@@ -1,6 +1,7 @@
 // One run of a job on this node: its handler, its signal, its time.
 
 import { AppError, messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
 import type { ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
 import { JobFailure, type JobHandler } from "./job-kinds.ts";
@@ -16,15 +17,17 @@ type Reason = "timeout" | "cancelled" | "lost" | "stopping";
 export class JobRun {
   readonly job: ClaimedJob;
   readonly #timeoutMs: number;
+  readonly #log: Log;
   readonly #controller = new AbortController();
   readonly #givenUp = Promise.withResolvers<never>();
   #reason: Reason | null = null;
   #progress = 0;
   #toldProgress = 0;
 
-  constructor(job: ClaimedJob, timeoutMs: number) {
+  constructor(job: ClaimedJob, timeoutMs: number, log: Log) {
     this.job = job;
     this.#timeoutMs = timeoutMs;
+    this.#log = log;
     this.#givenUp.promise.catch(() => undefined);
   }
 
@@ -69,13 +72,20 @@ export class JobRun {
     if (this.#reason === "cancelled") return { end: "cancelled" };
     if (this.#reason === "timeout") return { end: "failed", error: `timed out after ${this.#timeoutMs} ms` };
     if (isStoreAway(error)) return { end: "released", runAtMs: nowMs + STORE_AWAY_MS };
-    if (!(error instanceof JobFailure)) return { end: "failed", error: textOf(error) };
+    if (!(error instanceof JobFailure)) return { end: "failed", error: this.#shown(error) };
     const { message, isFatal } = error;
     try {
       return { end: "failed", error: message, report: plain(error.report), isFatal };
     } catch (uncloneable) {
-      return { end: "failed", error: textOf(uncloneable), isFatal };
+      return { end: "failed", error: this.#shown(uncloneable), isFatal };
     }
+  }
+
+  #shown(thrown: unknown): string {
+    if (!isMeantForClients(thrown)) {
+      this.#log.error("a job has met a defect", { id: this.job.id, kind: this.job.kind, cause: textOf(thrown) });
+    }
+    return shownText(thrown);
   }
 }
 
@@ -96,6 +106,17 @@ const AWAY: ReadonlySet<string> = new Set(["storage_full", "busy", "overloaded",
 /** Surely nothing was stored, and it is not the fault of what was to be stored. */
 export function isStoreAway(error: unknown): boolean {
   return error instanceof AppError && AWAY.has(error.code);
+}
+
+const DEFECT = "the server failed; its log says more";
+
+/** What the owner of a job is told: an error with a code of its own, never one of the engine or of the program. */
+export function shownText(thrown: unknown): string {
+  return isMeantForClients(thrown) ? thrown.message : DEFECT;
+}
+
+function isMeantForClients(thrown: unknown): thrown is AppError {
+  return thrown instanceof AppError && thrown.code !== "internal_error";
 }
 
 /** Anything can be thrown, even what cannot be shown. */

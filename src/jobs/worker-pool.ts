@@ -185,8 +185,8 @@ export class WorkerPool {
   }
 
   async #run(job: ClaimedJob): Promise<void> {
-    const { kinds, handlers, clock } = this.#parts;
-    const run = new JobRun(job, kinds[job.kind]?.timeoutMs ?? UNKNOWN_TIMEOUT_MS);
+    const { kinds, handlers, clock, log } = this.#parts;
+    const run = new JobRun(job, kinds[job.kind]?.timeoutMs ?? UNKNOWN_TIMEOUT_MS, log);
     this.#runs.add(run);
     const isTooLate = this.#isStopping;
     // Claimed in the moment in which the pool was stopped.

@@ -17,7 +17,7 @@ const ENDED_MS_MAX = 10_000;
 
 const quiet = () => undefined;
 /** What goes wrong here is meant to. */
-const QUIET: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet, fatal: quiet, flush: quiet };
+export const QUIET: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet, fatal: quiet, flush: quiet };
 
 const common = { maxAttempts: 3, backoff: { baseMs: 2, factor: 2, capMs: 10 }, timeoutMs: 5_000 };
 

@@ -5,10 +5,11 @@ import type { SettledRun } from "../../src/jobs/job-finish-units.ts";
 import { JobFailure, type JobHandler } from "../../src/jobs/job-kinds.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import { eventually } from "../support/eventually.ts";
-import { JobRig, TEST_KINDS } from "../support/job-rig.ts";
+import { JobRig, QUIET, TEST_KINDS } from "../support/job-rig.ts";
 
 const { plain, hook, noted, hasty, patient, system } = TEST_KINDS;
 const SOON_MS = 5_000;
+const DEFECT = "the server failed; its log says more";
 
 let rig: JobRig;
 beforeEach(async () => {
@@ -55,6 +56,8 @@ describe("a job", () => {
       throws: () => {
         throw new Error("thrown");
       },
+      fails: () => Promise.reject(new JobFailure("the receiver is away")),
+      refused: () => Promise.reject(new AppError("quota_exceeded", "no more exports")),
       text: () => Promise.reject("a text"),
       nothing: () => Promise.reject(undefined),
       unshowable: () => Promise.reject(Object.create(null)),
@@ -62,18 +65,26 @@ describe("a job", () => {
     const ids: Record<string, string> = {};
     for (const name of Object.keys(throws)) ids[name] = (await rig.enqueue(plain, 1, { payload: name }))[0]!;
     const attempts: Record<string, number[]> = {};
-    rig.pool({
-      "test.plain": ({ payload, attempt }) => {
-        attempts[payload as string] = [...(attempts[payload as string] ?? []), attempt];
-        return throws[payload as string]!() as Promise<unknown>;
+    const causes: unknown[] = [];
+    const error = (_: string, properties?: Record<string, unknown>) => void causes.push(properties!.cause);
+    rig.pool(
+      {
+        "test.plain": ({ payload, attempt }) => {
+          attempts[payload as string] = [...(attempts[payload as string] ?? []), attempt];
+          return throws[payload as string]!() as Promise<unknown>;
+        },
       },
-    });
+      { log: { ...QUIET, error } },
+    );
     const rows = await rig.ended(Object.values(ids));
     expect(rows.map(({ state, attempts }) => [state, attempts])).toEqual(rows.map(() => ["dead", 3]));
     expect(Object.values(attempts)).toEqual(rows.map(() => [1, 2, 3]));
+    // What was not meant for its owner is in the log.
     expect(rows.map(({ last_error }) => last_error)).toEqual([
-      ...["rejected", "thrown", "a text", "undefined", "failed with something that cannot be shown"],
+      ...[DEFECT, DEFECT, "the receiver is away", "no more exports", DEFECT, DEFECT, DEFECT],
     ]);
+    const told = ["a text", "failed with something that cannot be shown", "rejected", "thrown", "undefined"];
+    expect([...new Set(causes)].sort()).toEqual(told);
   });
 
   test("that fails fatally is dead at once", async () => {
@@ -156,7 +167,7 @@ describe("a settlement that fails", () => {
     expect(dead.map(({ id }) => id)).toEqual(Object.keys(broken));
     expect(dead.map(({ attempts, last_error }) => [attempts, last_error])).toEqual([
       [3, "the settlement refuses"],
-      [3, "the settlement failed: the settlement has a defect"],
+      [3, DEFECT],
     ]);
     expect(await rig.settledAs(ids[0]!)).toEqual(["done"]);
     expect(await rig.settledAs(ids[3]!)).toEqual(["retry", "retry", "dead"]);
