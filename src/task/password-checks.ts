@@ -51,10 +51,12 @@ export class PasswordChecks {
   async isRight(scope: RequestScope, attempt: Attempt): Promise<boolean> {
     const { account, password, hash } = attempt;
     const { throttle, passwords } = this.#parts;
-    if (throttle.accountWaitMs(account) > 0) await this.#requireKnownAddress(scope, attempt);
+    const isKept = throttle.accountWaitMs(account) > 0;
+    if (isKept) await this.#requireKnownAddress(scope, attempt);
     const address = networkOf(scope.clientIp);
     const begins = () => {
-      const waitMs = throttle.waitMs(account, address);
+      // Who came before the account was kept may be known here: the next try finds out.
+      const waitMs = Math.max(throttle.waitMs(account, address), isKept ? 0 : throttle.accountWaitMs(account));
       if (waitMs > 0) throw rateLimited(waitMs);
     };
     const ends = (isRight: boolean) =>

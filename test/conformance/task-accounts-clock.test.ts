@@ -225,6 +225,18 @@ describe("guessing a password", () => {
     expect(answers.filter(({ status }) => status === 429)).toHaveLength(34);
   });
 
+  test("of many attempts at once from everywhere no more are tried than close the account", async () => {
+    await using timed = await openTimed({ ...PROXIED, PASSWORD_PARALLEL: "1" });
+    const { target } = timed;
+    const { email } = await signUp(target);
+    for (let failure = 0; failure < 50; failure++) await attempt(target, email, "wrong", `10.0.0.${failure}`);
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_, index) => attempt(target, email, `guess ${index}`, `10.0.1.${index}`)),
+    );
+    expect(answers.filter(({ status }) => status === 401)).toHaveLength(10);
+    expect(answers.filter(({ status }) => status === 429)).toHaveLength(30);
+  });
+
   test("with an access token is slowed down as well", async () => {
     await using timed = await openTimed();
     const { target } = timed;
