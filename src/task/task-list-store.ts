@@ -11,12 +11,16 @@ import type { TaskTables } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
 import type { ShownItem } from "./task-view.ts";
 import {
+  comparePlaces,
   type Db,
   isEmptyView,
   lastOfSlice,
   type Plan,
+  placesAmong,
   placesIn,
+  placesOf,
   planFor,
+  planForRows,
   planForSums,
   type Stretch,
   siftOf,
@@ -41,6 +45,12 @@ export interface Person {
 
 /** Entries of an index that the main thread looks at for one page: about a millisecond. */
 const GLANCE_ENTRIES = 8000;
+/**
+ * Slices along an order in which rows lie anywhere, before all of them are looked through as they lie: reading a row
+ * here and a row there takes five times as long.
+ */
+const ORDERED_SLICES = 4;
+const ROWS_ORDER = "created_at_ms";
 /** Rows that are read at once with all their text. */
 const ROWS_AT_ONCE = 100;
 
@@ -95,7 +105,7 @@ export class TaskListStore {
   newestOf(userId: number, limit: number): Promise<readonly ListedItem[]> {
     const view = { userId, filter: parseFilter({ scope: "mine" }), nowMs: 0 };
     const plan = planFor(view.filter, NEWEST_FIRST);
-    return itemsIn(this.#scans, view, plan, { after: null, last: null, limit });
+    return itemsAt(this.#scans, placesIn(this.#scans, view, plan, { after: null, last: null, limit }), plan);
   }
 
   /** All of the list. @throws AppError unavailable when `signal` is aborted */
@@ -151,8 +161,33 @@ export class TaskListStore {
       if (last === null) return;
       from = last;
     }
+    let slicesLeft = sift === "rows" && plan.order !== ROWS_ORDER ? ORDERED_SLICES : Number.POSITIVE_INFINITY;
     for await (const slice of slices(this.#scans, view, plan, { after: from, signal })) {
       yield* groupsIn(this.#scans, view, plan, { ...slice, limit });
+      slicesLeft--;
+      if (slicesLeft > 0 || slice.last === null) continue;
+      yield* this.#sweep(view, plan, slice.last, wanted, signal);
+      return;
+    }
+  }
+
+  /** The first `wanted` behind a place, looked for in all rows as they lie, and put in order afterwards. */
+  async *#sweep(
+    view: View,
+    plan: Plan,
+    behind: Place,
+    wanted: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly ListedItem[]> {
+    const along = planForRows(view.filter);
+    let first: Place[] = [];
+    for await (const slice of slices(this.#scans, view, along, { signal })) {
+      const among = placesAmong(this.#scans, view, { ...slice, along }, plan, { behind, limit: wanted });
+      first = [...first, ...(await among.execute())].sort((a, b) => comparePlaces(plan, a, b)).slice(0, wanted);
+    }
+    for (let at = 0; at < first.length; at += ROWS_AT_ONCE) {
+      const ids = first.slice(at, at + ROWS_AT_ONCE).map(({ id }) => id);
+      yield await itemsAt(this.#scans, placesOf(this.#scans, view, plan, ids), plan);
     }
   }
 }
@@ -165,7 +200,7 @@ async function* groupsIn(
   { after, last, limit }: Stretch & { limit: number },
 ): AsyncGenerator<readonly ListedItem[]> {
   for (let place = after; ; ) {
-    const items = await itemsIn(db, view, plan, { after: place, last, limit });
+    const items = await itemsAt(db, placesIn(db, view, plan, { after: place, last, limit }), plan);
     if (items.length > 0) yield items;
     if (items.length < limit) return;
     place = items.at(-1)!.place;
@@ -190,10 +225,10 @@ async function liveItems(db: Db, ids: readonly number[]): Promise<readonly Omit<
 }
 
 /** The rows of places: found by indexes alone where they tell enough, and joined to their texts afterwards. */
-async function itemsIn(db: Db, view: View, plan: Plan, stretch: Stretch & { limit: number }): Promise<ListedItem[]> {
-  const direction = plan.isDescending ? "desc" : "asc";
+async function itemsAt(db: Db, places: ReturnType<typeof placesOf>, { isDescending }: Plan): Promise<ListedItem[]> {
+  const direction = isDescending ? "desc" : "asc";
   const rows = await db
-    .selectFrom(placesIn(db, view, plan, stretch).as("place"))
+    .selectFrom(places.as("place"))
     .innerJoin("task_item", "task_item.id", "place.id")
     .select("place.key")
     .select(SHOWN.map((column) => `task_item.${column}` as const))

@@ -71,6 +71,11 @@ export function planForSums({ words, labels, assignee, updatedFromMs }: TaskFilt
   return { order, isDescending: false, open: new Set([order]) };
 }
 
+/** Along the rows as they lie, for what only they tell. */
+export function planForRows(filter: TaskFilter): Plan {
+  return planFor(filter, { by: "created_at", isDescending: false });
+}
+
 /**
  * What has to be judged of each entry of the index that the plan goes along: nothing, what the entry itself tells, or
  * what only the row does.
@@ -93,10 +98,47 @@ export function placesIn(
   plan: Plan,
   { limit, skip = 0, isSifted = true, ...stretch }: Stretch & { limit: number; skip?: number; isSifted?: boolean },
 ) {
-  const direction = plan.isDescending ? "desc" : "asc";
+  const direction = directionOf(plan);
   const branches = branchesOf(db, view, plan, stretch, isSifted);
   const all = branches.reduce((built, next) => built.unionAll(next));
   return all.orderBy("key", direction).orderBy("id", direction).limit(limit).offset(skip);
+}
+
+/** The first places behind `behind` in the order of `plan`, sorted from among a stretch of another one. */
+export function placesAmong(
+  db: Db,
+  view: View,
+  { along, ...stretch }: Stretch & { readonly along: Plan },
+  plan: Plan,
+  { behind, limit }: { readonly behind: Place; readonly limit: number },
+) {
+  const direction = directionOf(plan);
+  const all = branchesOf(db, view, along, stretch, true)
+    .map((branch) =>
+      branch
+        .clearSelect()
+        .select(["task_item.id", hidden(plan.order).as("key")])
+        .$castTo<Place>(),
+    )
+    .reduce((built, next) => built.unionAll(next));
+  const isBehind = sql<SqlBool>`(key, id) ${plan.isDescending ? sql`<` : sql`>`} (${behind.key}, ${behind.id})`;
+  const sorted = db.selectFrom(all.as("found")).select(["id", "key"]).where(isBehind);
+  return sorted.orderBy("key", direction).orderBy("id", direction).limit(limit);
+}
+
+/** Those of the tasks that are still in the view, in the order of the plan. */
+export function placesOf(db: Db, view: View, plan: Plan, ids: readonly number[]) {
+  const direction = directionOf(plan);
+  // Found by their ids: no other index is to be chosen.
+  const all = branchesOf(db, view, { ...plan, open: new Set() }, { after: null, last: null }, true)
+    .map((branch) => branch.where("task_item.id", "in", [...ids]))
+    .reduce((built, next) => built.unionAll(next));
+  return all.orderBy("key", direction).orderBy("id", direction);
+}
+
+/** Below zero when `a` comes first. */
+export function comparePlaces({ isDescending }: Plan, a: Place, b: Place): number {
+  return (isDescending ? -1 : 1) * (a.key - b.key || a.id - b.id);
 }
 
 /** The same tasks without an order, with what sums are made of. */
@@ -209,6 +251,10 @@ function within(query: ReturnType<typeof sideOf>, plan: Plan, run: Run) {
     if (run.beforeKey !== null) bounds.push(sql`${key} ${before} ${run.beforeKey}`);
   }
   return bounds.reduce((built, bound) => built.where(bound), query);
+}
+
+function directionOf({ isDescending }: Plan): "asc" | "desc" {
+  return isDescending ? "desc" : "asc";
 }
 
 type Shown = (column: IndexedColumn) => RawBuilder<unknown>;

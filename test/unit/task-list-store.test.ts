@@ -6,12 +6,14 @@ import { MiB } from "../../src/shared/bounds.ts";
 import { createCacheWarming } from "../../src/task/cache-warming.ts";
 import { taskTables } from "../../src/task/task-base-units.ts";
 import { TaskCache } from "../../src/task/task-cache.ts";
+import type { Place } from "../../src/task/task-cursor.ts";
 import { TaskListStore } from "../../src/task/task-list-store.ts";
 import { NEWEST_FIRST, parseFilter, SORT_KEYS, type TaskSort } from "../../src/task/task-query.ts";
 import { TaskStatsStore } from "../../src/task/task-stats-store.ts";
 import { NO_DUE_MS } from "../../src/task/task-tables.ts";
 import {
   placesIn,
+  placesOf,
   planFor,
   planForSums,
   SLICE_ROWS,
@@ -220,6 +222,61 @@ describe("what takes long", () => {
         expect(page.items.length).toBe(await lists.count(view, signal));
         expect(page.items.length).toBeGreaterThan(0);
       }
+    }
+  });
+});
+
+describe("matches that lie far apart", () => {
+  /** As they were filled in: the keys of task number n. */
+  const KEYS: Readonly<Record<TaskSort["by"], (n: number) => number>> = {
+    created_at: (n) => n,
+    updated_at: (n) => n,
+    due_date: (n) => (n % 2 === 0 ? NO_DUE_MS : n),
+    priority: (n) => 1 + (n % 3),
+  };
+  const isOwn = (n: number) => n % 10 !== 0;
+  const SEARCHES: readonly (readonly [Parameters<typeof parseFilter>[0], (n: number) => boolean])[] = [
+    [{ q: "9" }, (n) => `${n}`.includes("9")],
+    [{ q: "49" }, (n) => `${n}`.includes("49")],
+    [{ q: "49", scope: "assigned" }, (n) => `${n}`.includes("49") && !isOwn(n)],
+    [{ q: "7", status: "completed" }, (n) => `${n}`.includes("7") && n % 100 === 0],
+    [{ q: "99", scope: "mine", priority: "low" }, (n) => `${n}`.includes("99") && n % 3 === 0 && isOwn(n)],
+  ];
+
+  test.each([
+    [7, "few at once"],
+    [150, "more than are read at once"],
+  ])("are all found, once and in order, page by page of %d, in each order", async (limit) => {
+    const lists = new TaskListStore(opened.store);
+    for (const [parameters, matches] of SEARCHES) {
+      for (const sort of SORTS) {
+        const key = KEYS[sort.by];
+        const expected = Array.from({ length: TASKS }, (_, index) => index + 1).filter(matches);
+        expected.sort((a, b) => (sort.isDescending ? -1 : 1) * (key(a) - key(b) || a - b));
+        const found: number[] = [];
+        for (let hasMore = true, after: Place | null = null; hasMore; ) {
+          const page = await lists.page(viewOf(parameters), sort, { after, limit, signal });
+          found.push(...page.items.map(({ row }) => row.id));
+          ({ hasMore } = page);
+          if (hasMore) expect(page.items.length).toBe(limit);
+          after = page.items.at(-1)?.place ?? null;
+        }
+        expect([parameters, sort, found]).toEqual([parameters, sort, expected]);
+      }
+    }
+  });
+
+  test("are read by their ids, and only those that are still to be seen", async () => {
+    const db = taskTables(opened.store);
+    for (const sort of SORTS) {
+      const view = viewOf({ q: "task" });
+      const plan = planFor(view.filter, sort);
+      const found = placesOf(db, view, plan, [20, 7, 9]);
+      const searches = (await planOf(found)).split("\n").filter((line) => line.includes("task_item"));
+      expect(searches.filter((line) => !line.includes("USING INTEGER PRIMARY KEY (rowid=?)"))).toEqual([]);
+      expect((await found.execute()).map(({ id }) => id).sort((a, b) => a - b)).toEqual([7, 9, 20]);
+      expect(await placesOf(db, { ...view, userId: 3 }, plan, [20, 7, 9]).execute()).toEqual([]);
+      expect(await placesOf(db, viewOf({ q: "no such" }), plan, [20, 7, 9]).execute()).toEqual([]);
     }
   });
 });
