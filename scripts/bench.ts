@@ -2,7 +2,7 @@
 //
 //   bun scripts/bench.ts [--short] [--out FILE] [NAME ...]
 //
-//   --short     shorter rounds and only what has a target: what CI runs, in under three minutes
+//   --short     shorter rounds and only what has a target: what CI runs, in some five minutes
 //   --out FILE  the figures as JSON, with what they were measured on
 //   NAME        only these benchmarks, or all of a group: relay for relay-latency and its like
 //

@@ -50,7 +50,7 @@ export function respondFrom(
   scope: RequestScope,
   status: number,
   template: Headers,
-  body: Uint8Array<ArrayBuffer>,
+  body: Uint8Array<ArrayBuffer> | null,
 ): Response {
   template.set("X-Request-Id", scope.id);
   const response = new Response(body, { status, headers: template });
@@ -58,7 +58,7 @@ export function respondFrom(
     for (const [name, value] of Object.entries(scope.surfaceHeaders)) response.headers.set(name, value);
   }
   if (scope.state.isDraining) response.headers.set("Connection", "close");
-  scope.bytesOut = body.length;
+  scope.bytesOut = body?.length ?? 0;
   return response;
 }
 

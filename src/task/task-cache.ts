@@ -15,8 +15,9 @@ export interface CachedTask {
   readonly etag: string;
   /** JSON text. */
   readonly body: Uint8Array<ArrayBuffer>;
-  /** Headers of the answer but those of the request. */
+  /** Headers of the answer but those of the request, and of the one that its reader has it already. */
   readonly template: Headers;
+  readonly unchangedTemplate: Headers;
 }
 
 interface Kept {
@@ -138,6 +139,7 @@ export function cachedTask(view: TaskView): CachedTask {
     ...{ id: view.id, ownerId: view.user_id, assigneeId: view.assignee_id, version: view.version, etag },
     body: new TextEncoder().encode(JSON.stringify(view)),
     template: headerTemplate({ ...headers, "Content-Type": "application/json" }),
+    unchangedTemplate: headerTemplate(headers),
   };
 }
 

@@ -59,8 +59,9 @@ function showTask(request: UserRequest): Eventually<Response> {
 /** Cached or not, each request is judged. @throws AppError not_found */
 function answer({ scope, who }: UserRequest, task: CachedTask): Response {
   if (task.ownerId !== who.userId && task.assigneeId !== who.userId) throw taskNotFound();
-  const { etag, body, template } = task;
-  if (isUnchanged(scope.request.headers.get("if-none-match"), etag)) return respond(scope, 304, taskHeaders(etag));
+  const { etag, body, template, unchangedTemplate } = task;
+  const isKnown = isUnchanged(scope.request.headers.get("if-none-match"), etag);
+  if (isKnown) return respondFrom(scope, 304, unchangedTemplate, null);
   if (!scope.isHead) return respondFrom(scope, 200, template, body);
   return respond(scope, 200, { ...taskHeaders(etag), "Content-Type": "application/json" }, body);
 }
