@@ -46,10 +46,12 @@ export interface Person {
 /** Entries of an index that the main thread looks at for one page: about a millisecond. */
 const GLANCE_ENTRIES = 8000;
 /**
- * Slices along an order in which rows lie anywhere, before all of them are looked through as they lie: reading a row
- * here and a row there takes five times as long.
+ * Slices along an order in which rows lie anywhere, at least, and at most as far as what was found lets expect. Beyond
+ * that all rows are looked through as they lie: to read a row here and a row there takes five times as long, so that
+ * fifty slices take what 125 000 rows do.
  */
-const ORDERED_SLICES = 4;
+const ORDERED_SLICES_MIN = 4;
+const ORDERED_SLICES_MAX = 50;
 const ROWS_ORDER = "created_at_ms";
 /** Rows that are read at once with all their text. */
 const ROWS_AT_ONCE = 100;
@@ -161,34 +163,60 @@ export class TaskListStore {
       if (last === null) return;
       from = last;
     }
-    let slicesLeft = sift === "rows" && plan.order !== ROWS_ORDER ? ORDERED_SLICES : Number.POSITIVE_INFINITY;
+    const isScattered = sift === "rows" && plan.order !== ROWS_ORDER;
+    let [found, looked] = [0, 0];
     for await (const slice of slices(this.#scans, view, plan, { after: from, signal })) {
-      yield* groupsIn(this.#scans, view, plan, { ...slice, limit });
-      slicesLeft--;
-      if (slicesLeft > 0 || slice.last === null) continue;
-      yield* this.#sweep(view, plan, slice.last, wanted, signal);
+      for await (const group of groupsIn(this.#scans, view, plan, { ...slice, limit })) {
+        found += group.length;
+        yield group;
+      }
+      looked++;
+      if (!isScattered || looked < ORDERED_SLICES_MIN || slice.last === null) continue;
+      if (((wanted - found) * looked) / found <= ORDERED_SLICES_MAX) continue;
+      yield* this.#sweep(view, plan, slice.last, wanted - found, signal);
       return;
     }
   }
 
-  /** The first `wanted` behind a place, looked for in all rows as they lie, and put in order afterwards. */
+  /**
+   * The first `wanted` behind a place, looked for in all rows as they lie, and put in order afterwards. A task that has
+   * changed meanwhile stands where it was found, so that none behind it is passed over, or no more at all.
+   */
   async *#sweep(
     view: View,
     plan: Plan,
-    behind: Place,
+    after: Place,
     wanted: number,
     signal: AbortSignal,
   ): AsyncGenerator<readonly ListedItem[]> {
+    for (let [behind, missing] = [after, wanted]; missing > 0; ) {
+      const places = await this.#sweptPlaces(view, plan, behind, missing, signal);
+      const isLast = places.length < missing;
+      for (let at = 0; at < places.length; at += ROWS_AT_ONCE) {
+        const chunk = places.slice(at, at + ROWS_AT_ONCE);
+        const ids = chunk.map(({ id }) => id);
+        const items = await itemsAt(this.#scans, placesOf(this.#scans, view, plan, ids), plan);
+        const byId = new Map(items.map((item) => [item.row.id, item]));
+        const group = chunk.flatMap((place) => {
+          const item = byId.get(place.id);
+          return item === undefined ? [] : [{ ...item, place }];
+        });
+        missing -= group.length;
+        if (group.length > 0) yield group;
+      }
+      if (isLast) return;
+      behind = places.at(-1)!;
+    }
+  }
+
+  async #sweptPlaces(view: View, plan: Plan, behind: Place, limit: number, signal: AbortSignal): Promise<Place[]> {
     const along = planForRows(view.filter);
     let first: Place[] = [];
     for await (const slice of slices(this.#scans, view, along, { signal })) {
-      const among = placesAmong(this.#scans, view, { ...slice, along }, plan, { behind, limit: wanted });
-      first = [...first, ...(await among.execute())].sort((a, b) => comparePlaces(plan, a, b)).slice(0, wanted);
+      const among = await placesAmong(this.#scans, view, { ...slice, along }, plan, { behind, limit }).execute();
+      if (among.length > 0) first = [...first, ...among].sort((a, b) => comparePlaces(plan, a, b)).slice(0, limit);
     }
-    for (let at = 0; at < first.length; at += ROWS_AT_ONCE) {
-      const ids = first.slice(at, at + ROWS_AT_ONCE).map(({ id }) => id);
-      yield await itemsAt(this.#scans, placesOf(this.#scans, view, plan, ids), plan);
-    }
+    return first;
   }
 }
 

@@ -1,7 +1,7 @@
 // How lists are read: along indexes, in slices, no longer than somebody waits, and into the cache after a start.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { CompiledQuery } from "kysely";
+import { CompiledQuery, type KyselyPlugin } from "kysely";
 import { MiB } from "../../src/shared/bounds.ts";
 import { createCacheWarming } from "../../src/task/cache-warming.ts";
 import { taskTables } from "../../src/task/task-base-units.ts";
@@ -263,6 +263,48 @@ describe("matches that lie far apart", () => {
         }
         expect([parameters, sort, found]).toEqual([parameters, sort, expected]);
       }
+    }
+  });
+
+  /** The lists of a store in which `act` happens between the finding of task `id` among all rows and its reading. */
+  function listsWith({ store }: TaskStore, id: number, act: () => Promise<void>): TaskListStore {
+    let hasActed = false;
+    const between: KyselyPlugin = {
+      transformQuery: ({ node }) => node,
+      async transformResult({ result }) {
+        const isFound = result.rows.some((row) => row.id === id && "key" in row && !("title" in row));
+        if (isFound && !hasActed) {
+          hasActed = true;
+          await act();
+        }
+        return result;
+      },
+    };
+    return new TaskListStore({
+      ...{ tables: store.tables, scans: store.scans.withPlugin(between) },
+      run: (name, args) => store.run(name, args),
+    });
+  }
+
+  test.each([
+    ["is deleted", "UPDATE task_item SET deleted_at_ms = 1 WHERE id IN (4010, 4011)", [4010, 4011]],
+    ["stands elsewhere", "UPDATE task_item SET updated_at_ms = 1000000 WHERE id IN (4010, 4011)", []],
+    ["is given away", "UPDATE task_item SET user_id = 3 WHERE id IN (4010, 4011)", [4010, 4011]],
+  ])("are listed to their end when one that was found %s before it is read", async (_, change, gone) => {
+    for (const limit of [25, 50, 100]) {
+      await using store = await openTaskStore();
+      await addTasks(store, TASKS, "description, search_text, deleted_at_ms", "'', iif(n > 4000, 'rare', 'common'), 0");
+      const lists = listsWith(store, 4010, () => alterStore(store.dbPath, change));
+      const found: number[] = [];
+      for (let hasMore = true, after: Place | null = null; hasMore; ) {
+        const sort = { by: "updated_at", isDescending: false } as const;
+        const page = await lists.page(viewOf({ q: "rare" }), sort, { after, limit, signal });
+        found.push(...page.items.map(({ row }) => row.id));
+        ({ hasMore } = page);
+        after = page.items.at(-1)?.place ?? null;
+      }
+      const expected = Array.from({ length: 1000 }, (_, index) => 4001 + index).filter((id) => !gone.includes(id));
+      expect([...new Set(found)].sort((a, b) => a - b)).toEqual(expected);
     }
   });
 
