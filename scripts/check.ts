@@ -93,8 +93,14 @@ async function runStep({ name, command }: Step, level: Level): Promise<Result> {
     if (line.startsWith("not run:") || line.startsWith("figure:")) console.log(`     ${line}`);
   }
   if (exitCode === 0) rmSync(scratch, { recursive: true, force: true });
-  else console.log(`all that it has printed: ${keep(output, scratch)}`);
+  else console.log(`${tail(output)}\nall that it has printed: ${keep(output, scratch)}`);
   return { passed: Math.max(0, passed), failed };
+}
+
+/** What was printed last, without the tests that passed: more than one may have gone wrong. */
+function tail(output: string): string {
+  const lines = output.split("\n").filter((line) => !/^\s*(?:\(pass\)|$)/.test(line));
+  return lines.slice(-60).join("\n");
 }
 
 function keep(output: string, directory: string): string {

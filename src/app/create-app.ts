@@ -3,7 +3,6 @@
 import { Hono } from "hono";
 import { JwtGate } from "../auth/jwt-gate.ts";
 import { ByteBudget } from "../http/byte-budget.ts";
-
 import type { Metrics } from "../http/metrics.ts";
 import { MountRouter } from "../http/mount-router.ts";
 import {

@@ -18,7 +18,7 @@ interface Mount<T> {
 export class MountRouter<T> implements Router<T> {
   readonly name = "MountRouter";
   readonly #byFirstSegment = new Map<string, Mount<T>[]>();
-  #catchAll: Result<T> = [[]];
+  #catchAll: Result<T> | null = null;
 
   /** Throws for what is none of these forms. */
   add(method: string, path: string, handler: T): void {
@@ -26,7 +26,7 @@ export class MountRouter<T> implements Router<T> {
     const result: Result<T> = [[[handler, {}]]];
     // As Hono writes "*".
     if (path === "/*") {
-      this.#catchAll = result;
+      this.#catchAll ??= result;
       return;
     }
     const isTree = path.endsWith("/*");
@@ -40,7 +40,7 @@ export class MountRouter<T> implements Router<T> {
 
   match(_method: string, path: string): Result<T> {
     const mounts = this.#byFirstSegment.get(firstSegment(path));
-    return mounts?.find((mount) => isWithin(mount, path))?.result ?? this.#catchAll;
+    return mounts?.find((mount) => isWithin(mount, path))?.result ?? this.#catchAll ?? [[]];
   }
 }
 

@@ -4,7 +4,7 @@ import type { Log } from "../shared/log.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import type { Claim, ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun, Settled } from "./job-finish-units.ts";
-import { isStoreAway, shownText, textOf } from "./job-run.ts";
+import { causeText, isStoreAway, shownText } from "./job-run.ts";
 import type { JobUnits } from "./job-units.ts";
 
 export interface Exchanged extends Settled {
@@ -53,7 +53,7 @@ export class JobFinisher {
       } catch (thrown) {
         if (isStoreAway(thrown) || tries === 3) return null;
         const error = shownText(thrown);
-        this.#log.error("a job could not be settled", { id, cause: textOf(thrown) });
+        this.#log.error("a job could not be settled", { id, cause: causeText(thrown) });
         attempt = { id, fence, end: run.end === "expired" ? "expired" : "failed", error, skipsSettlement: tries === 2 };
       }
     }

@@ -70,6 +70,8 @@ export class JobRun {
   #failure(error: unknown, nowMs: number): Omit<EndedRun, "id" | "fence"> {
     if (this.#reason === "stopping") return { end: "released", runAtMs: nowMs };
     if (this.#reason === "cancelled") return { end: "cancelled" };
+    // Whatever it says, the job is another's.
+    if (this.#reason === "lost") return { end: "failed", error: REASONS.lost };
     if (this.#reason === "timeout") return { end: "failed", error: `timed out after ${this.#timeoutMs} ms` };
     if (isStoreAway(error)) return { end: "released", runAtMs: nowMs + STORE_AWAY_MS };
     if (!(error instanceof JobFailure)) return { end: "failed", error: this.#shown(error) };
@@ -82,8 +84,8 @@ export class JobRun {
   }
 
   #shown(thrown: unknown): string {
-    if (!isMeantForClients(thrown)) {
-      this.#log.error("a job has met a defect", { id: this.job.id, kind: this.job.kind, cause: textOf(thrown) });
+    if (!isMeantForClients(thrown) || thrown.status >= 500) {
+      this.#log.error("a job has met a defect", { id: this.job.id, kind: this.job.kind, cause: causeText(thrown) });
     }
     return shownText(thrown);
   }
@@ -117,6 +119,11 @@ export function shownText(thrown: unknown): string {
 
 function isMeantForClients(thrown: unknown): thrown is AppError {
   return thrown instanceof AppError && thrown.code !== "internal_error";
+}
+
+/** For the log: what stands behind an error, else the error itself. */
+export function causeText(thrown: unknown): string {
+  return textOf(thrown instanceof AppError ? (thrown.cause ?? thrown) : thrown);
 }
 
 /** Anything can be thrown, even what cannot be shown. */

@@ -8,7 +8,7 @@ import type { Claim, ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun, Settled } from "./job-finish-units.ts";
 import { JobFinisher } from "./job-finisher.ts";
 import { JobFailure, type JobHandler, type JobKind } from "./job-kinds.ts";
-import { ABORT_GRACE_MS, isStoreAway, JobRun } from "./job-run.ts";
+import { ABORT_GRACE_MS, isStoreAway, JobRun, textOf } from "./job-run.ts";
 import { JobRuns } from "./job-runs.ts";
 import type { JobStore } from "./job-store.ts";
 import type { JobUnits } from "./job-units.ts";
@@ -119,7 +119,7 @@ export class WorkerPool {
     this.#isTurning = true;
     void this.#turn().catch((error: unknown) => {
       this.#isTurning = false;
-      this.#parts.log.error("the job pool has met a defect", { cause: String(error) });
+      this.#parts.log.error("the job pool has met a defect", { cause: textOf(error) });
     });
   }
 

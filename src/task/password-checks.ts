@@ -51,13 +51,14 @@ export class PasswordChecks {
   async isRight(scope: RequestScope, attempt: Attempt): Promise<boolean> {
     const { account, password, hash } = attempt;
     const { throttle, passwords } = this.#parts;
-    const isKept = throttle.accountWaitMs(account) > 0;
-    if (isKept) await this.#requireKnownAddress(scope, attempt);
+    const isClosed = throttle.accountWaitMs(account) > 0;
+    if (isClosed) await this.#requireKnownAddress(scope, attempt);
     const address = networkOf(scope.clientIp);
     const begins = () => {
-      // Who came before the account was kept may be known here: the next try finds out.
-      const waitMs = Math.max(throttle.waitMs(account, address), isKept ? 0 : throttle.accountWaitMs(account));
+      const waitMs = throttle.waitMs(account, address);
       if (waitMs > 0) throw rateLimited(waitMs);
+      // Who came before the account was closed may be known here: the next try finds out, and may be made at once.
+      if (!isClosed && throttle.accountWaitMs(account) > 0) throw rateLimited(0);
     };
     const ends = (isRight: boolean) =>
       isRight ? throttle.forgive(account, address) : throttle.noteFailure(account, address);

@@ -18,7 +18,8 @@ interface Write {
 
 interface Entry {
   readonly value: Uint8Array<ArrayBuffer>;
-  readonly headers: Headers;
+  /** From the first read on. */
+  headers?: Headers;
 }
 
 /** One batch is under way, the next one gathers, as in the server that is measured. */
@@ -43,7 +44,7 @@ function serve(path: string): void {
     const key = request.url.slice(request.url.indexOf("/", "http://".length));
     if (request.method === "GET") return found(entries.get(key));
     const value = new Uint8Array(await request.arrayBuffer());
-    entries.set(key, { value, headers: entryHeaders(entries.size) });
+    entries.set(key, { value });
     return new Promise<Response>((resolve) => {
       waiting.push({ key, value, resolve });
       setImmediate(send);
@@ -54,12 +55,14 @@ function serve(path: string): void {
 }
 
 function found(entry: Entry | undefined): Response {
-  return entry === undefined ? new Response(null, { status: 404 }) : new Response(entry.value, entry);
+  if (entry === undefined) return new Response(null, { status: 404 });
+  entry.headers ??= entryHeaders();
+  return new Response(entry.value, { headers: entry.headers });
 }
 
-function entryHeaders(revision: number): Headers {
+function entryHeaders(): Headers {
   return new Headers({
-    ETag: `"${revision}"`,
+    ETag: '"1"',
     "Last-Modified": new Date().toUTCString(),
     "Content-Type": "application/octet-stream",
     "Cache-Control": "private, no-cache",

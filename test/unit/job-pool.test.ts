@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { SettledRun } from "../../src/jobs/job-finish-units.ts";
 import { JobFailure, type JobHandler } from "../../src/jobs/job-kinds.ts";
-import { AppError } from "../../src/shared/errors.ts";
+import { AppError, internalError } from "../../src/shared/errors.ts";
 import { eventually } from "../support/eventually.ts";
 import { JobRig, QUIET, TEST_KINDS } from "../support/job-rig.ts";
 
@@ -58,6 +58,7 @@ describe("a job", () => {
       },
       fails: () => Promise.reject(new JobFailure("the receiver is away")),
       refused: () => Promise.reject(new AppError("quota_exceeded", "no more exports")),
+      broken: () => Promise.reject(internalError(new Error("the cause of it"))),
       text: () => Promise.reject("a text"),
       nothing: () => Promise.reject(undefined),
       unshowable: () => Promise.reject(Object.create(null)),
@@ -81,9 +82,10 @@ describe("a job", () => {
     expect(Object.values(attempts)).toEqual(rows.map(() => [1, 2, 3]));
     // What was not meant for its owner is in the log.
     expect(rows.map(({ last_error }) => last_error)).toEqual([
-      ...[DEFECT, DEFECT, "the receiver is away", "no more exports", DEFECT, DEFECT, DEFECT],
+      ...[DEFECT, DEFECT, "the receiver is away", "no more exports", DEFECT, DEFECT, DEFECT, DEFECT],
     ]);
-    const told = ["a text", "failed with something that cannot be shown", "rejected", "thrown", "undefined"];
+    const told = ["a text", "failed with something that cannot be shown", "rejected", "the cause of it", "thrown"];
+    told.push("undefined");
     expect([...new Set(causes)].sort()).toEqual(told);
   });
 

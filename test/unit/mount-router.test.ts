@@ -43,6 +43,9 @@ describe("a path is answered by", () => {
       expect([path, matched(router, path)]).toEqual([path, "/*"]);
     }
     expect(matched(routerOf("/*", "/livez"), "/livez")).toBe("/livez");
+    const two = routerOf("/*");
+    two.add("ALL", "/*", "another");
+    expect(matched(two, "/b/k")).toBe("/*");
   });
 
   test("nothing when there is no catch-all either", () => {
