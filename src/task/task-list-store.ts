@@ -13,6 +13,7 @@ import type { ShownItem } from "./task-view.ts";
 import {
   comparePlaces,
   type Db,
+  directionOf,
   isEmptyView,
   lastOfSlice,
   type Plan,
@@ -253,8 +254,8 @@ async function liveItems(db: Db, ids: readonly number[]): Promise<readonly Omit<
 }
 
 /** The rows of places: found by indexes alone where they tell enough, and joined to their texts afterwards. */
-async function itemsAt(db: Db, places: ReturnType<typeof placesOf>, { isDescending }: Plan): Promise<ListedItem[]> {
-  const direction = isDescending ? "desc" : "asc";
+async function itemsAt(db: Db, places: ReturnType<typeof placesOf>, plan: Plan): Promise<ListedItem[]> {
+  const direction = directionOf(plan);
   const rows = await db
     .selectFrom(places.as("place"))
     .innerJoin("task_item", "task_item.id", "place.id")

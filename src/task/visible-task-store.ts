@@ -126,14 +126,12 @@ export function placesAmong(
   return sorted.orderBy("key", direction).orderBy("id", direction).limit(limit);
 }
 
-/** Those of the tasks that are still in the view, in the order of the plan. */
+/** Those of the tasks that are still in the view, in no order. */
 export function placesOf(db: Db, view: View, plan: Plan, ids: readonly number[]) {
-  const direction = directionOf(plan);
   // Found by their ids: no other index is to be chosen.
-  const all = branchesOf(db, view, { ...plan, open: new Set() }, { after: null, last: null }, true)
+  return branchesOf(db, view, { ...plan, open: new Set() }, { after: null, last: null }, true)
     .map((branch) => branch.where("task_item.id", "in", [...ids]))
     .reduce((built, next) => built.unionAll(next));
-  return all.orderBy("key", direction).orderBy("id", direction);
 }
 
 /** Below zero when `a` comes first. */
@@ -253,7 +251,7 @@ function within(query: ReturnType<typeof sideOf>, plan: Plan, run: Run) {
   return bounds.reduce((built, bound) => built.where(bound), query);
 }
 
-function directionOf({ isDescending }: Plan): "asc" | "desc" {
+export function directionOf({ isDescending }: Plan): "asc" | "desc" {
   return isDescending ? "desc" : "asc";
 }
 

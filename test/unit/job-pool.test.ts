@@ -1,8 +1,10 @@
 // Workers over a real store: whatever handlers do, jobs end once, slots are kept to, and nothing ends the process.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import type { ClaimedJob } from "../../src/jobs/job-claim-units.ts";
 import type { SettledRun } from "../../src/jobs/job-finish-units.ts";
 import { JobFailure, type JobHandler } from "../../src/jobs/job-kinds.ts";
+import { JobRun } from "../../src/jobs/job-run.ts";
 import { AppError, internalError } from "../../src/shared/errors.ts";
 import { eventually } from "../support/eventually.ts";
 import { JobRig, QUIET, TEST_KINDS } from "../support/job-rig.ts";
@@ -87,6 +89,16 @@ describe("a job", () => {
     const told = ["a text", "failed with something that cannot be shown", "rejected", "the cause of it", "thrown"];
     told.push("undefined");
     expect([...new Set(causes)].sort()).toEqual(told);
+  });
+
+  test("that another node has taken over is no defect, whatever its handler makes of that", async () => {
+    const told: string[] = [];
+    const job = { id: "1", fence: 1, ownerId: null, payload: "null", attempt: 1, kind: "test.plain" };
+    const run = new JobRun(job as ClaimedJob, 5_000, { ...QUIET, error: (message) => void told.push(message) });
+    const ended = run.end(untilAborted, Date.now);
+    run.abort("lost");
+    expect(await ended).toMatchObject({ end: "failed", error: "the job was taken over" });
+    expect(told).toEqual([]);
   });
 
   test("that fails fatally is dead at once", async () => {
