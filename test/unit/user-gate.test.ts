@@ -82,7 +82,7 @@ describe("the gate of users", () => {
     const read = Promise.withResolvers<void>();
     rig.pause = read.promise;
     const slow = rig.gate.admit(rig.header);
-    await Bun.sleep(1);
+    while (rig.lookups === 0) await Bun.sleep(1);
     rig.gate.hold(1)();
     rig.live.clear();
     read.resolve();
