@@ -209,7 +209,14 @@ function mountRelay(
     ]);
     return createRelayAdminHandler(adminServices);
   });
-  const whenOpen = async (context: AppContext) => (await relay.open()).handle(context);
+  const whenOpen = (context: AppContext) =>
+    relay.open().then(
+      (opened) => opened.handle(context),
+      async (error: unknown) => {
+        const { respondUnopened } = await import("../relay/relay-routes.ts");
+        return respondUnopened(context.env.scope, error);
+      },
+    );
   app.all("/v1/*", (context) => (relay.opened === null ? whenOpen(context) : relay.opened.handle(context)));
   for (const path of ["/api/channel", "/api/token", "/api/log"]) app.all(`${path}/*`, admin);
   return relay;

@@ -1,6 +1,7 @@
 // What is known of other servers' addresses: which were reached lately, which were not, which are to be tried first.
 
 import { connect } from "node:net";
+import { type ConnectionOptions, connect as connectSecurely } from "node:tls";
 import type { Clock } from "../shared/clock.ts";
 
 /** An address unused for so long is dialled bare before a request goes there: fetch has no deadline for connecting. */
@@ -8,9 +9,14 @@ const FRESH_MS = 30_000;
 const ADDRESSES_MAX = 4_096;
 const NEVER = Number.NEGATIVE_INFINITY;
 
+/** Of a TLS connection: the name that is asked for. Null = plain. */
+export type Secured = Pick<ConnectionOptions, "servername"> | null;
+
 interface State {
   reachedMs: number;
   failedMs: number;
+  /** The last request there was answered: so a connection can be made, and TLS on it. */
+  hasAnswered: boolean;
   /** A bare dial under way: requests that come in the meantime wait for the same one. */
   dial: Promise<void> | null;
 }
@@ -33,13 +39,18 @@ export class OutboundDialer {
     return [...addresses.filter((address) => !hasFailed(address)), ...addresses.filter(hasFailed)];
   }
 
-  /** Null when a request may go there at once; otherwise settles when a connection could, or could not, be made. */
-  reach(address: string, port: number): Promise<void> | null {
+  /**
+   * Null when a request may go there at once; otherwise settles when a connection could, or could not, be made. TLS is
+   * only tried where no request was answered yet or the last one was not: elsewhere it would be done twice for nothing.
+   */
+  reach(address: string, port: number, secured: Secured): Promise<void> | null {
     const state = this.#stateOf(address, port);
     if (state.reachedMs > this.#now() - FRESH_MS) return null;
-    state.dial ??= dialBare(address, port, this.#connectMs)
+    state.dial ??= dialBare(address, port, state.hasAnswered ? null : secured, this.#connectMs)
       .then(
-        () => this.noteReached(address, port),
+        () => {
+          state.reachedMs = this.#now();
+        },
         (error) => {
           this.noteFailed(address, port);
           throw error;
@@ -51,21 +62,25 @@ export class OutboundDialer {
     return state.dial;
   }
 
-  noteReached(address: string, port: number): void {
+  noteAnswered(address: string, port: number): void {
     const state = this.#stateOf(address, port);
     state.reachedMs = this.#now();
     state.failedMs = NEVER;
+    state.hasAnswered = true;
   }
 
   noteFailed(address: string, port: number): void {
     const state = this.#stateOf(address, port);
     state.reachedMs = NEVER;
     state.failedMs = this.#now();
+    state.hasAnswered = false;
   }
 
   /** No answer came from there before it was given up: whether it can be reached has to be seen again. */
   noteSilent(address: string, port: number): void {
-    this.#stateOf(address, port).reachedMs = NEVER;
+    const state = this.#stateOf(address, port);
+    state.reachedMs = NEVER;
+    state.hasAnswered = false;
   }
 
   #stateOf(address: string, port: number): State {
@@ -74,7 +89,7 @@ export class OutboundDialer {
     if (known !== undefined) return known;
     // What is forgotten costs one more dial.
     if (this.#states.size >= ADDRESSES_MAX) this.#states.clear();
-    const state: State = { reachedMs: NEVER, failedMs: NEVER, dial: null };
+    const state: State = { reachedMs: NEVER, failedMs: NEVER, hasAnswered: false, dial: null };
     this.#states.set(key, state);
     return state;
   }
@@ -85,14 +100,18 @@ function keyOf(address: string, port: number): string {
 }
 
 /** @throws Error with the `code` of the system, ETIMEDOUT after `timeoutMs` */
-function dialBare(address: string, port: number, timeoutMs: number): Promise<void> {
+function dialBare(address: string, port: number, secured: Secured, timeoutMs: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const socket = connect({ host: address, port });
+  // Whose certificate it is, the request itself judges.
+  const socket =
+    secured === null
+      ? connect({ host: address, port })
+      : connectSecurely({ host: address, port, rejectUnauthorized: false, ...secured });
   const timer = setTimeout(() => {
     reject(Object.assign(new Error(`no connection within ${timeoutMs} ms`), { code: "ETIMEDOUT" }));
     socket.destroy();
   }, timeoutMs);
-  socket.once("connect", resolve);
+  socket.once(secured === null ? "connect" : "secureConnect", resolve);
   socket.on("error", reject);
   return promise.finally(() => {
     clearTimeout(timer);

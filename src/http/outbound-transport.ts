@@ -5,7 +5,7 @@ import { monotonicMs } from "../shared/clock.ts";
 import type { Log } from "../shared/log.ts";
 import { VERSION } from "../shared/version.ts";
 import type { AddressRules } from "./address-rules.ts";
-import { OutboundDialer } from "./outbound-dialer.ts";
+import { OutboundDialer, type Secured } from "./outbound-dialer.ts";
 import { type Lookup, OutboundResolver, systemLookup } from "./outbound-resolver.ts";
 
 const IDLE_SECONDS = 60;
@@ -164,10 +164,10 @@ export class OutboundTransport implements AsyncDisposable {
     let last: unknown;
     for (const address of this.#dialer.inOrder(allowed, port)) {
       try {
-        const dial = this.#dialer.reach(address, port);
+        const dial = this.#dialer.reach(address, port, securedOf(destination, address));
         if (dial !== null) await unlessAborted(dial, signal);
         const response = await this.#fetch(destination, address, request);
-        this.#dialer.noteReached(address, port);
+        this.#dialer.noteAnswered(address, port);
         return answerOf(response);
       } catch (error) {
         if (error instanceof OutboundFailure) throw error;
@@ -251,6 +251,12 @@ export class OutboundTransport implements AsyncDisposable {
       timeout: false,
     } as RequestInit);
   }
+}
+
+function securedOf({ protocol, hostname }: Destination, address: string): Secured {
+  if (protocol !== "https:") return null;
+  const { serverName } = serverNameOf(hostname, address);
+  return serverName === undefined ? {} : { servername: serverName };
 }
 
 /** The name that the certificate must have; an address is compared with the certificate by itself. */

@@ -74,9 +74,12 @@ export class GcraLimiter {
     return known;
   }
 
-  /** What `take` counted too much. */
-  giveBack(key: string, cost: number): void {
-    const known = this.#levels.get(key);
-    if (known !== undefined) known.requests = Math.max(0, known.requests - cost);
+  /**
+   * Corrects what `take` counted: `cost` more, or less when it is negative. More than the limit is a debt, which
+   * drains like everything else.
+   */
+  correct(key: string, { limit, windowMs }: RateLimit, cost: number): void {
+    const level = this.#drained(key, windowMs / limit);
+    level.requests = Math.max(0, level.requests + cost);
   }
 }

@@ -14,6 +14,8 @@ import type { UsageLog } from "./usage-log.ts";
 /** A reservation outlives its request by this much, on an engine that several nodes share. */
 const RESERVATION_GRACE_MS = 60_000;
 
+const NOTHING: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
+
 /** How a request ended. */
 export interface CallOutcome {
   /** What the client was told; 499 = it left. */
@@ -25,6 +27,8 @@ export interface CallOutcome {
   readonly usage: TokenUsage | null;
   /** Bytes of text that were generated, for an estimate. */
   readonly outputBytes: number;
+  /** The upstream goes on with it in the background: nobody knows yet what it will take. */
+  readonly isPending?: boolean;
 }
 
 export interface CallParts {
@@ -39,6 +43,8 @@ export interface CallParts {
   readonly totalMs: number;
   /** Called once; null = it was refused before anything was sent, and is not logged. */
   readonly onClosed: (row: NewLogRow | null) => void;
+  /** Called once, when nothing more is received or sent. */
+  readonly onOver: () => void;
 }
 
 export class CallAccount {
@@ -49,6 +55,9 @@ export class CallAccount {
   readonly #hold: Hold;
   #hasReserved = false;
   #isClosed = false;
+  #isOver = false;
+  /** Until the answer began: what comes after that is waiting, for the upstream or the client. */
+  #overheadMs: number | null = null;
   /** Kept by the engine while it tries. */
   attempts = 0;
   upstreamMs = 0;
@@ -81,7 +90,13 @@ export class CallAccount {
 
   /** Time that was not spent waiting for an upstream. */
   get overheadMs(): number {
-    return Math.max(0, this.elapsedMs - this.upstreamMs);
+    return this.#overheadMs ?? Math.max(0, this.elapsedMs - this.upstreamMs);
+  }
+
+  /** The first event of a stream is here. */
+  noteFirstEvent(): void {
+    this.ttftMs = this.elapsedMs;
+    this.#overheadMs = this.overheadMs;
   }
 
   /** Only a finite quota pays for its reservation with a commit. */
@@ -97,7 +112,10 @@ export class CallAccount {
       await usageLog.reserve({ requestId, tokenId: token.id, amount: this.#amount, expiresAtMs });
       this.#hasReserved = true;
     } catch (error) {
-      this.#refuse();
+      this.#isClosed = true;
+      this.#hold.settle(0);
+      this.#parts.onClosed(null);
+      this.leave();
       if (!(error instanceof AppError)) throw error;
       throw new RelayError("quota_store_unavailable", "quotas cannot be counted at the moment", {
         headers: { "Retry-After": "1" },
@@ -106,25 +124,34 @@ export class CallAccount {
     }
   }
 
-  #refuse(): void {
-    this.#isClosed = true;
-    this.#hold.release(this.#amount);
-    this.#parts.onClosed(null);
+  /** Nobody waits for the answer any more: another request of the token may come, while this one is still at work. */
+  clientGone(): void {
+    this.#hold.leave();
   }
 
-  /** Settles and logs. Only the first call counts. */
-  close({ status, errorCode, isBilled, usage, outputBytes }: CallOutcome): void {
+  /** Nothing more is received or sent. Only the first call counts. */
+  leave(): void {
+    this.#hold.leave();
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#parts.onOver();
+  }
+
+  /** Settles, logs and leaves. Only the first call counts. */
+  close(outcome: CallOutcome): void {
+    this.settle(outcome);
+    this.leave();
+  }
+
+  /** Settles and logs, while the answer is on its way: `leave` is to be called when it has arrived. */
+  settle(outcome: CallOutcome): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    const { status, errorCode, isBilled } = outcome;
     const { token, endpoint, request, requestId, clientIp, clock, usageLog, onClosed } = this.#parts;
-    const isEstimated = isBilled && usage === null && endpoint.cost !== "none";
-    const used = usage ?? {
-      promptTokens: this.#prompt,
-      completionTokens: estimateTokens(outputBytes),
-      cachedTokens: 0,
-    };
-    const quota = isBilled ? costOf(endpoint, used) : 0;
-    this.#hold.release(Math.max(0, this.#amount - quota));
+    const used = isBilled && endpoint.cost !== "none" ? this.#usedBy(outcome) : NOTHING;
+    const quota = endpoint.cost === "input" ? used.promptTokens : used.promptTokens + used.completionTokens;
+    this.#hold.settle(quota);
     const row: NewLogRow = {
       request_id: requestId,
       ts: clock(),
@@ -139,10 +166,10 @@ export class CallAccount {
       ttft_ms: rounded(this.ttftMs),
       duration_ms: Math.round(this.elapsedMs),
       overhead_ms: Math.round(this.overheadMs * 100) / 100,
-      prompt_tokens: isBilled ? used.promptTokens : 0,
-      completion_tokens: isBilled ? used.completionTokens : 0,
-      cached_tokens: isBilled ? used.cachedTokens : 0,
-      estimated: isEstimated ? 1 : 0,
+      prompt_tokens: used.promptTokens,
+      completion_tokens: used.completionTokens,
+      cached_tokens: used.cachedTokens,
+      estimated: used !== NOTHING && outcome.usage === null ? 1 : 0,
       quota,
       attempts: this.attempts,
       error_code: errorCode,
@@ -152,11 +179,13 @@ export class CallAccount {
     else usageLog.record(row);
     onClosed(row);
   }
-}
 
-function costOf({ cost }: Endpoint, { promptTokens, completionTokens }: TokenUsage): number {
-  if (cost === "none") return 0;
-  return cost === "input" ? promptTokens : promptTokens + completionTokens;
+  /** As the upstream says, or an estimate: of what goes on without us, all that was set aside for it. */
+  #usedBy({ usage, outputBytes, isPending }: CallOutcome): TokenUsage {
+    if (usage !== null) return usage;
+    const completionTokens = isPending === true ? this.#amount - this.#prompt : estimateTokens(outputBytes);
+    return { promptTokens: this.#prompt, completionTokens, cachedTokens: 0 };
+  }
 }
 
 function rounded(ms: number | null): number | null {

@@ -74,13 +74,19 @@ export class PoolChannel {
     return Math.max(this.breaker.openUntilMs, nowMs + 1000);
   }
 
-  /** `retryAfterMs` null = the upstream gave no time. */
-  cool(model: string, retryAfterMs: number | null): void {
+  /** `retryAfterMs` null = the upstream gave no time. Returns how long the model is left alone from now on, in ms. */
+  cool(model: string, retryAfterMs: number | null): number {
     const state = this.#stateOf(model);
-    const doubled = COOL_MS_DEFAULT * 2 ** Math.min(state.rejections, 4);
-    if (retryAfterMs === null) state.rejections++;
-    const waitMs = retryAfterMs ?? Math.min(COOL_MS_DEFAULT_MAX, doubled);
-    state.coolUntilMs = Math.max(state.coolUntilMs, this.#clock() + waitMs);
+    const nowMs = this.#clock();
+    const isCooling = state.coolUntilMs > nowMs;
+    // What was under way when the first was refused is no reason to wait longer still.
+    if (retryAfterMs === null && !isCooling) {
+      const doubled = COOL_MS_DEFAULT * 2 ** Math.min(state.rejections++, 4);
+      state.coolUntilMs = nowMs + Math.min(COOL_MS_DEFAULT_MAX, doubled);
+    } else if (retryAfterMs !== null) {
+      state.coolUntilMs = Math.max(state.coolUntilMs, nowMs + retryAfterMs);
+    }
+    return state.coolUntilMs - nowMs;
   }
 
   switchOff(model: string): void {

@@ -56,23 +56,27 @@ export class RelayAnswers {
 
   whole(call: RelayCall, answer: WholeAnswer): Response {
     const { scope, account, keep } = call;
-    const { status, bytes, usage, outputBytes } = answer;
+    const { status, bytes, usage, outputBytes, isPending } = answer;
     const contentType = answer.headers.get("content-type") ?? "application/json";
-    const outcome = { status, errorCode: null, isBilled: true, usage, outputBytes };
+    const outcome = { status, errorCode: null, isBilled: true, usage, outputBytes, isPending };
     const isGone = scope.request.signal.aborted;
-    if (keep !== null && !isGone) {
+    if (keep !== null && !isGone && status === 200) {
       const kept = { contentType, chunks: [bytes], isStream: false, model: account.model };
       this.#cache.keep(keep.key, kept, keep.seconds);
     }
-    account.close(isGone ? { ...outcome, ...CLIENT_GONE } : outcome);
+    account.settle(isGone ? { ...outcome, ...CLIENT_GONE } : outcome);
+    const leave = () => {
+      answer.release();
+      account.leave();
+    };
     const headers = this.#headers(call, answer.headers);
     headers["Content-Type"] = contentType;
     // HEAD would never take the stream, and its share would be held for good.
     if (bytes.length > INLINE_VALUE_BYTES_MAX && !scope.isHead) {
       scope.bytesOut = bytes.length;
-      return respond(scope, status, headers, streamPieces(bytes, answer.release));
+      return respond(scope, status, headers, streamPieces(bytes, leave));
     }
-    answer.release();
+    leave();
     return respond(scope, status, headers, bytes);
   }
 
@@ -81,7 +85,7 @@ export class RelayAnswers {
     const watch = new StreamWatch(endpoint, request.wantsUsage, createScrubber([member.key!]));
     const collected = keep === null ? null : new CollectedEvents(this.#cache.answerBytesMax);
     const release = call.holdBody();
-    account.ttftMs = account.elapsedMs;
+    account.noteFirstEvent();
     const stream = new RelayStream({
       clientGone: scope.request.signal,
       ...{ endpoint, source: begun.source, watch, first: begun.first, onClientGone: this.#settings.onClientAbort },
@@ -115,6 +119,7 @@ export class RelayAnswers {
     const headers: ResponseHeaders = {
       ...this.#headers(call, null),
       ...(isStream ? STREAM_HEADERS : { "Content-Type": contentType }),
+      ...(call.request.names.length > 1 ? { "x-gokv-model": encodeURI(model) } : {}),
       "x-gokv-cache": "HIT",
     };
     return respond(call.scope, 200, headers, call.scope.isHead ? null : streamChunks(chunks));

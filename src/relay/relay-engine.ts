@@ -109,15 +109,25 @@ export class RelayEngine {
     const { token, request } = incoming;
     const sticky = await this.#requireBound(token, previous, "previous_response_id");
     if (!sticky.serves(request.model)) throw shortageError("none_serves", this.#parts.clock());
+    this.#requireCool(sticky, request.model);
     return this.#account(incoming, (call) => this.#tryChannels(call, sticky));
   }
 
-  /** A response that was made with the token: read or deleted where it is. @throws RelayError */
-  async passResponse(incoming: IncomingRequest, method: "GET" | "DELETE", responseId: string): Promise<Response> {
+  /**
+   * A response that was made with the token: read or deleted where it is. `search` of its URL begins with "?", or is
+   * empty.
+   * @throws RelayError
+   */
+  async passResponse(
+    incoming: IncomingRequest,
+    method: "GET" | "DELETE",
+    { responseId, search }: { responseId: string; search: string },
+  ): Promise<Response> {
     const { token } = incoming;
     const member = await this.#requireBound(token, responseId, "response_id");
+    this.#requireCool(member, "");
     return this.#account(incoming, async (call) => {
-      const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}` };
+      const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}${search}` };
       const result = await this.#attempt(call, member, "", ask);
       if (result.kind === "client_gone") return this.#parts.answers.gone(call, !call.scope.state.isDraining);
       if (result.kind === "failure") return this.#answerFailure(call, member, "", result);
@@ -142,6 +152,12 @@ export class RelayEngine {
     return member;
   }
 
+  /** @throws RelayError channels_cooling_down */
+  #requireCool(member: PoolChannel, model: string): void {
+    const waitUntilMs = member.waitUntilMs(model);
+    if (waitUntilMs > 0) throw shortageError({ waitUntilMs }, this.#parts.clock());
+  }
+
   /** Holds limits and quota around `act`; whatever happens, the account is closed once. */
   async #account(incoming: IncomingRequest, act: (call: RelayCall) => Promise<Response>): Promise<Response> {
     const { limits, usageLog, clock, settings, cache, answers } = this.#parts;
@@ -158,17 +174,23 @@ export class RelayEngine {
       clock,
       totalMs: settings.totalMs,
       onClosed: (row) => {
-        this.#inflight--;
         if (row !== null) this.#parts.metrics.countCall(row);
+      },
+      onOver: () => {
+        this.#inflight--;
       },
     });
     this.#inflight++;
+    const { signal } = scope.request;
+    // What is read on for the sake of its usage keeps nobody out.
+    if (settings.onClientAbort === "drain")
+      signal.addEventListener("abort", () => account.clientGone(), { once: true });
     const call: RelayCall = { scope, token, endpoint, request, holdBody: incoming.holdBody, account, keep };
     const kept = keep === null ? null : cache.find(keep.key);
     if (keep !== null) this.#parts.metrics.countCache(kept === null ? "miss" : "hit");
     if (kept !== null) return answers.kept(call, kept);
     if (account.mustReserve) await account.reserve();
-    if (scope.request.signal.aborted) return answers.gone(call, false);
+    if (signal.aborted) return answers.gone(call, false);
     try {
       return await act(call);
     } catch (error) {
@@ -208,7 +230,6 @@ export class RelayEngine {
     const { scope, endpoint, request, account } = call;
     const { id, noStreamOptions, ttftMs, totalMs } = member.channel;
     const model = upstreamModelOf(member.channel, name);
-    const asksUsage = request.isStream && endpoint.hasStreamOptions && !noStreamOptions;
     const settle = member.breaker.enter();
     account.begin(id, name, model);
     const startedMs = performance.now();
@@ -217,7 +238,7 @@ export class RelayEngine {
       method: ask.method,
       subpath: ask.subpath,
       isStream: request.isStream,
-      body: ask.method === "POST" ? forwardedBody(request, endpoint, model, asksUsage) : null,
+      body: ask.method === "POST" ? forwardedBody(request, endpoint, model, !noStreamOptions) : null,
       passedHeaders: passedHeaders(scope.request.headers, request.isStream),
       whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
@@ -294,11 +315,15 @@ export class RelayEngine {
     const verdict = this.#judge(result);
     const error = scrubError(result.answer.error, createScrubber([member.key!]));
     const reason = error.code ?? `${result.answer.status}`;
+    let { retryAfter } = result.answer;
     member.lastError = { code: reason, atMs: clock() };
     switch (verdict.effect) {
       case "cool": {
         const { failure } = result;
-        member.cool(model, failure.kind === "status" ? retryAfterMs(failure.headers, clock()) : null);
+        const givenMs = failure.kind === "status" ? retryAfterMs(failure.headers, clock()) : null;
+        const waitMs = member.cool(model, givenMs);
+        // Said in another header, in no words that are understood, or not at all.
+        if (givenMs === null || retryAfter === null) retryAfter = `${Math.max(1, Math.ceil(waitMs / 1000))}`;
         break;
       }
       case "model_off":
@@ -309,7 +334,7 @@ export class RelayEngine {
           log.error("a channel could not be disabled", { channel: member.channel.id, cause: messageOf(cause) });
         });
     }
-    return { answer: { ...result.answer, error }, verdict };
+    return { answer: { ...result.answer, error, retryAfter }, verdict };
   }
 }
 

@@ -78,13 +78,14 @@ export function parseRelayRequest(endpoint: Endpoint, text: string): RelayReques
 
 /**
  * The body for an upstream: of what the client sent only `model`, `models` and `stream_options` change.
- * @param asksUsage whether the usage at the end of a stream is to be asked for; otherwise that is left to the client
+ * @param takesOptions whether the upstream knows `stream_options`: then the usage at the end of a stream is asked for,
+ *   otherwise they are left out
  */
 export function forwardedBody(
   request: RelayRequest,
   endpoint: Endpoint,
   upstreamModel: string,
-  asksUsage: boolean,
+  takesOptions: boolean,
 ): string {
   const { body, isStream } = request;
   const forwarded: Body = { ...body };
@@ -92,7 +93,8 @@ export function forwardedBody(
   if (isGiven(body.model)) forwarded.model = upstreamModel;
   // Not written, at no cost: deleting it would make the object slow to write.
   forwarded.models = undefined;
-  if (asksUsage && isStream && endpoint.hasStreamOptions) {
+  if (endpoint.hasStreamOptions && !takesOptions) forwarded.stream_options = undefined;
+  else if (endpoint.hasStreamOptions && isStream) {
     forwarded.stream_options = { ...(body.stream_options as Body | null | undefined), include_usage: true };
   }
   return JSON.stringify(forwarded);

@@ -54,7 +54,8 @@ const ROUTES: Readonly<Record<string, Methods>> = {
   "/usage": { GET: showUsage },
 };
 
-const NAMING = ["/models/", "/responses/"] as const;
+const MODELS = "/models/";
+const RESPONSES = "/responses/";
 
 /** The handler of everything below `/v1`. Never throws: all it refuses has the shape that its clients know. */
 export function createRelayHandler(services: RelayServices): (context: AppContext) => Promise<Response> {
@@ -91,10 +92,10 @@ function actionOf(methods: Methods, method: string): Act {
   throw new RelayError("method_not_allowed", "this URL does not take this method", { headers: { Allow: allow } });
 }
 
-/** Names of models may hold slashes: all of the path behind the parent is the id. */
+/** Names of models may hold slashes: all of the path behind the parent is the id. Those of responses do not. */
 function patternOf(path: string): string {
-  const parent = NAMING.find((candidate) => path.startsWith(candidate));
-  return parent === undefined ? path : `${parent}:id`;
+  if (path.startsWith(MODELS)) return `${MODELS}:id`;
+  return path.startsWith(RESPONSES) && !path.includes("/", RESPONSES.length) ? `${RESPONSES}:id` : path;
 }
 
 /** The id in a path, decoded; null when there is none, "" for routes without one. */
@@ -111,7 +112,7 @@ function relayTo(endpoint: Endpoint): Act {
   return async ({ services, scope, token }) => {
     const { engine, budget, bodyBytesMax } = services;
     requireRoom(scope, services);
-    if (scope.request.headers.has("content-encoding")) {
+    if (!isPlain(scope.request.headers.get("content-encoding"))) {
       throw new RelayError("unsupported_encoding", "the body must not be compressed");
     }
     const body = await readBody(scope, bodyBytesMax, budget);
@@ -132,6 +133,11 @@ function relayTo(endpoint: Endpoint): Act {
   };
 }
 
+/** `identity` says that nothing was done to the body. */
+function isPlain(encoding: string | null): boolean {
+  return encoding === null || encoding.trim().toLowerCase() === "identity";
+}
+
 const RETRY = { headers: { "Retry-After": "1" } };
 
 /** @throws RelayError server_shutting_down, overloaded */
@@ -149,9 +155,18 @@ function passResponse(method: "GET" | "DELETE"): Act {
   return async ({ services, scope, token, rest }) => {
     requireRoom(scope, services);
     scope.extendIdleTimeout(0);
-    const incoming = { scope, token, endpoint: STORED_RESPONSES, request: NO_REQUEST, holdBody: () => () => undefined };
-    return services.engine.passResponse(incoming, method, rest);
+    const search = searchOf(scope.request.url);
+    const request = { ...NO_REQUEST, isStream: method === "GET" && search.get("stream") === "true" };
+    const incoming = { scope, token, endpoint: STORED_RESPONSES, request, holdBody: () => () => undefined };
+    return services.engine.passResponse(incoming, method, {
+      ...{ responseId: rest, search: search.size === 0 ? "" : `?${search}` },
+    });
   };
+}
+
+function searchOf(url: string): URLSearchParams {
+  const start = url.indexOf("?");
+  return new URLSearchParams(start < 0 ? "" : url.slice(start));
 }
 
 const STORED_RESPONSES: Endpoint = { ...ENDPOINTS.responses, cost: "none" };
@@ -232,7 +247,17 @@ const CODES: Readonly<Partial<Record<ErrorCode, RelayRefusal>>> = {
   overloaded: "overloaded",
   draining: "server_shutting_down",
   token_not_found: "invalid_api_key",
+  busy: "quota_store_unavailable",
+  storage_failed: "quota_store_unavailable",
 };
+
+/** While the relay is not open, for want of its store. */
+export function respondUnopened(scope: RequestScope, error: unknown): Response {
+  scope.route = `${MOUNT}/*`;
+  scope.id = Bun.randomUUIDv7();
+  describeAttempts(scope, 0, performance.now() - scope.startedMs);
+  return respondRefusal(scope, asRelayError(error));
+}
 
 function asRelayError(error: unknown): RelayError {
   if (error instanceof RelayError) return error;

@@ -30,6 +30,7 @@ import { ResponseStore } from "./response-store.ts";
 import { UsageLog } from "./usage-log.ts";
 import { UsageLogStore } from "./usage-log-store.ts";
 
+const TOUCH_EVERY_MS = 1_000;
 const PROBE_EVERY_MS = 5_000;
 const PURGE_EVERY_MS = 60_000;
 const PURGE_ROWS = 500;
@@ -140,7 +141,11 @@ export class Relay implements AsyncDisposable {
         ...{ bodyBytesMax: settings.relayBodyMax, maxInflight: settings.relayMaxInflight },
       }),
       ...{ adminServices, engine, answers, usageLog, transport },
-      timers: [every(PROBE_EVERY_MS, log, () => channels.probe()), every(PURGE_EVERY_MS, log, purgeOld)],
+      timers: [
+        every(TOUCH_EVERY_MS, log, () => usageLog.writeTouches()),
+        every(PROBE_EVERY_MS, log, () => channels.probe()),
+        every(PURGE_EVERY_MS, log, purgeOld),
+      ],
     });
   }
 

@@ -23,9 +23,11 @@ export class StreamWatch {
   responseId: string | null = null;
   /** Bytes of text that the client was sent, for an estimate. */
   outputBytes = 0;
-  /** Something was generated, an end was named, the closing mark was sent: what a complete stream has. */
-  hasFinished = false;
+  /** The closing mark was sent. */
   isDone = false;
+  /** Choices that have begun, and those of them whose end was named. */
+  readonly #begun = new Set<number>();
+  readonly #finished = new Set<number>();
 
   /**
    * `wantsUsage`: the client asked for the chunk that only tells what was used. `scrub` takes keys out of what an
@@ -39,7 +41,7 @@ export class StreamWatch {
 
   /** Whether the client can take what it has for the whole. */
   get isComplete(): boolean {
-    return this.isDone || this.hasFinished;
+    return this.isDone || (this.#finished.size > 0 && this.#finished.size === this.#begun.size);
   }
 
   /** A whole event, with its blank line. */
@@ -72,7 +74,10 @@ export class StreamWatch {
 
   #seeChoice(choice: Json | null): void {
     if (typeof choice !== "object" || choice === null) return;
-    if (typeof choice.finish_reason === "string") this.hasFinished = true;
+    const index = typeof choice.index === "number" ? choice.index : 0;
+    this.#begun.add(index);
+    // Some upstreams send an empty one with every chunk.
+    if (typeof choice.finish_reason === "string" && choice.finish_reason !== "") this.#finished.add(index);
   }
 
   #seeResponse(name: string | null, value: Json): EventVerdict {
@@ -82,7 +87,6 @@ export class StreamWatch {
     this.outputBytes += outputTextBytes(value);
     if (type !== null && RESPONSE_ENDS.has(type)) {
       this.usage = usageOf(response.usage) ?? this.usage;
-      this.hasFinished = true;
       this.isDone = true;
     }
     return type === "response.failed" ? { event: eventOf(type, scrubValue(value, this.#scrub)) } : "pass";

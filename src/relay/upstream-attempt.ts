@@ -28,6 +28,8 @@ export interface WholeAnswer {
   /** Of text, for an estimate. */
   readonly outputBytes: number;
   readonly responseId: string | null;
+  /** A response that is made in the background. */
+  readonly isPending: boolean;
   /** To be called once, when the bytes are no longer held: they count against the body budget. */
   readonly release: () => void;
 }
@@ -87,6 +89,9 @@ export interface AttemptRequest {
   /** What the bytes of a whole answer count against. */
   readonly budget: ByteBudget;
 }
+
+/** What a response says that has not come to its end. */
+const PENDING: ReadonlySet<unknown> = new Set(["queued", "in_progress"]);
 
 type Cause = "client" | "deadline";
 
@@ -198,7 +203,8 @@ function wholeAnswer(
   const id = isResponse && typeof value.id === "string" ? value.id : null;
   const usage = usageOf(value.usage);
   const outputBytes = usage === null ? outputTextBytes(value) : 0;
-  return { kind: "answer", status, bytes, headers, usage, outputBytes, responseId: id, release };
+  const isPending = isResponse && usage === null && PENDING.has(value.status);
+  return { kind: "answer", status, bytes, headers, usage, outputBytes, responseId: id, isPending, release };
 }
 
 /** An answer of an upstream that is no success. */

@@ -46,9 +46,8 @@ export class UsageLog implements AsyncDisposable {
   async reserve(reservation: Omit<Reservation, "node">): Promise<void> {
     const mayGo = await this.#ledger.add({ ...reservation, node: this.#node });
     if (mayGo) return;
-    throw new RelayError("insufficient_quota", "the quota of the API key is spent", {
-      headers: { "x-should-retry": "false" },
-    });
+    const message = `the quota of the API key does not cover the ${reservation.amount} tokens that this may take`;
+    throw new RelayError("insufficient_quota", message, { headers: { "x-should-retry": "false" } });
   }
 
   /** Gives back what was not used and logs, in one commit. */
@@ -68,12 +67,27 @@ export class UsageLog implements AsyncDisposable {
     else this.#flushSoon(FLUSH_MS);
   }
 
+  /** Stores which tokens were used, if no row has done so. To be called now and then. */
+  async writeTouches(): Promise<void> {
+    const touched = this.#takeTouched();
+    if (touched.length === 0) return;
+    try {
+      await this.#units.run("relay.logBatch", { rows: "[]", touched });
+    } catch (error) {
+      // They say when a token was used, not how much: the next use says it again.
+      if (!(error instanceof AppError && MAY_PASS.has(error.status))) throw error;
+    }
+  }
+
   /** Everything that was recorded is stored, or cannot be. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true;
     await this.#flushing;
     await this.#flush();
     await Promise.all(this.#settlements);
+    await this.writeTouches().catch((error: unknown) => {
+      this.#log.warn("the last uses of tokens were not stored", { cause: messageOf(error) });
+    });
     if (this.#timer !== null) clearTimeout(this.#timer);
   }
 

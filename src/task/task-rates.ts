@@ -40,7 +40,7 @@ export class TaskRates {
     try {
       this.#take(scope, layer, network, 1);
     } catch (error) {
-      this.#limiter.giveBack(keyOf("ip", network), 1);
+      if (this.#rates.ip.limit > 0) this.#limiter.correct(keyOf("ip", network), this.#rates.ip, -1);
       throw error;
     }
   }

@@ -1,6 +1,7 @@
 // Clients that leave, upstreams that fall silent: nobody works for who is gone, nobody is cut off for waiting.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { eventually } from "../support/eventually.ts";
 import type { Plan } from "../support/fault-upstream.ts";
 import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
@@ -24,6 +25,7 @@ import { useTarget } from "../support/use-target.ts";
 setDefaultTimeout(120_000);
 
 const STREAM = { stream: true };
+const FREE_MS_MAX = 5_000;
 /** How soon an upstream must see that its client has left. */
 const CLOSE_MS_MAX = 200;
 /** Longer than a server of this kind waits by default, and than the pause between two pings. */
@@ -177,6 +179,21 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       more.resolve();
       const row = await rig.onlyRow();
       expect(row).toMatchObject({ status: 499, estimated: 0, prompt_tokens: 70, completion_tokens: 50, quota: 120 });
+    });
+
+    test.each<[string, Json, Plan]>([
+      ["a stream", STREAM, oneEvent],
+      ["a whole answer", {}, stayStill],
+    ])("before the end of %s: their parallel place is free for another", async (_, fields, plan) => {
+      await using rig = await RelayRig.open(target(), [{}], { max_parallel: 1 });
+      rig.upstream.next(plan);
+      const controller = new AbortController();
+      const asked = rig.chat(fields, { signal: controller.signal });
+      const request = await rig.upstream.request(0);
+      controller.abort();
+      await asked.then((answer) => answer.text()).catch(() => undefined);
+      await eventually("the place is free", FREE_MS_MAX, async () => (await rig.chat()).status === 200);
+      expect(request.wasGivenUp).toBe(false);
     });
 
     test.each<[string, Json]>([

@@ -257,6 +257,7 @@ function bodyTests(target: () => Target): void {
     });
     await expectRelayError(answer, 415, "invalid_request_error", "unsupported_encoding");
     expect(rig.calls).toEqual([0]);
+    expect((await rig.chat({}, { headers: { "content-encoding": "identity" } })).status).toBe(200);
   });
 }
 
@@ -283,7 +284,9 @@ function limitTests(target: () => Target): void {
   test("a spent quota is 429, and no client is to try it again", async () => {
     await using rig = await RelayRig.open(target(), [{}], { remain_quota: 3 });
     const answer = await rig.chat({ max_tokens: 100 });
-    await expectRelayError(answer, 429, "insufficient_quota", "insufficient_quota");
+    const { message } = await expectRelayError(answer, 429, "insufficient_quota", "insufficient_quota");
+    // One for the prompt.
+    expect(message).toContain("101 tokens");
     expect(answer.headers.get("x-should-retry")).toBe("false");
     expect(rig.calls).toEqual([0]);
   });

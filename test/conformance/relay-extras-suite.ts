@@ -10,7 +10,7 @@ import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV }
 import { RelayRig } from "../support/relay-rig.ts";
 import { bySize } from "../support/run-size.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
-import { answerJson, chatChunk, DONE, event, refuse, stream } from "../support/upstream-plans.ts";
+import { answerJson, chatChunk, DONE, event, rateLimit, refuse, stream } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
 const USED_MS_MAX = 5_000;
@@ -131,6 +131,20 @@ function cacheTests(target: () => Target): void {
     expect(rig.calls).toEqual([6 + bypassed.length]);
   });
 
+  test("no answer is kept but a 200", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { cache_ttl: 300 });
+    rig.upstream.next(answerJson(chatAnswer("created"), 201));
+    expect([(await rig.chat()).status, kept(await rig.chat()), kept(await rig.chat())]).toEqual([201, "MISS", "HIT"]);
+  });
+
+  test("a kept answer names the model that gave it", async () => {
+    await using rig = await RelayRig.open(target(), [{ models: ["up"] }], { cache_ttl: 300 });
+    for (const expected of ["MISS", "HIT"]) {
+      const answer = await rig.chat({ model: "down", models: ["up"] });
+      expect([kept(answer), answer.headers.get("x-gokv-model")]).toEqual([expected, "up"]);
+    }
+  });
+
   test("a kept answer is gone when its time is over", async () => {
     await using rig = await RelayRig.open(target());
     const short = { headers: { "x-gokv-cache": "ttl=1" } };
@@ -239,6 +253,74 @@ function stickyTests(target: () => Target): void {
     }
     expect(rig.calls).toEqual(calls);
     await create(rig, { previous_response_id: foreign }, other.key);
+  });
+
+  test("reading a response costs nothing, and its usage is not counted once more", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const usage = { input_tokens: 100, output_tokens: 50 };
+    rig.upstream.next(answerJson({ id, object: "response", status: "completed", usage }));
+    expect((await ask(target(), rig.token.key, `/responses/${id}`)).status).toBe(200);
+    const [, row] = await rig.rows(2);
+    expect(row).toMatchObject({ prompt_tokens: 0, completion_tokens: 0, quota: 0, estimated: 0, status: 200 });
+  });
+
+  test("a response that is made in the background costs what was set aside for it", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { remain_quota: 10_000 });
+    for (const [index, status] of ["queued", "in_progress"].entries()) {
+      rig.upstream.next(answerJson({ id: `resp_bg${index}`, object: "response", status, usage: null }));
+      await create(rig, { background: true, input: "hi!", max_output_tokens: 3000 });
+    }
+    const rows = await rig.rows(2);
+    for (const row of rows) {
+      expect(row).toMatchObject({ prompt_tokens: 1, completion_tokens: 3000, quota: 3001, estimated: 1 });
+    }
+    const usage = (await (await ask(target(), rig.token.key, "/usage")).json()) as Json;
+    expect([usage.used_quota, usage.remain_quota]).toEqual([6002, 3998]);
+  });
+
+  test("what is asked of a response in its query reaches the upstream, and a stream comes as one", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const events = ["response.created", "response.completed"].map(
+      (type) => `event: ${type}\ndata: ${JSON.stringify({ type, response: { id } })}\n\n`,
+    );
+    rig.upstream.next(answerJson({ id, object: "response" }), stream({ events }));
+    const query = "include%5B%5D=a.b&include%5B%5D=c";
+    await (await ask(target(), rig.token.key, `/responses/${id}?include[]=a.b&include%5B%5D=c`)).text();
+    const streamed = await ask(target(), rig.token.key, `/responses/${id}?stream=true&starting_after=0`);
+    expect(streamed.headers.get("content-type")).toStartWith("text/event-stream");
+    expect(await streamed.text()).toBe(events.join(""));
+    expect(rig.upstream.requests.slice(1).map(({ path }) => path)).toEqual([
+      `/v1/responses/${id}?${query}`,
+      `/v1/responses/${id}?stream=true&starting_after=0`,
+    ]);
+  });
+
+  test("there is nothing else below a response", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    for (const [method, path] of [
+      ["GET", `/responses/${id}/input_items`],
+      ["POST", `/responses/${id}/cancel`],
+    ] as const) {
+      const answer = await ask(target(), rig.token.key, path, undefined, { method });
+      await expectRelayError(answer, 404, "invalid_request_error", "unknown_url");
+    }
+    expect(rig.calls).toEqual([1]);
+  });
+
+  test("what follows a response waits as well when its channel has asked for it", async () => {
+    await using rig = await RelayRig.open(target(), EVEN);
+    const id = await create(rig);
+    const home = rig.calls.indexOf(1);
+    const follow = { model: "a", input: "x", previous_response_id: id };
+    rig.upstreams[home]!.next(rateLimit({ "retry-after": "30" }));
+    expect((await rig.post("/responses", follow)).status).toBe(429);
+    const waiting = await rig.post("/responses", follow);
+    await expectRelayError(waiting, 503, "server_error", "channels_cooling_down");
+    expect(Number(waiting.headers.get("retry-after"))).toBeWithin(20, 31);
+    expect(rig.calls[home]).toBe(2);
   });
 
   test("without its channel a response is not available", async () => {

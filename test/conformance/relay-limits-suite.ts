@@ -197,9 +197,43 @@ export function relayLimitsSuite(name: string, open: OpenTarget): void {
       await eventually("the tokens are back", RELEASED_MS_MAX, async () => (await ask(token, NINE_HUNDRED)).ok);
     });
 
+    test("tokens a minute: what an answer used beyond its request counts as well", async () => {
+      const token = await makeToken(target(), { tpm: 1000 });
+      upstream.next(answerJson(chatAnswer("much", { prompt_tokens: 1000, completion_tokens: 1500 })));
+      expect((await ask(token, { max_tokens: 10 })).status).toBe(200);
+      const refused = await ask(token, { max_tokens: 10 });
+      expect(await chatCode(refused)).toBe("rate_limit_exceeded");
+      // A debt of 1500 takes a minute and a half.
+      expect(Number(refused.headers.get("retry-after"))).toBeWithin(85, 92);
+      expect(refused.headers.get("x-ratelimit-remaining-tokens")).toBe("0");
+    });
+
+    test("a refusal tells of requests and tokens alike, whichever there are too many of", async () => {
+      const token = await makeToken(target(), { rpm: 1, tpm: 1000, max_parallel: 1 });
+      upstream.next(stayStill);
+      const abort = new AbortController();
+      const holder = leaveable(token, { max_tokens: 99 }, abort.signal);
+      await upstream.request(0);
+      const parallel = await ask(token);
+      abort.abort();
+      await holder;
+      await settledBooks(target(), token.id, 1);
+      const rate = await ask(token);
+      for (const refused of [parallel, rate]) {
+        expect(await chatCode(refused)).toBe("rate_limit_exceeded");
+        expect(refused.headers.get("x-ratelimit-limit-requests")).toBe("1");
+        expect(refused.headers.get("x-ratelimit-remaining-requests")).toBe("0");
+        expect(refused.headers.get("x-ratelimit-limit-tokens")).toBe("1000");
+      }
+      expect(parallel.headers.get("x-ratelimit-remaining-tokens")).toBe("900");
+    });
+
     test("tokens a minute: a request above the limit is refused at once, whatever is left", async () => {
       const token = await makeToken(target(), { tpm: 1000, remain_quota: 100_000 });
-      expect(await chatCode(await ask(token, { max_tokens: 1000 }))).toBe("rate_limit_exceeded");
+      const refused = await ask(token, { max_tokens: 1000 });
+      // No client library is to wait and come back with it.
+      expect(refused.headers.get("x-should-retry")).toBe("false");
+      expect(await chatCode(refused)).toBe("rate_limit_exceeded");
       expect((await ask(token, { max_tokens: 999 })).status).toBe(200);
       expect(await settledBooks(target(), token.id, 1)).toMatchObject({ remain: 99_990, used: 10 });
     });
@@ -280,6 +314,15 @@ export function relayLimitsSuite(name: string, open: OpenTarget): void {
       release.resolve();
       while (!(await reader.read()).done);
       expect((await ask(token)).status).toBe(200);
+    });
+
+    test("a place is held until the last byte of a large answer is out", async () => {
+      const token = await makeToken(target(), { max_parallel: 1 });
+      upstream.next(answerJson(chatAnswer("x".repeat(14_000_000))));
+      const answer = await ask(token);
+      expect(await chatCode(await ask(token))).toBe("rate_limit_exceeded");
+      expect((await answer.arrayBuffer()).byteLength).toBeGreaterThan(14_000_000);
+      await eventually("the place is free", RELEASED_MS_MAX, async () => (await ask(token)).status === 200);
     });
 
     test("limits that are changed count from the next request", async () => {

@@ -366,6 +366,17 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       expect(cooling!.until - Date.now() / 1000).toBeWithin(3_540, 3_602);
     });
 
+    test.each<[string, Record<string, string>, number]>([
+      ["in milliseconds", { "retry-after-ms": "3000" }, 3],
+      ["in no known form", { "retry-after": "soon" }, 5],
+      ["not at all", {}, 5],
+    ])("and say %s for how long: the client is told in seconds", async (_, headers, seconds) => {
+      await using rig = await RelayRig.open(target());
+      rig.upstream.next(rateLimit(headers));
+      const answer = await rig.chat({ model: MODEL });
+      expect([answer.status, answer.headers.get("retry-after")]).toEqual([429, `${seconds}`]);
+    });
+
     test("for no time they name are left alone for five seconds, and for longer each time", async () => {
       await using rig = await RelayRig.open(target());
       rig.upstream.next(rateLimit({ "retry-after": "soon" }), rateLimit());

@@ -134,7 +134,39 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
     test("a channel that knows no stream_options is not sent any", async () => {
       await using rig = await RelayRig.open(target(), [{ no_stream_options: true }]);
       await (await rig.chat(STREAM)).text();
-      expect(rig.upstream.requests[0]!.json).not.toHaveProperty("stream_options");
+      await (await rig.chat({ ...STREAM, stream_options: { include_usage: true } })).text();
+      for (const { json } of rig.upstream.requests) expect(json).not.toHaveProperty("stream_options");
+      expect(rig.calls).toEqual([2]);
+    });
+
+    test("an empty finish_reason, as some send with every chunk, is no end", async () => {
+      await using rig = await RelayRig.open(target());
+      const events = [chatChunk("he", ""), chatChunk("llo", "")];
+      rig.plan(stream({ events, end: "reset" }));
+      expect(await (await rig.chat(STREAM)).text()).toBe(events.join("") + INTERRUPTED);
+      expect(await rig.rows(1)).toMatchObject([{ error_code: "upstream_stream_interrupted" }]);
+    });
+
+    test("of several answers all must have come to their end", async () => {
+      const second = (content: string, finish: string | null) =>
+        event({ object: "chat.completion.chunk", choices: [{ index: 1, delta: { content }, finish_reason: finish }] });
+      await using rig = await RelayRig.open(target());
+      const begun = [chatChunk("whole"), second("half", null), FINISH];
+      rig.upstream.next(
+        stream({ events: begun, end: "clean" }),
+        stream({ events: [...begun, second("", "length")], end: "clean" }),
+      );
+      expect(await (await rig.chat({ ...STREAM, n: 2 })).text()).toBe(begun.join("") + INTERRUPTED);
+      expect(await (await rig.chat({ ...STREAM, n: 2 })).text()).toEndWith(second("", "length") + DONE);
+    });
+
+    test("the time between its events is none that the relay took", async () => {
+      await using rig = await RelayRig.open(target());
+      rig.plan(stream({ events: [chatChunk("a"), chatChunk("b"), FINISH, DONE], gapMs: 400 }));
+      await (await rig.chat(STREAM)).text();
+      const [row] = await rig.rows(1);
+      expect(row!.duration_ms as number).toBeGreaterThan(1_100);
+      expect(row!.overhead_ms as number).toBeLessThan(1_000);
     });
 
     test.each(["clean", "close", "reset"] as const)(

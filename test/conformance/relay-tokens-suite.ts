@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import {
+  ask,
   chat,
   chatCode,
   clearRelay,
@@ -206,6 +207,12 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
       const { accessed_time } = await show(token.id);
       expect(Number.isInteger(accessed_time)).toBe(true);
       expect(Math.abs((accessed_time as number) - nowSeconds())).toBeLessThan(30);
+    });
+
+    test("a use that is not logged moves accessed_time as well", async () => {
+      const token = await make();
+      expect((await ask(target(), token.key, "/models")).status).toBe(200);
+      await eventually("the use is noted", WAIT_MS, async () => (await show(token.id)).accessed_time !== 0);
     });
 
     test("quota is added and taken away, and given anew, but not both at once", async () => {

@@ -128,6 +128,14 @@ describe("a model that cools down", () => {
     expect(member.cooling()[0]!.untilMs - 1_000_000 - 195_000).toBe(5_000);
   });
 
+  test("waits no longer for refusals of what was under way when the first one came", () => {
+    const { pool, pass } = poolOf([channel(1)]);
+    const member = pool.find(1)!;
+    expect(Array.from({ length: 6 }, () => member.cool("m", null))).toEqual(new Array(6).fill(5_000));
+    pass(5_000);
+    expect(member.cool("m", null)).toBe(10_000);
+  });
+
   test("is not woken earlier by a shorter Retry-After", () => {
     const { pool } = poolOf([channel(1)]);
     const member = pool.find(1)!;

@@ -72,6 +72,22 @@ describe("the limiter", () => {
     expect(limiter.take("k", perMinute(2)).isAllowed).toBe(true);
   });
 
+  test("is corrected both ways: what was not needed passes again, a debt drains before anything passes", () => {
+    const { clock, limiter } = createLimiter();
+    const limit = perMinute(60);
+    limiter.take("a", limit, 60);
+    limiter.correct("a", limit, -10);
+    expect(limiter.take("a", limit, 10).isAllowed).toBe(true);
+    limiter.correct("a", limit, 30);
+    expect(limiter.take("a", limit)).toMatchObject({ isAllowed: false, remaining: 0, retryAfterMs: 31_000 });
+    clock.nowMs += 31_000;
+    expect(limiter.take("a", limit).isAllowed).toBe(true);
+    limiter.correct("new", limit, 90);
+    expect(limiter.take("new", limit).isAllowed).toBe(false);
+    limiter.correct("new", limit, -1000);
+    expect(limiter.take("new", limit, 60).isAllowed).toBe(true);
+  });
+
   test("keeps keys apart", () => {
     const { limiter } = createLimiter();
     for (const key of ["a", "b", "a2", "__proto__"]) {

@@ -654,6 +654,23 @@ if (has("openssl, for certificates", hasProgram("openssl"))) {
       plain.close();
     });
 
+    test("that is never spoken is a connection that cannot be made, and the next address is tried", async () => {
+      const silent = createServer((socket) => socket.on("error", () => undefined));
+      await new Promise<void>((resolve) => silent.listen(0, "127.0.0.2", resolve));
+      const { port } = silent.address() as AddressInfo;
+      await using secure = await FaultUpstream.start({ tls: certificate, port });
+      const both = { "upstream.example": ["127.0.0.2", "127.0.0.1"], "second.example": ["127.0.0.2"] };
+      await using way = transport({ names: both, ca: certificate.cert });
+      const startMs = performance.now();
+      expect((await way.send(ask(`https://upstream.example:${port}`))).status).toBe(200);
+      expectTimeFrom("giving a silent server up", performance.now() - startMs, CONNECT_MS - 50, CONNECT_MS + 2_000);
+      expect(await failureOf(way.send(ask(`https://second.example:${port}`)))).toEqual({
+        ...{ kind: "unreachable", code: "ETIMEDOUT" },
+      });
+      silent.close();
+      expect(secure.requests).toHaveLength(1);
+    });
+
     test("ends with an abort as plain connections do", async () => {
       await using secure = await FaultUpstream.start({ tls: certificate });
       await using way = transport({ names, ca: certificate.cert });

@@ -308,8 +308,8 @@ test("a response may follow another one, and may be kept unless the client says 
 });
 
 describe("the forwarded body", () => {
-  const forward = (members: object, asksUsage = false, model = "mapped") =>
-    JSON.parse(forwardedBody(parseChat(members), chat, model, asksUsage));
+  const forward = (members: object, takesOptions = false, model = "mapped") =>
+    JSON.parse(forwardedBody(parseChat(members), chat, model, takesOptions));
 
   test("has another model and no fallbacks, and all else as it was, known or not", () => {
     const unknown = { temperature: 0.7, x_new: { deep: [1, { y: null }], "": "" }, metadata: { a: "b" }, seed: -5 };
@@ -332,11 +332,16 @@ describe("the forwarded body", () => {
     expect(kept).toEqual({ other: 1, include_usage: true });
   });
 
-  test("leaves the options of a stream alone when nothing is to be asked, or there is no stream", () => {
+  test("has no options of a stream for an upstream that does not know them, whatever the client said", () => {
     expect(forward({ stream: true }, false)).not.toHaveProperty("stream_options");
+    const options = { include_usage: true };
+    expect(forward({ stream: true, stream_options: options }, false)).not.toHaveProperty("stream_options");
+  });
+
+  test("leaves the options alone where there is no stream, and where they mean nothing to us", () => {
     expect(forward({ stream: false }, true)).not.toHaveProperty("stream_options");
     const options = { include_usage: false };
-    expect(forward({ stream: true, stream_options: options }, false).stream_options).toEqual(options);
+    expect(forward({ stream: false, stream_options: options }, true).stream_options).toEqual(options);
     const response = parseRelayRequest(responses, '{"model":"m","input":"x","stream":true}');
     expect(forwardedBody(response, responses, "m", true)).toBe('{"model":"m","input":"x","stream":true}');
   });
