@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { mintJwt } from "../auth/mint-jwt.ts";
 import { SCOPE_WORDS } from "../auth/principal.ts";
-import { LIFETIME_MS_MAX, SECRET_BYTES_MIN, TOKEN_BUCKETS_MAX } from "../shared/bounds.ts";
+import { JWT_BYTES_MAX, LIFETIME_MS_MAX, SECRET_BYTES_MIN, TOKEN_BUCKETS_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import { parseDurationMs } from "../shared/durations.ts";
 import { EXIT, ExitError } from "../shared/errors.ts";
@@ -18,7 +18,7 @@ export const jwtGenCommand: StrictCommand = {
     secret: { type: "string", description: "The server's JWT_SECRET" },
     "secret-file": { type: "string", valueHint: "file", description: "A file that holds it; - is standard input" },
     "expires-in": { type: "string", valueHint: "duration", required: true, description: "24h, 30m, 1h30m, 365d …" },
-    "not-before": { type: "string", valueHint: "duration", description: "Valid only from then on" },
+    "not-before": { type: "string", valueHint: "duration", description: "Valid only so long from now on" },
     scope: {
       type: "string",
       valueHint: "words",
@@ -33,12 +33,15 @@ export const jwtGenCommand: StrictCommand = {
   async run(flags) {
     const secret = readSecret(flags);
     const expiresInMs = parseLifetime(flags["expires-in"] as string);
+    const notBeforeMs = parseNotBefore(flags["not-before"] as string | undefined);
+    if (notBeforeMs !== undefined && notBeforeMs >= expiresInMs) {
+      throw new Misuse("--not-before lies behind --expires-in: the token would never be valid");
+    }
     const scope = (flags.scope as string[] | undefined)?.flatMap((words) => words.split(/[ ,]+/));
     const token = await mintJwt(
       secret,
       {
-        expiresInMs,
-        notBeforeMs: flags["not-before"] === undefined ? undefined : parseNotBefore(flags["not-before"] as string),
+        ...{ expiresInMs, notBeforeMs },
         subject: flags.sub as string | undefined,
         tokenId: flags.jti as string | undefined,
         scope: scope?.join(" "),
@@ -51,6 +54,9 @@ export const jwtGenCommand: StrictCommand = {
     if (unknown.length > 0) {
       const words = unknown.map((word) => JSON.stringify(word)).join(", ");
       process.stderr.write(`jwt-gen: warning: --scope ${words} grants nothing; known: ${SCOPE_WORDS.join(" ")}\n`);
+    }
+    if (token.length > JWT_BYTES_MAX) {
+      throw new ExitError(EXIT.usage, `the token has ${token.length} bytes, of which a server takes ${JWT_BYTES_MAX}`);
     }
     if (secret.length < SECRET_BYTES_MIN) {
       process.stderr.write(
@@ -68,6 +74,7 @@ function readSecret(flags: FlagValues): Uint8Array<ArrayBuffer> {
   if ((text === undefined) === (file === undefined)) {
     throw new Misuse("give exactly one of --secret and --secret-file");
   }
+  if (text?.includes("\ufffd")) throw new Misuse("the secret is not UTF-8: use --secret-file, which takes any bytes");
   const secret = file === undefined ? new TextEncoder().encode(text) : readSecretFile(file);
   if (secret.length === 0) throw new Misuse("the secret is empty");
   return secret;
@@ -89,7 +96,8 @@ function parseLifetime(text: string): number {
   return ms;
 }
 
-function parseNotBefore(text: string): number {
+function parseNotBefore(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
   const ms = parseDurationMs(text);
   if (ms === null || Math.abs(ms) > LIFETIME_MS_MAX) {
     throw new Misuse(`--not-before "${text}" is not a duration, such as 10m`);

@@ -24,6 +24,9 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
 
 /** Waits for it, but not long. @throws AppError overloaded */
 export async function takeShare(budget: ByteBudget, bytes: number): Promise<BudgetShare> {
+  if (bytes > budget.limitBytes) {
+    throw new AppError("overloaded", "This value is larger than all memory for bodies. Raise BODY_BUDGET_BYTES.");
+  }
   const share = await BudgetShare.take(budget, bytes, STREAM_WAIT_MS);
   if (share === null) throw new AppError("overloaded", "Too many large values are being read. Try again.");
   return share;

@@ -16,7 +16,8 @@ export function parseQuery<Name extends string>(url: string, known: readonly Nam
     const equals = pair.indexOf("=");
     const name = decode(equals < 0 ? pair : pair.slice(0, equals));
     if (!isKnown(name, known)) {
-      throw new AppError("query_invalid", `Unknown query parameter. Known here: ${known.join(", ")}.`);
+      const which = known.length === 0 ? "None is known here" : `Known here: ${known.join(", ")}`;
+      throw new AppError("query_invalid", `Unknown query parameter. ${which}.`);
     }
     if (name in parameters) throw new AppError("query_invalid", `The query parameter ${name} is given twice.`);
     parameters[name] = equals < 0 ? "" : decode(pair.slice(equals + 1));

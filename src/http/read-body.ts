@@ -12,6 +12,13 @@ export interface HeldBody {
   release(): void;
 }
 
+const IDLE_SECONDS = 10;
+/** The runtime takes no more. */
+const IDLE_SECONDS_MAX = 255;
+const SLOWEST_BYTES_PER_SECOND = 4 * KiB;
+/** What arrives in the time that every connection may be idle. */
+const QUICK_BYTES = IDLE_SECONDS * SLOWEST_BYTES_PER_SECOND;
+
 /** Small, so that many who have sent next to nothing hold next to nothing. */
 const STRANGER_STEP_BYTES = 16 * KiB;
 
@@ -19,7 +26,8 @@ const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), rel
 
 /**
  * The raw body, whatever its encoding; no body is an empty one. Of a client that is not known yet only what arrived
- * counts against the budget: an announced length would cost it nothing.
+ * counts against the budget: an announced length would cost it nothing. While it waits for the body the request is not
+ * among those at work: clients that send slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
 export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudget, isKnown = true): Promise<HeldBody> {
@@ -32,10 +40,8 @@ export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudg
   if (length !== null && (isKnown || Number(length) > maxBytes || request.body === null)) {
     return readKnownLength(scope, Number(length), maxBytes, budget);
   }
-  if (length !== null) return readChunked(scope, request.body!.getReader(), maxBytes, budget, STRANGER_STEP_BYTES);
-  if (!request.headers.has("transfer-encoding")) return EMPTY;
-  const stepBytes = isKnown ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
-  return request.body === null ? EMPTY : readChunked(scope, request.body.getReader(), maxBytes, budget, stepBytes);
+  if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
+  return readChunked(scope, request.body.getReader(), maxBytes, budget, isKnown);
 }
 
 async function readKnownLength(
@@ -46,15 +52,23 @@ async function readKnownLength(
 ): Promise<HeldBody> {
   if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
   if (!budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
+  if (lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
+  scope.place?.leave(scope);
   try {
     const bytes = new Uint8Array(await scope.request.arrayBuffer());
     if (bytes.length !== lengthBytes) throw incomplete();
+    scope.place?.enter(scope);
     scope.bytesIn = lengthBytes;
     return { bytes, release: () => budget.release(lengthBytes) };
   } catch (error) {
     budget.release(lengthBytes);
-    throw incomplete(error);
+    throw error instanceof AppError ? error : incomplete(error);
   }
+}
+
+/** The runtime counts less than 16 KiB a second as silence, which a slow line is not: it gets the time it needs. */
+function uploadSeconds(lengthBytes: number): number {
+  return Math.min(IDLE_SECONDS_MAX, Math.ceil(lengthBytes / SLOWEST_BYTES_PER_SECOND));
 }
 
 async function readChunked(
@@ -62,15 +76,19 @@ async function readChunked(
   reader: BodyReader,
   maxBytes: number,
   budget: ByteBudget,
-  stepBytes: number,
+  isKnown: boolean,
 ): Promise<HeldBody> {
+  const stepBytes = isKnown ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
   const chunks: Uint8Array[] = [];
   let total = 0;
   let reserved = 0;
+  scope.place?.leave(scope);
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
+      // The runtime counts less than 16 KiB a second as silence.
+      if (isKnown) scope.extendIdleTimeout(IDLE_SECONDS);
       total += value.length;
       if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
       for (; reserved < total; reserved += stepBytes) {
@@ -79,6 +97,7 @@ async function readChunked(
       chunks.push(value);
     }
     await requireProperEnd(scope);
+    scope.place?.enter(scope);
     scope.bytesIn = total;
     return { bytes: concat(chunks, total), release: () => budget.release(reserved) };
   } catch (error) {

@@ -19,6 +19,13 @@ export interface ServerState {
   readonly trustedProxies: BlockList | null;
 }
 
+/** Has room for so many requests at once. */
+export interface Place {
+  /** @throws AppError overloaded */
+  enter(scope: RequestScope): void;
+  leave(scope: RequestScope): void;
+}
+
 export class RequestScope {
   readonly request: Request;
   /** As its client sent it; a surface whose ids must be its own gives it another. */
@@ -38,6 +45,8 @@ export class RequestScope {
   surfaceHeaders: Record<string, string> | null = null;
   /** Counts against MAX_INFLIGHT. */
   isAdmitted = false;
+  /** Where it was admitted; null = such a request is counted elsewhere. */
+  place: Place | null = null;
   /** The answer is a stream that ends by itself when its client stands still. */
   isWatched = false;
   /** For the log: what stands behind an error answer. */

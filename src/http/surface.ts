@@ -4,14 +4,14 @@ import type { Context } from "hono";
 import type { JwtGate } from "../auth/jwt-gate.ts";
 import type { Principal } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
-import type { RequestScope } from "./request-scope.ts";
+import type { Place, RequestScope } from "./request-scope.ts";
 
 /** The scope travels as Hono's environment: it exists before the router and is accounted for after it. */
 export type AppEnv = { Bindings: { scope: RequestScope } };
 export type AppContext = Context<AppEnv>;
 
-/** How many requests may be at work at once. */
-export class Admission {
+/** How many requests may be at work at once. While its body is on its way a request is not: see readBody. */
+export class Admission implements Place {
   readonly #limit: number;
   #active = 0;
 
@@ -23,12 +23,14 @@ export class Admission {
   enter(scope: RequestScope): void {
     if (this.#active >= this.#limit) throw new AppError("overloaded", "Too many requests are at work. Try again.");
     this.#active++;
+    scope.place = this;
     scope.isAdmitted = true;
   }
 
-  /** To be called once for every request, admitted or not. */
+  /** Does nothing for a request that is not admitted. */
   leave(scope: RequestScope): void {
     if (scope.isAdmitted) this.#active--;
+    scope.isAdmitted = false;
   }
 }
 

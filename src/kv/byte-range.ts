@@ -8,7 +8,7 @@ export interface ByteRange {
   readonly last: number;
 }
 
-const SINGLE_RANGE = /^bytes=(\d{0,15})-(\d{0,15})$/i;
+const SINGLE_RANGE = /^bytes=(\d*)-(\d*)$/i;
 
 /**
  * The range that `header` asks of a value of `sizeBytes`, or null for the whole value: no header, several ranges,

@@ -19,7 +19,7 @@ const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 const QUOTED = String.raw`"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"`;
 const MEDIA_TYPE = new RegExp(`^${TOKEN}/${TOKEN}(?:[ \\t]*;(?:[ \\t]*${TOKEN}=(?:${TOKEN}|${QUOTED}))?)*[ \\t]*$`);
 /** What `curl -d` sends unasked says nothing about the value. */
-const FORM = /^application\/x-www-form-urlencoded[ \t]*(?:;|$)/i;
+const FORM = /^application\/x-www-form-urlencoded[ \t]*(?:;[^,]*)?$/i;
 
 /**
  * The content type to keep, or null when none was given.

@@ -63,12 +63,12 @@ function detailed({ names, entries }: NamePage, cursor: string | null): Record<s
  * Everything, one page at a time as the client takes it. No read transaction stays open between two pages. A failure
  * in mid-stream cuts the connection, so a list that is cut is never valid JSON.
  */
-function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPage, first: NamePage): Response {
+async function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPage, first: NamePage): Promise<Response> {
   scope.extendIdleTimeout(IDLE_SECONDS);
   const encoder = new TextEncoder();
   let page = first;
   let opening = "[";
-  const body = new ReadableStream(
+  const body = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
         const isLast = page.resumeAt === null;
@@ -84,5 +84,11 @@ function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPage, fir
     },
     { highWaterMark: 0 },
   );
-  return respond(scope, 200, { "Content-Type": "application/json" }, body);
+  const headers: Record<string, string> = { "Content-Type": "application/json" };
+  if (!scope.isHead) return respond(scope, 200, headers, body);
+  // As long as the same GET would be: nobody knows before all of it was read.
+  let lengthBytes = 0;
+  for await (const { length } of body) lengthBytes += length;
+  headers["Content-Length"] = `${lengthBytes}`;
+  return respond(scope, 200, headers);
 }

@@ -21,6 +21,12 @@ export interface ValueServices {
   readonly templates: WeakMap<KvEntry, Headers>;
 }
 
+/**
+ * Longer than other connections may be idle: the system takes some megabytes off our hands, and says nothing before a
+ * third of them has left.
+ */
+const SLOW_READER_SECONDS = 30;
+
 /** A large value that is overwritten again and again while it is read gives up after this many tries. */
 const LOAD_TRIES_MAX = 3;
 
@@ -133,6 +139,7 @@ function sendLoaded(
     return respond(scope, status, headers, copy);
   }
   scope.bytesOut = part.length;
+  scope.extendIdleTimeout(SLOW_READER_SECONDS);
   // The runtime sends streams chunked, without Content-Length.
   headers["X-Size"] = `${part.length}`;
   return respond(scope, status, headers, streamPieces(part, release));

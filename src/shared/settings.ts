@@ -531,6 +531,9 @@ function readSecret(
   problems: string[],
 ): Uint8Array<ArrayBuffer> | null {
   if (text !== null && file !== null) problems.push(`${env} and ${env}_FILE are both set; keep one of them`);
+  // What the runtime makes of bytes that are no UTF-8: different secrets would become one.
+  else if (text?.includes("\ufffd"))
+    problems.push(`${env} is not UTF-8; put it into a file and name that in ${env}_FILE`);
   else if (text !== null) return new TextEncoder().encode(text);
   else if (file !== null) {
     try {

@@ -317,7 +317,7 @@ function rangeTests(target: () => Target): void {
   test("a range outside the value is 416 with its size", async () => {
     await put(target(), "/ranges/k", ALPHABET);
     await put(target(), "/ranges/empty", "");
-    for (const range of ["bytes=26-", "bytes=26-30", "bytes=1000-", "bytes=-0", "bytes=999999999999999-"]) {
+    for (const range of ["bytes=26-", "bytes=26-30", "bytes=1000-", "bytes=-0", `bytes=${"9".repeat(400)}-`]) {
       const response = await ask(range);
       expect([range, response.headers.get("content-range")]).toEqual([range, "bytes */26"]);
       await expectError(response, "range_not_satisfiable");
@@ -334,7 +334,6 @@ function rangeTests(target: () => Target): void {
     for (const range of [
       ...["bytes=0-0,2-3", "bytes=0-0, -5", "items=0-0", "0-0", "bytes=", "bytes=-", "bytes=5-3", "bytes=a-b"],
       ...["bytes 0-0", "bytes=0", "bytes=0-0-0", "bytes=1.5-2", "bytes=+1-2", "bytes=--5", "bytes=0x1-2"],
-      "bytes=9999999999999999999-",
     ]) {
       const response = await ask(range);
       expect([range, response.status, await response.text()]).toEqual([range, 200, ALPHABET]);

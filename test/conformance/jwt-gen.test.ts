@@ -170,6 +170,14 @@ describe("jwt-gen", () => {
     }
   });
 
+  test("mints no token that could never be used", async () => {
+    await expectRefused(jwtGen("--secret", SECRET, "--expires-in", "1h", "--not-before", "1h"), "never be valid");
+    const buckets = Array.from({ length: 64 }, (_, index) => `--bucket=${"b".repeat(115)}${index}`);
+    await expectRefused(mint(...buckets), "of which a server takes 8192");
+    // What the system hands over for bytes that are no UTF-8.
+    await expectRefused(jwtGen("--secret", `${SECRET}\ufffd`, "--expires-in", "1h"), "use --secret-file");
+  });
+
   test("reads the secret from a file without its one line end, byte for byte", async () => {
     const cases: [string | Uint8Array, string | Uint8Array][] = [
       [SECRET, SECRET],

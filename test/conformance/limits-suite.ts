@@ -2,8 +2,10 @@
 // an answer that says so, and a server that goes on serving.
 
 import { describe, expect, test } from "bun:test";
+import { storeFiles } from "../../src/storage/store-files.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
+import { holdWriteLock } from "../support/foreign-lock.ts";
 import { expectError, put, read, readJson } from "../support/kv-requests.ts";
 import { openRaw, type RawConnection, sendRaw } from "../support/raw-request.ts";
 import { bySize } from "../support/run-size.ts";
@@ -13,6 +15,7 @@ import { useTarget } from "../support/use-target.ts";
 const KiB = 1024;
 const MiB = 1024 * KiB;
 const WAIT_MS = 5000;
+const SLOW_CONNECTIONS = 3000;
 const FLOOD_BODIES = bySize(60, 200);
 
 export function limitsSuite(name: string, open: OpenTarget): void {
@@ -23,6 +26,7 @@ export function limitsSuite(name: string, open: OpenTarget): void {
   const wide = { MAX_VALUE_BYTES: "24MiB", BODY_BUDGET_BYTES: "24MiB", METRICS: "open" };
   describe(`large values on ${name}`, () => streamTests(useTarget(open, wide)));
   describe(`requests at once on ${name}`, () => inflightTests(useTarget(open, { MAX_INFLIGHT: "1" })));
+  describe(`slow clients of ${name}`, () => slowTests(useTarget(open)));
   describe(`writes at once on ${name}`, () => queueTests(useTarget(open, { WRITE_QUEUE_MAX: "1" })));
   describe(`large bodies at once on ${name}`, () => floodTests(useTarget(open, { METRICS: "open" })));
 }
@@ -211,7 +215,8 @@ function inflightTests(target: () => Target): void {
   test("more requests at once than allowed are 503 before the token is looked at; probes answer", async () => {
     await put(target(), "/inflight/k", "x");
     using held = await openRaw(target().url);
-    held.send(`${await headOf(target(), "PUT", "/inflight/held", "Content-Length: 3\r\n")}a`);
+    await using lock = await holdWriteLock(storeFiles(target().dbPath).database);
+    held.send(`${await headOf(target(), "PUT", "/inflight/held", "Content-Length: 3\r\n")}abc`);
     const isTaken = async () => (await target().fetch("/inflight/k")).status === 503;
     await eventually("the only place is taken", WAIT_MS, isTaken);
 
@@ -225,9 +230,22 @@ function inflightTests(target: () => Target): void {
     expect(await readJson(target(), "/readyz", none)).toEqual({ status: "ready" });
     expect((await target().fetch("/", none)).status).toBe(200);
 
-    held.send("bc");
+    await lock[Symbol.asyncDispose]();
     expect(await held.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
     expect(await read(target(), "/inflight/held")).toBe("abc");
+  });
+
+  test("a body on its way takes no place, whoever sends it; the request has one when it is there", async () => {
+    using known = await openRaw(target().url);
+    using stranger = await openRaw(target().url);
+    known.send(`${await headOf(target(), "PUT", "/inflight/slow", "Content-Length: 3\r\n")}a`);
+    const { host } = new URL(target().url);
+    stranger.send(`POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 1000\r\n\r\n`);
+    await Bun.sleep(100);
+    for (let times = 0; times < 20; times++) expect(await read(target(), "/inflight/k")).toBe("x");
+    known.send("bc");
+    expect(await known.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
+    expect(await read(target(), "/inflight/slow")).toBe("abc");
   });
 
   test("a request that fails makes room again", async () => {
@@ -237,6 +255,29 @@ function inflightTests(target: () => Target): void {
       await expectError(await target().fetch("/inflight/k", { headers: { Authorization: null } }), "unauthorized");
     }
     expect(await read(target(), "/inflight/k")).toBe("x");
+  });
+}
+
+function slowTests(target: () => Target): void {
+  test(`${SLOW_CONNECTIONS} of them cost others nothing`, async () => {
+    await put(target(), "/slow/k", "x");
+    const { host } = new URL(target().url);
+    const heads = [
+      `${await headOf(target(), "PUT", "/slow/held", "Content-Length: 1000\r\n")}a`,
+      `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 1000\r\n\r\n`,
+      `GET /slow/k HTTP/1.1\r\nHost: ${host}\r\n`,
+    ];
+    using connections = new DisposableStack();
+    for (let count = 0; count < SLOW_CONNECTIONS; count++) {
+      connections.use(await openRaw(target().url)).send(heads[count % heads.length]!);
+    }
+    const waits: number[] = [];
+    for (let times = 0; times < 300; times++) {
+      const startMs = performance.now();
+      expect(await read(target(), "/slow/k")).toBe("x");
+      waits.push(performance.now() - startMs);
+    }
+    expectTime("the 99th percentile of others", waits.toSorted((a, b) => a - b)[296]!, 50);
   });
 }
 

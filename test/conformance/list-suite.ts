@@ -135,6 +135,18 @@ function wholeListTests(target: () => Target): void {
     }
   });
 
+  test("HEAD of a list that would be a stream says how long it would be", async () => {
+    await putAll(
+      target(),
+      "headed",
+      Array.from({ length: 1200 }, (_, index) => `key ${index} ü`),
+    );
+    const path = listPath({ bucket: "headed" });
+    const { byteLength } = await (await target().fetch(path)).arrayBuffer();
+    const head = await target().fetch(path, { method: "HEAD" });
+    expect([head.status, head.headers.get("content-length"), await head.text()]).toEqual([200, `${byteLength}`, ""]);
+  });
+
   test("HEAD of a list has the headers of GET and no body", async () => {
     const path = listPath({ bucket: "users", limit: 2 });
     const [get, head] = [await target().fetch(path), await target().fetch(path, { method: "HEAD" })];

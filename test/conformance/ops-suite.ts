@@ -250,7 +250,7 @@ const ROUTE_LABELS = [
 ];
 const LABELS = [
   ...["route", "method", "status", "le", "reason", "version", "bun", "sqlite"],
-  ...["stream", "channel", "outcome", "kind", "state", "result", "phase"],
+  ...["stream", "channel", "outcome", "kind", "state", "result", "phase", "queue"],
 ];
 
 async function scrape(target: Target): Promise<string> {

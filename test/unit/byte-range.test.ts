@@ -27,7 +27,7 @@ test("a range outside the value is refused", () => {
     ["bytes=-0", 10],
     ["bytes=0-", 0],
     ["bytes=-1", 0],
-    ["bytes=999999999999999-", 10],
+    [`bytes=${"9".repeat(400)}-`, 10],
   ] as const) {
     expect([header, refusalOf(() => parseRange(header, size))]).toEqual([header, "range_not_satisfiable"]);
   }
@@ -46,7 +46,7 @@ test("several ranges, another unit and bad syntax are ignored", () => {
       "bytes=5-4",
       "bytes=1.0-2",
     ],
-    ...["bytes= 0-1", "bytes=0 -1", "bytes=0-1 ", "bytes=+0-1", "bytes=0-1-2", "bytes=1234567890123456-", ""],
+    ...["bytes= 0-1", "bytes=0 -1", "bytes=0-1 ", "bytes=+0-1", "bytes=0-1-2", ""],
   ]) {
     expect([header, parseRange(header, 10)]).toEqual([header, null]);
   }

@@ -49,6 +49,8 @@ describe("a content type", () => {
     ]) {
       expect([type, parseContentType(type)]).toEqual([type, null]);
     }
+    // Given twice.
+    expect(() => parseContentType("application/x-www-form-urlencoded; a=b, text/html")).toThrow();
     expect(parseContentType("application/x-www-form-urlencodedx")).toBe("application/x-www-form-urlencodedx");
   });
 

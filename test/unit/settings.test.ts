@@ -355,6 +355,13 @@ describe("the secret", () => {
     }
   });
 
+  test("in a variable that is no UTF-8 is refused: the runtime makes one of many", () => {
+    for (const name of ["JWT_SECRET", "JWT_SECRET_PREVIOUS", "MASTER_KEY"]) {
+      const found = problems({ JWT_SECRET, [name]: `${JWT_SECRET}\ufffd` });
+      expect(found).toEqual([`${name} is not UTF-8; put it into a file and name that in ${name}_FILE`]);
+    }
+  });
+
   test("file that is missing or empty is named", () => {
     const missing = folder.file("missing");
     expect(problems({ JWT_SECRET_FILE: missing })).toEqual([`JWT_SECRET_FILE (${missing}) cannot be read: ENOENT`]);

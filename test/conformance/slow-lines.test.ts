@@ -1,0 +1,64 @@
+// Clients on slow lines: who sends or takes a little all the time is served, however long that takes.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { keyPath, put, read } from "../support/kv-requests.ts";
+import { has, hasProgram } from "../support/needs.ts";
+import { openRaw } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
+import { mint, openBinary, type Target } from "../support/targets.ts";
+import { useTarget } from "../support/use-target.ts";
+
+setDefaultTimeout(120_000);
+
+const MiB = 1024 * 1024;
+/** Longer than a silent connection is kept, and than the runtime takes to notice. */
+const SLOW_MS = 15_000;
+const PAUSE_MS = 1_500;
+const PIECES = SLOW_MS / PAUSE_MS;
+const PIECE = "x".repeat(6_000);
+
+async function headOf(target: Target, method: string, path: string, headers = ""): Promise<string> {
+  const { host } = new URL(target.url);
+  return `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${await mint()}\r\n${headers}\r\n`;
+}
+
+describe.concurrent("a slow line", () => {
+  const target = useTarget(openBinary);
+
+  test.each([
+    ["of known length", `Content-Length: ${PIECES * PIECE.length}\r\n`, (text: string) => text, ""],
+    [
+      "of unknown length",
+      "Transfer-Encoding: chunked\r\n",
+      (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`,
+      "0\r\n\r\n",
+    ],
+  ])("that brings 4 KB a second of a body %s is not cut", async (name, header, framed, end) => {
+    using client = await openRaw(target().url);
+    const path = keyPath("slow", name);
+    client.send(await headOf(target(), "PUT", path, header));
+    for (let piece = 0; piece < PIECES; piece++) {
+      client.send(framed(PIECE));
+      await Bun.sleep(PAUSE_MS);
+    }
+    client.send(end);
+    expect(await client.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
+    expect((await read(target(), path))?.length).toBe(PIECES * PIECE.length);
+  });
+
+  if (has("curl, for a client that reads slowly", hasProgram("curl"))) {
+    test("that takes a large value slowly is not cut", async () => {
+      const path = keyPath("slow", "large");
+      await put(target(), path, new Uint8Array(15 * MiB));
+      const authorization = `Authorization: Bearer ${await mint()}`;
+      const curl = Bun.spawn(["curl", "-sS", "--limit-rate", "100k", "-H", authorization, target().url + path], {
+        ...{ stdout: "ignore", stderr: "ignore" },
+      });
+      await Bun.sleep(SLOW_MS);
+      // The client would not see the end for a while: the system still has some megabytes for it.
+      expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBeGreaterThan(MiB);
+      curl.kill();
+      await curl.exited;
+    });
+  }
+});
