@@ -44,6 +44,7 @@ export class PoolChannel {
   lastError: LastError | null = null;
   readonly breaker: CircuitBreaker;
   readonly #clock: Clock;
+  /** By what the channel calls them: names that mean the same model share its state. */
   readonly #models = new Map<string, ModelState>();
 
   constructor(opened: OpenedChannel, clock: Clock) {
@@ -66,7 +67,7 @@ export class PoolChannel {
   /** When it may be asked for `model`, in ms since 1970: 0 = now. */
   waitUntilMs(model: string): number {
     const nowMs = this.#clock();
-    const state = this.#models.get(model);
+    const state = this.#models.get(upstreamModelOf(this.channel, model));
     const blockedMs = Math.max(state?.coolUntilMs ?? 0, state?.offUntilMs ?? 0);
     if (blockedMs > nowMs) return blockedMs;
     if (this.breaker.isPassable) return 0;
@@ -94,7 +95,7 @@ export class PoolChannel {
   }
 
   succeeded(model: string): void {
-    const state = this.#models.get(model);
+    const state = this.#models.get(upstreamModelOf(this.channel, model));
     if (state !== undefined) state.rejections = 0;
   }
 
@@ -117,7 +118,8 @@ export class PoolChannel {
     return [...this.#models].flatMap(([model, state]) => (time(state) > nowMs ? [[model, time(state)]] : []));
   }
 
-  #stateOf(model: string): ModelState {
+  #stateOf(name: string): ModelState {
+    const model = upstreamModelOf(this.channel, name);
     let state = this.#models.get(model);
     if (state === undefined) {
       if (this.#models.size >= MODELS_KEPT) this.#models.delete(this.#models.keys().next().value!);

@@ -136,6 +136,15 @@ describe("a model that cools down", () => {
     expect(member.cool("m", null)).toBe(10_000);
   });
 
+  test("does so under all its names", () => {
+    const { pool } = poolOf([channel(1, { modelMapping: { a: "real", b: "real" } })]);
+    const member = pool.find(1)!;
+    member.cool("a", 30_000);
+    expect(["a", "b", "real", "other"].map((name) => member.waitUntilMs(name))).toEqual([
+      ...[1_030_000, 1_030_000, 1_030_000, 0],
+    ]);
+  });
+
   test("is not woken earlier by a shorter Retry-After", () => {
     const { pool } = poolOf([channel(1)]);
     const member = pool.find(1)!;
