@@ -211,7 +211,7 @@ export const SETTINGS = {
     isOn,
   ),
   relayConnectMs: row("RELAY_CONNECT_MS", "5000", "ms to connect to an upstream", integer(10, 600_000)),
-  relayTtftMs: row("RELAY_TTFT_MS", "120000", "ms until the first event, or the answer", integer(10, 86_400_000)),
+  relayTtftMs: row("RELAY_TTFT_MS", "120000", "ms until the first event of a stream", integer(10, 86_400_000)),
   relayIdleMs: row("RELAY_IDLE_MS", "120000", "ms of silence in a stream", integer(10, 86_400_000)),
   relayTotalMs: row("RELAY_TOTAL_MS", "600000", "ms for a request with all its attempts", integer(10, 86_400_000)),
   relayOnClientAbort: row(
