@@ -125,7 +125,9 @@ export class UsageLogStore {
     return this.#within(filter, after, last)
       .select((build) => {
         const { fn } = build;
-        const failed = build.case().when("status", ">=", ERROR_STATUS_MIN).then(1).else(0).end();
+        // A stream that broke has the status that was sent before it did.
+        const isError = build.or([build("status", ">=", ERROR_STATUS_MIN), build("error_code", "is not", null)]);
+        const failed = build.case().when(isError).then(1).else(0).end();
         const dayStart = build("ts", "-", build("ts", "%", DAY_MS));
         return [
           (group === "day" ? dayStart : build.ref(GROUP_COLUMNS[group])).as("key"),

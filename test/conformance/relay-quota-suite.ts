@@ -487,8 +487,9 @@ function recount(rows: readonly LogRow[], keyOf: (row: LogRow) => number | strin
     .sort(([left], [right]) => ((left ?? "") < (right ?? "") ? -1 : 1))
     .map(([key, own]) => {
       const begun = own.filter(({ ttft_ms }) => ttft_ms !== null);
+      const failed = own.filter(({ status, error_code }) => status >= 400 || error_code !== null);
       return {
-        ...{ key, requests: own.length, errors: own.filter(({ status }) => status >= 400).length },
+        ...{ key, requests: own.length, errors: failed.length },
         prompt_tokens: sum(own, (row) => row.prompt_tokens),
         completion_tokens: sum(own, (row) => row.completion_tokens),
         quota: sum(own, (row) => row.quota),

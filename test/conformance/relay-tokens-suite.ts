@@ -18,7 +18,7 @@ import {
   type TokenJson,
 } from "../support/relay-client.ts";
 import type { OpenTarget } from "../support/targets.ts";
-import { answerWith, refuse } from "../support/upstream-plans.ts";
+import { answerWith, chatChunk, refuse, stream } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
 interface LogRow extends Json {
@@ -35,6 +35,7 @@ interface LogRow extends Json {
   readonly duration_ms: number;
   readonly ttft_ms: number | null;
   readonly stream: number;
+  readonly error_code: string | null;
 }
 
 interface LogPage {
@@ -265,19 +266,21 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
     let upstream: FaultUpstream;
     let rows: readonly LogRow[] = [];
     const log = (query = "") => managed<LogPage>(target(), "GET", `/api/log?${query}`);
-    const CALLS = 12;
+    const CALLS = 13;
 
     beforeAll(async () => {
       upstream = await FaultUpstream.start();
-      const channels = [await makeChannel(target(), upstream, { models: ["a", "b"] })];
+      const channels = [await makeChannel(target(), upstream, { models: ["a", "b", "cut"] })];
       channels.push(await makeChannel(target(), upstream, { models: ["c"], auto_ban: false }));
       upstream.forModel("b", refuse(400, { code: "bad" }));
       upstream.forModel("c", answerWith({ usage: { prompt_tokens: 100, completion_tokens: 11 } }));
       const tokens = [await makeToken(target()), await makeToken(target(), { remain_quota: 1_000_000 })];
-      for (let call = 0; call < CALLS; call++) {
+      upstream.forModel("cut", stream({ events: [chatChunk("half a")], end: "clean" }));
+      for (let call = 0; call < CALLS - 1; call++) {
         const headers = { model: ["a", "b", "c"][call % 3], stream: call === 0 };
         await (await chat(target(), tokens[call % 2]!.key, headers)).text();
       }
+      await (await chat(target(), tokens[0]!.key, { model: "cut", stream: true })).text();
       await eventually("every call is logged", WAIT_MS, async () => {
         rows = (await log()).data;
         return rows.length === CALLS;
@@ -293,7 +296,9 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
         rows.filter(({ model }) => model === "b").every(({ status, quota }) => status === 400 && quota === 0),
       ).toBe(true);
       expect(rows.filter(({ model }) => model === "c").map(({ quota }) => quota)).toEqual([111, 111, 111, 111]);
-      expect(rows.filter(({ stream }) => stream === 1)).toHaveLength(1);
+      expect(rows.filter(({ stream }) => stream === 1)).toHaveLength(2);
+      const broken = rows.filter(({ model }) => model === "cut").map(({ status, error_code }) => [status, error_code]);
+      expect(broken).toEqual([[200, "upstream_stream_interrupted"]]);
     });
 
     test("is read in pages without a gap or a double", async () => {
@@ -330,7 +335,8 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
       }
     });
 
-    test("adds up by token, channel, model and day to what a recount gives", async () => {
+    test("adds up by token, channel, model and day to what a recount gives, broken streams as errors", async () => {
+      const isError = ({ status, error_code }: LogRow) => status >= 400 || error_code !== null;
       const dayOf = (row: LogRow) => new Date(row.ts).toISOString().slice(0, 10);
       const groups: readonly (readonly [string, (row: LogRow) => string | number | null])[] = [
         ["token", (row) => row.token_id],
@@ -347,7 +353,7 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
             const ttfts = own.flatMap((row) => (row.ttft_ms === null ? [] : [row.ttft_ms]));
             const average = (total: number, count: number) => Math.round((total / count) * 100) / 100;
             return {
-              ...{ key, requests: own.length, errors: own.filter(({ status }) => status >= 400).length },
+              ...{ key, requests: own.length, errors: own.filter(isError).length },
               ...{ prompt_tokens: sum("prompt_tokens"), completion_tokens: sum("completion_tokens") },
               ...{ quota: sum("quota"), duration_ms_avg: average(sum("duration_ms"), own.length) },
               ttft_ms_avg:
