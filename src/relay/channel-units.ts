@@ -120,6 +120,7 @@ export const CHANNEL_UNITS = {
     const db = relayTables(work);
     await requireChannel(db, id);
     await setStatus(work, db, id, status, null);
+    await db.updateTable("relay_channel").set({ updated_time: work.nowMs }).where("id", "=", id).execute();
     return toChannel(await requireChannel(db, id));
   },
 

@@ -68,6 +68,16 @@ describe("a channel", () => {
     expect(channels.keyOf(changed)).toBe(KEY);
   });
 
+  test("was updated when an operator enables or disables it", async () => {
+    const channel = await create();
+    for (const status of [0, 1] as const) {
+      const before = (await channels.require(channel.id)).updatedMs;
+      await Bun.sleep(2);
+      const changed = await channels.change("relay.setChannelStatus", { id: channel.id, status });
+      expect([changed.status, changed.updatedMs > before]).toEqual([status, true]);
+    }
+  });
+
   test("keeps its key when its own mask is given as the key", async () => {
     const channel = await create();
     expect(channels.keyOf(await update(channel.id, {}, channel.keyMask))).toBe(KEY);
