@@ -229,7 +229,8 @@ function statusOf(result: Exclude<AttemptResult, { kind: "failure" }>): number |
   return result.kind === "client_gone" ? null : result.status;
 }
 
-function stateOf(
+/** For its operator and for the figures. `cooling` are its models that wait. */
+export function stateOf(
   { key, breaker }: PoolChannel,
   cooling: readonly { untilMs: number }[],
 ): { state: ChannelState; untilMs: number | null } {

@@ -1,13 +1,18 @@
 // The figures of the relay. Labels hold channels, routes and fixed words; never a token, a model or a prompt.
 
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import type { ChannelState } from "./channel-monitor.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import type { NewLogRow } from "./ledger-units.ts";
+import { stateOf } from "./live-channels.ts";
 import type { AttemptResult } from "./upstream-attempt.ts";
 
 const SHORT_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1];
 const LONG_SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
-const STATES = ["closed", "open", "half_open", "disabled", "locked"] as const;
+const STATES = ["closed", "open", "half_open", "cooling", "disabled", "locked"] as const satisfies (
+  | ChannelState
+  | "disabled"
+)[];
 
 export interface RelayFigures {
   readonly inflight: number;
@@ -101,15 +106,15 @@ function observe(registry: Registry, figures: () => RelayFigures): void {
     collect() {
       this.reset();
       for (const member of figures().channels) {
-        for (const state of STATES) {
-          this.set({ channel: `${member.channel.id}`, state }, stateOf(member) === state ? 1 : 0);
-        }
+        const current = shownState(member);
+        for (const state of STATES) this.set({ channel: `${member.channel.id}`, state }, current === state ? 1 : 0);
       }
     },
   });
 }
 
-function stateOf({ key, isEnabled, breaker }: PoolChannel): (typeof STATES)[number] {
-  if (key === null) return "locked";
-  return isEnabled ? breaker.state : "disabled";
+/** As its health says, but for one that is out of use. */
+function shownState(member: PoolChannel): (typeof STATES)[number] {
+  if (member.key !== null && !member.isEnabled) return "disabled";
+  return stateOf(member, member.cooling()).state;
 }

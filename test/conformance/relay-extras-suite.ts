@@ -622,6 +622,17 @@ function metricsTests(target: () => Target): void {
     expect(figure(after, `gokv_relay_channel_state{channel="${id}",state="closed"}`)).toBe(0);
   });
 
+  test("a channel with a waiting model is cooling in the figures, as its health says", async () => {
+    await using rig = await RelayRig.open(target());
+    rig.upstream.next(rateLimit({ "Retry-After": "100" }));
+    await (await rig.chat({ model: "busy" })).text();
+    const text = await scrape();
+    const { id } = rig.channels[0]!;
+    const states = ["closed", "open", "half_open", "cooling", "disabled", "locked"];
+    const shown = states.filter((state) => figure(text, `gokv_relay_channel_state{channel="${id}",state="${state}"}`));
+    expect([(await rig.health(0)).state, shown]).toEqual(["cooling", ["cooling"]]);
+  });
+
   function figure(text: string, name: string): number {
     const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
     return line === undefined ? 0 : Number(line.slice(name.length + 1));
