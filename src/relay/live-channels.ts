@@ -223,7 +223,8 @@ export class LiveChannels implements ChannelMonitor {
 /** The operator who asked is told in any case. */
 const never = () => () => undefined;
 
-const MODELS = { ...ENDPOINTS.moderations, path: "/models" } as const;
+/** Together answers with the bare list. */
+const MODELS = { ...ENDPOINTS.moderations, path: "/models", mayBeArray: true } as const;
 
 function statusOf(result: Exclude<AttemptResult, { kind: "failure" }>): number | null {
   return result.kind === "client_gone" ? null : result.status;
@@ -242,7 +243,8 @@ export function stateOf(
 
 function dataOf(bytes: Uint8Array): string[] | null {
   try {
-    const { data } = JSON.parse(new TextDecoder().decode(bytes)) as { data?: unknown };
+    const value = JSON.parse(new TextDecoder().decode(bytes)) as { data?: unknown };
+    const data: unknown = Array.isArray(value) ? value : value.data;
     if (!Array.isArray(data)) return null;
     return data
       .flatMap((entry: { id?: unknown }) => (typeof entry?.id === "string" ? [entry.id] : []))

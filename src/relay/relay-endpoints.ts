@@ -14,6 +14,8 @@ export interface Endpoint {
   readonly hasStreamOptions: boolean;
   /** Whether an answer is metered as generated text: otherwise only what goes in costs, or nothing. */
   readonly cost: "generation" | "input" | "none";
+  /** Whether an answer may be a bare JSON array. */
+  readonly mayBeArray?: boolean;
 }
 
 export const ENDPOINTS = {

@@ -194,7 +194,7 @@ function wholeAnswer(
   request: AttemptRequest,
   release: () => void,
 ): WholeAnswer | AttemptFailure {
-  const value = parsed(bytes);
+  const value = parsed(bytes, request.endpoint.mayBeArray ?? false);
   if (value === null || !isJsonType(headers.get("content-type"))) return badResponse(status);
   const isResponse = request.endpoint.name === "responses";
   // A response that failed has an error of its own, and is an answer.
@@ -318,10 +318,10 @@ class GrowingShare {
 
 const STRICT = new TextDecoder("utf-8", { fatal: true });
 
-function parsed(bytes: Uint8Array): Readonly<Record<string, unknown>> | null {
+function parsed(bytes: Uint8Array, mayBeArray: boolean): Readonly<Record<string, unknown>> | null {
   try {
     const value: unknown = JSON.parse(STRICT.decode(bytes));
-    return typeof value === "object" && value !== null && !Array.isArray(value)
+    return typeof value === "object" && value !== null && (mayBeArray || !Array.isArray(value))
       ? (value as Record<string, unknown>)
       : null;
   } catch {

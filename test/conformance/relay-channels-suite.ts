@@ -352,6 +352,17 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       expect((await show(channel.id)).discovered_models).toEqual(["Qwen/Qwen3-8B", "b"]);
     });
 
+    test("models that come as a bare array are read as well, an array in place of a completion is none", async () => {
+      const token = await makeToken(target());
+      const channel = await make();
+      const path = `/api/channel/${channel.id}/models`;
+      const bare = answerJson([{ id: "meta-llama/Llama-3", object: "model" }, { object: "model" }, "b", null]);
+      upstream.next(bare, answerJson("none"), bare);
+      expect(await managed(target(), "GET", path)).toEqual({ data: ["meta-llama/Llama-3"] });
+      expect((await manage(target(), "GET", path)).status).toBe(502);
+      expect(await chatCode(await chat(target(), token.key))).toBe("bad_upstream_response");
+    });
+
     const ROUTES: readonly (readonly [string, string])[] = [
       ...["/api/channel", "/api/channel/", "/api/token", "/api/token/"].flatMap((path) => [
         ["GET", path] as const,

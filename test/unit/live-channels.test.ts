@@ -12,7 +12,7 @@ import { openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { CHANNEL_FIELDS, openRelayStore, type RelayStore } from "../support/relay-store.ts";
-import { refuse, stayStill, wrongKey } from "../support/upstream-plans.ts";
+import { answerJson, refuse, stayStill, wrongKey } from "../support/upstream-plans.ts";
 
 const START_MS = 1_800_000_000_000;
 const MINUTE_MS = 60_000;
@@ -130,6 +130,14 @@ describe("a channel whose key is refused", () => {
     expect(await probesWithin(20)).toEqual([1, 3, 7]);
     expect(statusOf(id)).toBe(1);
     expect(pool.find(id)!.channel.statusReason).toBeNull();
+  });
+
+  test("is in use again as well when its upstream lists its models in a bare array", async () => {
+    const [id] = [await add("first"), await add("second")];
+    upstream.always(answerJson([{ id: "one" }]));
+    await disable(id);
+    expect(await probesWithin(1)).toEqual([1]);
+    expect(statusOf(id)).toBe(1);
   });
 
   test("that is refused again after its probe is asked later than the first time", async () => {
