@@ -9,10 +9,11 @@ import type { ChannelHealth, ChannelMonitor, ChannelState, TestReport } from "./
 import { type ChannelPool, PoolChannel, upstreamModelOf } from "./channel-pool.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import { UNREADABLE_ADVICE } from "./channel-units.ts";
-import { ENDPOINTS } from "./relay-endpoints.ts";
+import { ENDPOINTS, type Endpoint } from "./relay-endpoints.ts";
 import type { Channel } from "./relay-tables.ts";
-import { type AttemptBounds, type AttemptResult, attemptUpstream } from "./upstream-attempt.ts";
-import { createScrubber, scrubError } from "./upstream-error.ts";
+import { StreamWatch } from "./stream-watch.ts";
+import { type AttemptBounds, type AttemptResult, attemptUpstream, type BegunStream } from "./upstream-attempt.ts";
+import { createScrubber, type Scrubber } from "./upstream-error.ts";
 
 const PROBE_MS_MIN = 60_000;
 const PROBE_MS_MAX = 3_600_000;
@@ -21,7 +22,10 @@ const MODELS_MS_MAX = 30_000;
 /** How soon a channel that stayed enabled as the last of a group is judged again. */
 const BAN_AGAIN_MS = 10_000;
 const TEST_TOKENS = 16;
+/** Models that do not know `max_tokens` think before they answer, and some refuse a bound that they cannot keep. */
+const THINKING_TEST_TOKENS = 1024;
 const DISCOVERED_MODELS_MAX = 10_000;
+const INTERRUPTED = "the upstream stream was interrupted";
 const REFUSALS: Readonly<Record<Objection, string>> = {
   plain_http: "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.",
   address: "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.",
@@ -96,33 +100,33 @@ export class LiveChannels implements ChannelMonitor {
 
   async test(channel: Channel, { model, isStream }: { model: string; isStream: boolean }): Promise<TestReport> {
     const member = this.#memberOf(channel);
-    const upstreamModel = upstreamModelOf(channel, model);
-    const body = {
-      model: upstreamModel,
-      messages: [{ role: "user", content: "hi" }],
-      max_tokens: TEST_TOKENS,
-      ...(isStream ? { stream: true } : {}),
-    };
     const startedMs = performance.now();
-    const result = await this.#ask(member, { endpoint: ENDPOINTS.chat, body: JSON.stringify(body), isStream });
+    const result = await this.#tryChat(member, upstreamModelOf(channel, model), isStream);
     const ttftMs = result.kind === "stream" ? performance.now() - startedMs : null;
-    if (result.kind === "stream") {
-      while ((await result.source.next()) !== null) {}
-      result.end();
-    }
+    const error = await problemOf(result, createScrubber([member.key!]));
     const timeMs = performance.now() - startedMs;
-    if (result.kind !== "failure") {
-      member.breaker.reset();
-      return { isSuccess: true, status: statusOf(result), timeMs, ttftMs, model, error: null };
-    }
-    const { upstreamStatus, error } = result.answer;
-    const { message } = scrubError(error, createScrubber([member.key!]));
-    return { isSuccess: false, status: upstreamStatus, timeMs, ttftMs, model, error: message };
+    const isSuccess = error === null;
+    if (isSuccess) member.breaker.reset();
+    return { isSuccess, status: statusOf(result), timeMs, ttftMs, model, error };
+  }
+
+  /** One small request; another one when the upstream refuses the name of its bound, as OpenAI does for some models. */
+  async #tryChat(member: PoolChannel, model: string, isStream: boolean): Promise<AttemptResult> {
+    const startedMs = performance.now();
+    const { totalMs } = this.#bounds;
+    const send = (bound: Readonly<Record<string, number>>) => {
+      const messages = [{ role: "user", content: "hi" }];
+      const body = JSON.stringify({ model, messages, ...bound, ...(isStream ? { stream: true } : {}) });
+      const leftMs = Math.max(1, totalMs - (performance.now() - startedMs));
+      return this.#ask(member, { endpoint: ENDPOINTS.chat, body, isStream, totalMs: leftMs });
+    };
+    const result = await send({ max_tokens: TEST_TOKENS });
+    return refusesMaxTokens(result) ? send({ max_completion_tokens: THINKING_TEST_TOKENS }) : result;
   }
 
   async readModels(channel: Channel): Promise<readonly string[]> {
     const member = this.#memberOf(channel);
-    const result = await this.#ask(member, { endpoint: MODELS, body: null, isStream: false });
+    const result = await this.#askModels(member);
     const data = result.kind === "answer" ? dataOf(result.bytes) : null;
     if (data !== null) return data;
     const message = result.kind === "failure" ? result.answer.error.message : "The upstream sent no list of models.";
@@ -156,7 +160,7 @@ export class LiveChannels implements ChannelMonitor {
         probe.dueMs = nowMs + probe.delayMs;
         const member = this.#pool.find(id);
         if (member === null || member.key === null) return;
-        const result = await this.#ask(member, { endpoint: MODELS, body: null, isStream: false });
+        const result = await this.#askModels(member);
         if (result.kind !== "answer") return;
         await this.#store.change("relay.liftBan", { id });
         await this.changed();
@@ -199,19 +203,24 @@ export class LiveChannels implements ChannelMonitor {
     return this.#pool.find(channel.id) ?? new PoolChannel({ channel, key }, this.#clock);
   }
 
+  #askModels(member: PoolChannel): Promise<AttemptResult> {
+    const totalMs = Math.min(this.#bounds.totalMs, MODELS_MS_MAX);
+    return this.#ask(member, { endpoint: MODELS, body: null, isStream: false, totalMs });
+  }
+
   async #ask(
     member: PoolChannel,
     {
       endpoint,
       body,
       isStream,
-    }: { endpoint: typeof MODELS | typeof ENDPOINTS.chat; body: string | null; isStream: boolean },
+      totalMs,
+    }: { endpoint: Endpoint; body: string | null; isStream: boolean; totalMs: number },
   ): Promise<AttemptResult> {
     const result = await attemptUpstream(this.#transport, member, {
       ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, whenGivenUp: never },
       passedHeaders: { "content-type": "application/json", "accept-encoding": "identity" },
-      bounds:
-        body === null ? { ...this.#bounds, totalMs: Math.min(this.#bounds.totalMs, MODELS_MS_MAX) } : this.#bounds,
+      bounds: { ...this.#bounds, totalMs },
       budget: this.#budget,
     });
     // Nothing but a few names is kept of it.
@@ -226,8 +235,41 @@ const never = () => () => undefined;
 /** Together answers with the bare list. */
 const MODELS = { ...ENDPOINTS.moderations, path: "/models", mayBeArray: true } as const;
 
-function statusOf(result: Exclude<AttemptResult, { kind: "failure" }>): number | null {
-  return result.kind === "client_gone" ? null : result.status;
+/** Of the upstream. */
+function statusOf(result: AttemptResult): number | null {
+  if (result.kind === "client_gone") return null;
+  return result.kind === "failure" ? result.answer.upstreamStatus : result.status;
+}
+
+/** By what names the fault, not by its message. */
+function refusesMaxTokens(result: AttemptResult): boolean {
+  if (result.kind !== "failure") return false;
+  const { failure, answer } = result;
+  return failure.kind === "status" && failure.status === 400 && answer.error.param === "max_tokens";
+}
+
+/** Why a test has failed, scrubbed; null = it has not. */
+async function problemOf(result: AttemptResult, scrub: Scrubber): Promise<string | null> {
+  if (result.kind === "stream") return problemOfStream(result, scrub);
+  return result.kind === "failure" ? scrub(result.answer.error.message) : null;
+}
+
+/** Reads it to its end, and judges it as the stream of a client is judged. */
+async function problemOfStream({ source, first, end }: BegunStream, scrub: Scrubber): Promise<string | null> {
+  const watch = new StreamWatch(ENDPOINTS.chat, true, scrub);
+  try {
+    for (let events: readonly Uint8Array[] | null = first; events !== null; events = await source.next()) {
+      for (const event of events) {
+        const verdict = watch.see(event);
+        if (typeof verdict === "object" && "error" in verdict) return verdict.error.message;
+        if (watch.isDone) return null;
+      }
+    }
+    return watch.isComplete ? null : INTERRUPTED;
+  } finally {
+    source.release();
+    end();
+  }
 }
 
 /** For its operator and for the figures. `cooling` are its models that wait. */

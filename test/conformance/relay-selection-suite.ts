@@ -12,6 +12,9 @@ import {
   afterMs,
   afterwards,
   answerNormally,
+  chatChunk,
+  DONE,
+  event,
   rateLimit,
   refuse,
   stayStill,
@@ -223,6 +226,52 @@ export function relaySelectionSuite(name: string, open: OpenTarget): void {
       const answer = await manage(target(), "GET", `/api/channel/test/${rig.channels[0]!.id}?model=other`);
       expect(await answer.json()).toMatchObject({ success: true, model: "other", ttft_ms: null });
       expect(await rig.channel(0)).toMatchObject({ status: 1, status_reason: null, test_time: expect.any(Number) });
+    });
+
+    test("test a channel with a stream: one that breaks or tells of an error has failed", async () => {
+      await using rig = await RelayRig.open(target(), [{ models: ["m"] }]);
+      rig.upstream.always(refuse(500));
+      await repeat(5, () => rig.chat({ model: "m" }));
+      const { key } = rig.upstream.requests[0]!;
+      const quoted = event({ error: { message: `Nothing for ${key}.`, type: "server_error", code: null } });
+      const interrupted = "the upstream stream was interrupted";
+      const faults: readonly (readonly [Plan, string])[] = [
+        [stream({ events: [chatChunk("half a")], end: "clean" }), interrupted],
+        [stream({ events: [chatChunk("half a"), chatChunk("nother")], gapMs: 20, end: "reset" }), interrupted],
+        [stream({ events: [chatChunk("a"), quoted, chatChunk("b", "stop"), DONE] }), "Nothing for ***."],
+        [stream({ events: [chatChunk("a"), quoted], gapMs: 20 }), "Nothing for ***."],
+      ];
+      for (const [plan, error] of faults) {
+        rig.upstream.next(plan);
+        const report = (await (await rig.act(0, "test", { stream: true })).json()) as Json;
+        expect(report).toMatchObject({ success: false, status: 200, ttft_ms: expect.any(Number), error });
+        expect((await rig.health(0)).state).not.toBe("closed");
+      }
+      // As for a client, an end that is named is enough.
+      rig.upstream.next(stream({ events: [chatChunk("a"), chatChunk("", "stop")], end: "clean" }));
+      expect(await (await rig.act(0, "test", { stream: true })).json()).toMatchObject({ success: true });
+      expect((await rig.health(0)).state).toBe("closed");
+    });
+
+    test("test a model that knows its bound by another name", async () => {
+      await using rig = await RelayRig.open(target(), [{ models: ["m"] }]);
+      const unsupported = { code: "unsupported_parameter", param: "max_tokens" };
+      rig.upstream.next(refuse(400, unsupported));
+      expect(await (await rig.act(0, "test")).json()).toMatchObject({ success: true, status: 200 });
+      rig.upstream.next(refuse(400, unsupported), refuse(400, unsupported));
+      expect(await (await rig.act(0, "test")).json()).toMatchObject({ success: false, status: 400 });
+      const bounds = rig.upstream.requests.map(({ json }) => [json.max_tokens, json.max_completion_tokens]);
+      const both = [
+        [16, undefined],
+        [undefined, 1024],
+      ];
+      expect(bounds).toEqual([...both, ...both]);
+      const text = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.";
+      for (const fault of [refuse(400, { message: text }), refuse(422, unsupported), refuse(400, { param: "model" })]) {
+        rig.upstream.next(fault);
+        expect(await (await rig.act(0, "test")).json()).toMatchObject({ success: false });
+      }
+      expect(rig.calls).toEqual([7]);
     });
 
     test("test a channel that cannot be reached", async () => {

@@ -50,11 +50,16 @@ export function answerText(text: string, contentType: string, status = 200): Pla
 /** An error in the shape of OpenAI. */
 export function refuse(
   status: number,
-  error: { readonly code?: string | number | null; readonly type?: string; readonly message?: string } = {},
+  error: {
+    readonly code?: string | number | null;
+    readonly type?: string;
+    readonly message?: string;
+    readonly param?: string;
+  } = {},
   headers: Readonly<Record<string, string>> = {},
 ): Plan {
-  const { code = null, type = "invalid_request_error", message = "It did not work." } = error;
-  return answerJson({ error: { message, type, param: null, code } }, status, headers);
+  const { code = null, type = "invalid_request_error", message = "It did not work.", param = null } = error;
+  return answerJson({ error: { message, type, param, code } }, status, headers);
 }
 
 export const wrongKey: Plan = (exchange) =>
