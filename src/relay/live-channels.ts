@@ -103,7 +103,7 @@ export class LiveChannels implements ChannelMonitor {
     const startedMs = performance.now();
     const result = await this.#tryChat(member, upstreamModelOf(channel, model), isStream);
     const ttftMs = result.kind === "stream" ? performance.now() - startedMs : null;
-    const error = await problemOf(result, createScrubber([member.key!]));
+    const error = await this.#problemOf(member, result);
     const timeMs = performance.now() - startedMs;
     const isSuccess = error === null;
     if (isSuccess) member.breaker.reset();
@@ -129,8 +129,10 @@ export class LiveChannels implements ChannelMonitor {
     const result = await this.#askModels(member);
     const data = result.kind === "answer" ? dataOf(result.bytes) : null;
     if (data !== null) return data;
-    const message = result.kind === "failure" ? result.answer.error.message : "The upstream sent no list of models.";
-    throw new AppError("upstream_failed", createScrubber([member.key!])(message));
+    throw new AppError(
+      "upstream_failed",
+      (await this.#problemOf(member, result)) ?? "The upstream sent no list of models.",
+    );
   }
 
   /**
@@ -203,6 +205,18 @@ export class LiveChannels implements ChannelMonitor {
     return this.#pool.find(channel.id) ?? new PoolChannel({ channel, key }, this.#clock);
   }
 
+  /** What an operator is told of a failure, scrubbed; null = it is none. */
+  async #problemOf(member: PoolChannel, result: AttemptResult): Promise<string | null> {
+    const scrub = createScrubber([member.key!]);
+    if (result.kind === "stream") return problemOfStream(result, scrub);
+    if (result.kind !== "failure") return null;
+    const { failure, answer } = result;
+    // Clients learn nothing of addresses; an operator can do something about them.
+    const isRefused = failure.kind === "unreachable" && failure.isAddressRefused === true;
+    if (isRefused) return REFUSALS[(await this.#transport.judge(member.channel.baseUrl)) ?? "address"];
+    return scrub(answer.error.message);
+  }
+
   #askModels(member: PoolChannel): Promise<AttemptResult> {
     const totalMs = Math.min(this.#bounds.totalMs, MODELS_MS_MAX);
     return this.#ask(member, { endpoint: MODELS, body: null, isStream: false, totalMs });
@@ -246,12 +260,6 @@ function refusesMaxTokens(result: AttemptResult): boolean {
   if (result.kind !== "failure") return false;
   const { failure, answer } = result;
   return failure.kind === "status" && failure.status === 400 && answer.error.param === "max_tokens";
-}
-
-/** Why a test has failed, scrubbed; null = it has not. */
-async function problemOf(result: AttemptResult, scrub: Scrubber): Promise<string | null> {
-  if (result.kind === "stream") return problemOfStream(result, scrub);
-  return result.kind === "failure" ? scrub(result.answer.error.message) : null;
 }
 
 /** Reads it to its end, and judges it as the stream of a client is judged. */

@@ -1,12 +1,13 @@
 // A first channel and a first token out of the settings, so that a new server can relay without being administered.
 
+import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { ChannelMonitor } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import { PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
-import { hashRelayKey } from "./relay-key.ts";
+import { hashRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
 
 const NAME = "bootstrap";
@@ -16,11 +17,11 @@ interface BootstrapParts {
   readonly settings: Settings;
   readonly channels: ChannelStore;
   readonly tokens: RelayTokenStore;
-  readonly monitor: Pick<ChannelMonitor, "changed">;
+  readonly monitor: Pick<ChannelMonitor, "changed" | "check">;
   readonly log: Log;
 }
 
-/** Makes what is not there yet. Where a channel is sent is judged when it is called. Throws what the store throws. */
+/** Makes what is not there yet. Throws what the store throws. */
 export async function bootstrapRelay(parts: BootstrapParts): Promise<void> {
   await bootstrapChannel(parts);
   await bootstrapToken(parts);
@@ -39,6 +40,10 @@ async function bootstrapChannel({ settings, channels, monitor, log }: BootstrapP
   if (made === null) return log.info("RELAY_BOOTSTRAP_KEY is ignored: there are channels");
   await monitor.changed();
   log.info("a first channel was made from RELAY_BOOTSTRAP_KEY", { channel: made.id, type });
+  // It stays: what allows the address may be set with the next start. A look-up of its name is not waited for.
+  monitor.check(baseUrl).catch((refusal: unknown) => {
+    log.warn(`the first channel cannot be reached: ${messageOf(refusal)}`, { channel: made.id });
+  });
 }
 
 async function bootstrapToken({ settings, tokens, log }: BootstrapParts): Promise<void> {
@@ -51,6 +56,9 @@ async function bootstrapToken({ settings, tokens, log }: BootstrapParts): Promis
   const made = await tokens.change("relay.createToken", {
     ...{ keyHash: hashRelayKey(key), keyMask: maskKey(key), fields, isFirst: true },
   });
-  if (made === null) log.info("RELAY_BOOTSTRAP_TOKEN is ignored: there are tokens");
-  else log.info("a first relay token was made from RELAY_BOOTSTRAP_TOKEN", { token: made.id });
+  if (made === null) return log.info("RELAY_BOOTSTRAP_TOKEN is ignored: there are tokens");
+  log.info("a first relay token was made from RELAY_BOOTSTRAP_TOKEN", { token: made.id });
+  if (key.length < STRONG_KEY_MIN) {
+    log.warn(`RELAY_BOOTSTRAP_TOKEN has less than ${STRONG_KEY_MIN} characters: a short token can be guessed`);
+  }
 }

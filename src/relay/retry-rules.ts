@@ -1,8 +1,8 @@
 // What a failed attempt means: whether another channel may try, and what becomes of the channel that failed.
 
 export type Failure =
-  /** No answer: name, connection, TLS, a reset before the headers, an address that may not be reached. */
-  | { readonly kind: "unreachable" }
+  /** No answer: name, connection, TLS, a reset before the headers, or an address that may not be reached. */
+  | { readonly kind: "unreachable"; readonly isAddressRefused?: boolean }
   /** Our own deadline for the first byte passed. */
   | { readonly kind: "timeout" }
   /** A success that is none: an error as its first event, another content type, an unreadable body. */

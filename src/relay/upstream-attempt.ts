@@ -150,7 +150,8 @@ function failureOf(error: unknown, cause: Cause | null): AttemptResult {
     return ourFailure({ kind: "timeout" }, 504, "upstream_timeout", "the upstream did not answer in time");
   }
   if (error instanceof OutboundFailure && error.kind !== "bad_response") {
-    return ourFailure({ kind: "unreachable" }, 502, "upstream_unreachable", "the upstream could not be reached");
+    const failure: Failure = { kind: "unreachable", isAddressRefused: error.kind === "refused_address" };
+    return ourFailure(failure, 502, "upstream_unreachable", "the upstream could not be reached");
   }
   return badResponse(null);
 }

@@ -89,6 +89,36 @@ describe("a server without channels and tokens", () => {
     expect(server.log()).not.toContain("sk-second");
   });
 
+  test("warns of an address that is not allowed and of a token that can be guessed, and makes both", async () => {
+    const first = {
+      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom" },
+      ...{ RELAY_BOOTSTRAP_BASE_URL: "http://10.255.255.1:9/v1", RELAY_BOOTSTRAP_TOKEN: "sk-nexus-first" },
+    };
+    await using server = await serve(first);
+    await untilLogged(server, /"warn[^\n]*RELAY_ALLOW_CIDRS can allow it/);
+    await untilLogged(server, /"warn[^\n]*RELAY_BOOTSTRAP_TOKEN has less than 32 characters/);
+    expect(server.log()).not.toMatch(/sk-(nexus-)?first/);
+    expect(await listed(server.url, "/api/channel")).toMatchObject([{ id: 1, status: 1 }]);
+    const refused = await chat(server.url, "sk-nexus-first");
+    const text = await refused.text();
+    expect([refused.status, JSON.parse(text).error.code]).toEqual([502, "upstream_unreachable"]);
+    expect(text).not.toMatch(/10\.255|RELAY_ALLOW/);
+    const headers = { Authorization: `Bearer ${await mint()}` };
+    const tried = await fetch(`${server.url}/api/channel/test/1?model=m`, { headers });
+    const error = "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.";
+    expect(await tried.json()).toMatchObject({ success: false, status: null, error });
+  });
+
+  test("does not warn of a token that nobody guesses, nor of an address that is allowed", async () => {
+    await using server = await serve({
+      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom", RELAY_BOOTSTRAP_BASE_URL: upstream.url },
+      RELAY_BOOTSTRAP_TOKEN: `sk-nexus-${"x".repeat(43)}`,
+    });
+    await untilLogged(server, /made from RELAY_BOOTSTRAP_TOKEN/);
+    expect((await chat(server.url, `sk-nexus-${"x".repeat(43)}`)).status).toBe(200);
+    expect(server.log()).not.toContain('"warn');
+  });
+
   test("does not start with settings that cannot make them", async () => {
     const { exitCode, stderr } = await run([GOKV], {
       env: {

@@ -198,6 +198,23 @@ describe("a channel whose key is refused", () => {
   });
 });
 
+test("a channel whose address is not allowed any more says so to its operator", async () => {
+  const places = [
+    ["https://10.0.0.1/v1", "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it."],
+    [
+      "http://1.1.1.1/v1",
+      "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.",
+    ],
+  ] as const;
+  for (const [baseUrl, advice] of places) {
+    const { channel } = pool.find(await add("moved", { baseUrl }))!;
+    const report = await live.test(channel, { model: "any", isStream: false });
+    expect(report).toMatchObject({ isSuccess: false, status: null, error: advice });
+    const refused = await live.readModels(channel).catch(({ code, message }) => [code, message]);
+    expect(refused).toEqual(["upstream_failed", advice]);
+  }
+});
+
 test("an address that is refused says what would allow it", async () => {
   const refusal = (url: string) => live.check(url).catch(({ code, message, details }) => [code, message, details]);
   const named = { field: "base_url" };
