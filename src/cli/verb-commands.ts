@@ -85,6 +85,8 @@ export function verbCommand(
       }
       const client = await AdminClient.open(flags.url as string | undefined, process.env);
       const answer = await ask(client, flags, id);
+      // Not among the output: scripts take that for what they asked for.
+      if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);
       process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
       return EXIT.done;
     },
