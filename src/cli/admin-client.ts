@@ -52,9 +52,14 @@ export class AdminClient {
     return new AdminClient(url ?? (env.GOKV_URL || null), env, await credentialOf(env));
   }
 
-  /** @throws ExitError (1) with the server's own message */
-  async ask(method: string, path: string, body?: Record<string, unknown>): Promise<Answer> {
-    const reply = await this.#send(method, path, body);
+  /** Waits `timeoutMs` for the answer. @throws ExitError (1) with the server's own message */
+  async ask(
+    method: string,
+    path: string,
+    body?: Record<string, unknown>,
+    timeoutMs: number = TIMEOUT_MS,
+  ): Promise<Answer> {
+    const reply = await this.#send(method, path, body, timeoutMs);
     if (!isDone(reply)) throw this.#refusal(reply);
     if (reply.text === "") return null;
     const answer = parsed(reply.text);
@@ -73,7 +78,12 @@ export class AdminClient {
     if (!isDone(reply) && reply.status !== 409) throw this.#refusal(reply);
   }
 
-  async #send(method: string, path: string, body?: Record<string, unknown>): Promise<Reply> {
+  async #send(
+    method: string,
+    path: string,
+    body?: Record<string, unknown>,
+    timeoutMs: number = TIMEOUT_MS,
+  ): Promise<Reply> {
     const url = this.#url + path;
     try {
       const response = await fetch(url, {
@@ -84,15 +94,23 @@ export class AdminClient {
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
         ...(this.#isLocal ? { proxy: false } : {}),
-        signal: AbortSignal.timeout(TIMEOUT_MS),
-      });
+        signal: AbortSignal.timeout(timeoutMs),
+        // The runtime would give up by itself after five minutes of silence.
+        timeout: false,
+      } as RequestInit);
       return { status: response.status, text: await response.text(), url };
     } catch (error) {
-      throw new ExitError(
-        EXIT.failed,
-        `${this.#url} cannot be reached: ${messageOf(error)}. Is it running? See --url.`,
-      );
+      throw new ExitError(EXIT.failed, this.#silence(error, timeoutMs));
     }
+  }
+
+  /** Why there is no answer, and what to look at. */
+  #silence(error: unknown, timeoutMs: number): string {
+    if (error instanceof DOMException && error.name === "TimeoutError") {
+      return `${this.#url} did not answer within ${timeoutMs / 1000} s. It may still do what it was asked for.`;
+    }
+    const reason = messageOf(error);
+    return `${this.#url} cannot be reached: ${reason}${/[.?!]$/.test(reason) ? "" : "."} Is it running? See --url.`;
   }
 
   #refusal({ status, text, url }: Reply): ExitError {

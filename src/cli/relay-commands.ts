@@ -46,6 +46,10 @@ const TOKEN: ArgsDef = {
   "allow-ip": { type: "string", valueHint: "range", description: "Only from there; may be repeated" },
 };
 
+/** The server gives an upstream ten minutes, and half of one for a list of models: it is to answer first. */
+const TEST_MS_MAX = 660_000;
+const MODELS_MS_MAX = 60_000;
+
 const channelPath = (id: string, rest = "") => `/api/channel/${encodeURIComponent(id)}${rest}`;
 const tokenPath = (id: string) => `/api/token/${encodeURIComponent(id)}`;
 
@@ -90,7 +94,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
     description: "Sends one small request",
     target: CHANNEL_ID,
     args: { model: { type: "string", valueHint: "name", description: "Which model to ask for" } },
-    ask: (client, { model }, id) => client.ask("POST", channelPath(id, "/test"), given({ model })),
+    ask: (client, { model }, id) => client.ask("POST", channelPath(id, "/test"), given({ model }), TEST_MS_MAX),
   },
   enable: {
     description: "Enables a channel",
@@ -115,7 +119,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
   models: {
     description: "Asks its upstream what it serves",
     target: CHANNEL_ID,
-    ask: (client, _, id) => client.ask("GET", channelPath(id, "/models")),
+    ask: (client, _, id) => client.ask("GET", channelPath(id, "/models"), undefined, MODELS_MS_MAX),
   },
 };
 
