@@ -36,8 +36,9 @@ export const NewRelayTokenBody = z.strictObject({
 });
 
 /**
- * A token can be sent back as it was read: its key is masked and stays. `used_quota` tells which state was read: when
- * more was used since, or a request is under way, `remain_quota` is out of date and left out.
+ * A token can be sent back as it was read: its key is masked and stays. `used_quota` tells which state was read: what
+ * was used since, and what requests under way have set aside, is taken off `remain_quota`. Where that leaves less than
+ * there is, `remain_quota` is out of date and left out.
  */
 export const RelayTokenChangesBody = z
   .strictObject({

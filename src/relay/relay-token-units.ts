@@ -43,10 +43,7 @@ interface RelayTokenUpdate {
   readonly changes: RelayTokenChanges;
   /** Signed; what is left does not go below 0. */
   readonly addQuota: number;
-  /**
-   * What had been used when the caller read the token, if it says so. When that is out of date, or a request is under
-   * way, its `remainQuota` is, too, and is left out: it would bring spent quota back.
-   */
+  /** What had been used when the caller read the token, if it says so: its `remainQuota` is of that moment, too. */
   readonly usedQuotaRead: number | null;
 }
 
@@ -82,8 +79,12 @@ export const RELAY_TOKEN_UNITS = {
   ): Promise<RelayToken> {
     const db = relayTables(work);
     const row = await requireToken(db, id);
-    const isStale = usedQuotaRead !== null && (usedQuotaRead !== row.used_quota || (await hasOpen(db, id)));
-    const columns = given(columnsOf(isStale ? { ...changes, remainQuota: undefined } : changes));
+    const { remainQuota } = changes;
+    const remain =
+      remainQuota === undefined || usedQuotaRead === null
+        ? remainQuota
+        : grantedSince(row, await openAmount(db, id), remainQuota, usedQuotaRead);
+    const columns = given(columnsOf({ ...changes, remainQuota: remain }));
     if (Object.keys(columns).length > 0)
       await db.updateTable("relay_token").set(columns).where("id", "=", id).execute();
     if (addQuota !== 0) {
@@ -111,10 +112,26 @@ async function requireToken(db: Kysely<RelayTables>, id: number): Promise<TokenR
   return row;
 }
 
-/** Whether a request has set quota of this token aside. */
-async function hasOpen(db: Kysely<RelayTables>, id: number): Promise<boolean> {
-  const open = db.selectFrom("relay_reservation").select("request_id").where("token_id", "=", id);
-  return (await open.executeTakeFirst()) !== undefined;
+/** What requests under way have set aside of this token's quota. */
+async function openAmount(db: Kysely<RelayTables>, id: number): Promise<number> {
+  const { amount } = await db
+    .selectFrom("relay_reservation")
+    .select((build) => build.fn.sum<number | null>("amount").as("amount"))
+    .where("token_id", "=", id)
+    .executeTakeFirstOrThrow();
+  return amount ?? 0;
+}
+
+/**
+ * What a token has left when it is given `asked` by somebody who read it when `usedQuotaRead` was used: less what was
+ * used since, and what is set aside now. Quota that was set aside at the reading makes that too little, by an amount
+ * that nobody knows any more, so a body that changes nothing would take quota away. One that leaves less than there
+ * is therefore changes nothing: to take quota away in the middle of traffic there is `add_quota`.
+ */
+function grantedSince(row: TokenRow, open: number, asked: number, usedQuotaRead: number): number {
+  const used = Math.max(0, row.used_quota - usedQuotaRead);
+  if (used === 0 && open === 0) return asked;
+  return Math.max(row.remain_quota, asked - used - open);
 }
 
 function columnsOf(fields: RelayTokenChanges) {

@@ -18,7 +18,7 @@ import {
   type TokenJson,
 } from "../support/relay-client.ts";
 import type { OpenTarget } from "../support/targets.ts";
-import { answerWith, chatChunk, refuse, stream } from "../support/upstream-plans.ts";
+import { afterwards, answerNormally, answerWith, chatChunk, refuse, stream } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
 interface LogRow extends Json {
@@ -247,6 +247,45 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
       const after = (await (await change(token.id, { ...stale, name: "late" }, "PUT")).json()) as TokenJson;
       const { used_quota } = await show(token.id);
       expect(after).toMatchObject({ name: "late", used_quota, remain_quota: granted - (used_quota as number) });
+    });
+
+    test("quota granted in a body that is out of date counts, less what was used since", async () => {
+      await makeChannel(target(), upstream);
+      const token = await make({ remain_quota: 1_000_000 });
+      const stale = await show(token.id);
+      const remain = async (fields: Json) =>
+        ((await (await change(token.id, { ...stale, ...fields }, "PUT")).json()) as TokenJson).remain_quota;
+      expect((await chat(target(), token.key)).status).toBe(200);
+      await eventually("the call is settled", WAIT_MS, async () => (await show(token.id)).used_quota !== 0);
+      const used = (await show(token.id)).used_quota as number;
+      expect(await remain({ remain_quota: 3_000_000 })).toBe(3_000_000 - used);
+      // Sent again, or as it was read, it grants nothing; nor can it be told from one that takes quota away.
+      for (const remain_quota of [3_000_000, 1_000_000, 10]) {
+        expect([remain_quota, await remain({ remain_quota })]).toEqual([remain_quota, 3_000_000 - used]);
+      }
+      expect(await remain({ remain_quota: 10, used_quota: used })).toBe(10);
+      expect(await remain({ remain_quota: 20, used_quota: undefined })).toBe(20);
+    });
+
+    test("quota granted while a call is under way counts once, as does what the call sets aside", async () => {
+      await makeChannel(target(), upstream);
+      const token = await make({ remain_quota: 1_000_000 });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      upstream.next(afterwards(promise, answerNormally));
+      const call = chat(target(), token.key);
+      await upstream.request(0);
+      const read = await show(token.id);
+      const open = 1_000_000 - (read.remain_quota as number);
+      expect(open).toBeGreaterThan(0);
+      const put = async (fields: Json) => (await change(token.id, { ...read, ...fields }, "PUT")).json();
+      expect(await put({ name: "unchanged" })).toMatchObject({ remain_quota: read.remain_quota });
+      expect(await put({ remain_quota: 3_000_000 })).toMatchObject({ remain_quota: 3_000_000 - open });
+      resolve();
+      expect((await call).status).toBe(200);
+      await eventually("the call is settled", WAIT_MS, async () => (await show(token.id)).used_quota !== 0);
+      expect(await put({ name: "late" })).toMatchObject({ name: "late" });
+      const { remain_quota, used_quota } = await show(token.id);
+      expect((remain_quota as number) + (used_quota as number)).toBe(3_000_000);
     });
 
     test("tokens and what they used survive a restart", async () => {
