@@ -163,6 +163,22 @@ export const CHANNEL_UNITS = {
     return 1;
   },
 
+  /**
+   * An enabled channel works with a key that was refused before, as the last of a group: what was noted then is over.
+   * No effect when another key or another reason is noted by now, or it was banned after all.
+   */
+  async "relay.forgetReason"(
+    work: UnitOfWork,
+    { id, sealedKey, reason }: { id: number; sealedKey: string; reason: string },
+  ): Promise<null> {
+    const db = relayTables(work);
+    const row = await findChannel(db, id);
+    if (row?.status === 1 && row.status_reason === reason && row.sealed_key === sealedKey) {
+      await setStatus(work, db, id, 1, null);
+    }
+    return null;
+  },
+
   /** The outcome of a test, in ms. A success lifts a ban. Null when the channel is gone. */
   async "relay.noteTest"(
     work: UnitOfWork,

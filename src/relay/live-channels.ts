@@ -3,7 +3,7 @@
 import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Objection, OutboundTransport } from "../http/outbound-transport.ts";
 import type { Clock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
+import { AppError, messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { ChannelHealth, ChannelMonitor, ChannelState, TestReport } from "./channel-monitor.ts";
 import { type ChannelPool, PoolChannel, upstreamModelOf } from "./channel-pool.ts";
@@ -19,7 +19,7 @@ const PROBE_MS_MIN = 60_000;
 const PROBE_MS_MAX = 3_600_000;
 /** For a list of models. */
 const MODELS_MS_MAX = 30_000;
-/** How soon a channel that stayed enabled as the last of a group is judged again. */
+/** How soon a channel that stayed enabled as the last of a group is judged again, whichever way. */
 const BAN_AGAIN_MS = 10_000;
 const TEST_TOKENS = 16;
 /** Models that do not know `max_tokens` think before they answer, and some refuse a bound that they cannot keep. */
@@ -48,6 +48,8 @@ export class LiveChannels implements ChannelMonitor {
   readonly #probes = new Map<number, Probe>();
   /** When a channel was last to be disabled. */
   readonly #bannedMs = new Map<number, number>();
+  /** When the key of a channel was last refused, or that was last to be forgotten. */
+  readonly #refusedMs = new Map<number, number>();
 
   constructor(parts: {
     store: ChannelStore;
@@ -142,8 +144,9 @@ export class LiveChannels implements ChannelMonitor {
   async disable(member: PoolChannel, reason: string): Promise<void> {
     const { channel } = member;
     if (!channel.autoBan || channel.status !== 1) return;
-    // It stayed enabled as the last of a group: not each of its refusals is worth a commit.
     const nowMs = this.#clock();
+    this.#refusedMs.set(channel.id, nowMs);
+    // It stayed enabled as the last of a group: not each of its refusals is worth a commit.
     if (channel.statusReason === reason && nowMs - (this.#bannedMs.get(channel.id) ?? 0) < BAN_AGAIN_MS) return;
     this.#bannedMs.set(channel.id, nowMs);
     const { id, sealedKey } = channel;
@@ -174,7 +177,22 @@ export class LiveChannels implements ChannelMonitor {
   /** A real success: should its key fail again, it is asked again soon. */
   noteSuccess({ channel }: PoolChannel): void {
     // What was under way when it was disabled says nothing of its key.
-    if (channel.status === 1) this.#probes.delete(channel.id);
+    if (channel.status !== 1) return;
+    this.#probes.delete(channel.id);
+    if (channel.statusReason !== null) this.#forgetReason(channel, channel.statusReason);
+  }
+
+  /** A key that works and is refused by turns keeps its reason, and costs no commit for each request. */
+  #forgetReason({ id, sealedKey }: Channel, reason: string): void {
+    const nowMs = this.#clock();
+    if (nowMs - (this.#refusedMs.get(id) ?? 0) < BAN_AGAIN_MS) return;
+    this.#refusedMs.set(id, nowMs);
+    this.#store
+      .change("relay.forgetReason", { id, sealedKey, reason })
+      .then(() => this.changed())
+      .catch((cause: unknown) => {
+        this.#log.warn("the reason of a refused key stays noted", { channel: id, cause: messageOf(cause) });
+      });
   }
 
   #planProbes(): void {
@@ -192,7 +210,7 @@ export class LiveChannels implements ChannelMonitor {
         probe.dueMs = Number.POSITIVE_INFINITY;
       }
     }
-    for (const kept of [this.#probes, this.#bannedMs]) {
+    for (const kept of [this.#probes, this.#bannedMs, this.#refusedMs]) {
       for (const id of kept.keys()) if (this.#pool.find(id) === null) kept.delete(id);
     }
   }

@@ -190,6 +190,29 @@ describe("a ban", () => {
     expect(await update(channel.id, {}, "sk-new")).toMatchObject({ status: 1, statusReason: null });
   });
 
+  test("that came to nothing is forgotten when the key works, unless something else is noted by now", async () => {
+    const channel = await create();
+    await ban(channel);
+    const { sealedKey } = channel;
+    const forget = async (args: { sealedKey?: string; reason?: string } = {}) => {
+      const key = { id: channel.id, sealedKey, reason: "invalid_api_key", ...args };
+      await channels.change("relay.forgetReason", key);
+      const { status, statusReason } = await channels.require(channel.id);
+      return [status, statusReason];
+    };
+    expect(await forget({ reason: "401" })).toEqual([1, "invalid_api_key"]);
+    expect(await forget({ sealedKey: "another" })).toEqual([1, "invalid_api_key"]);
+    const other = await create();
+    await ban(channel, "insufficient_quota");
+    expect(await forget({ reason: "insufficient_quota" })).toEqual([3, "insufficient_quota"]);
+    await channels.change("relay.deleteChannel", { id: other.id });
+    await channels.change("relay.setChannelStatus", { id: channel.id, status: 1 });
+    await ban(channel);
+    expect(await forget()).toEqual([1, null]);
+    await channels.change("relay.deleteChannel", { id: channel.id });
+    await channels.change("relay.forgetReason", { id: channel.id, sealedKey, reason: "401" });
+  });
+
   test("is not what keeps a disabled channel: neither a test nor a probe enables it", async () => {
     const channel = await create({ status: 0 });
     await channels.change("relay.noteTest", { id: channel.id, responseMs: 1, isSuccess: true });

@@ -10,6 +10,7 @@ import type { ChannelFields } from "../../src/relay/channel-units.ts";
 import { LiveChannels } from "../../src/relay/live-channels.ts";
 import { openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
+import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { CHANNEL_FIELDS, openRelayStore, type RelayStore } from "../support/relay-store.ts";
 import { answerJson, refuse, stayStill, wrongKey } from "../support/upstream-plans.ts";
@@ -98,6 +99,46 @@ describe("a channel whose key is refused", () => {
     await disable(second);
     expect(statusOf(second)).toBe(1);
     expect(pool.find(second)!.channel.statusReason).toBe("invalid_api_key");
+  });
+
+  test("is in order again when it really works later, and is not written at for each success", async () => {
+    const id = await add("lone");
+    const member = () => pool.find(id)!;
+    const stored = async () => (await store.require(id)).statusReason;
+    const noted = () => member().channel.statusReason;
+    await disable(id);
+    const version = await store.version();
+    // By turns refused and working: nobody can say that it is in order.
+    for (let second = 0; second < 30; second++) {
+      nowMs += 1000;
+      live.noteSuccess(member());
+      await disable(id);
+    }
+    expect([await store.version(), await stored()]).toEqual([version, "invalid_api_key"]);
+    nowMs += 10_000;
+    for (let success = 0; success < 100; success++) live.noteSuccess(member());
+    await eventually("the reason is forgotten", 2_000, () => noted() === null);
+    expect([await store.version(), await stored()]).toEqual([version + 1, null]);
+    // Refused once more at once: noted once more, and forgotten when it has worked for a while.
+    await disable(id);
+    live.noteSuccess(member());
+    expect(noted()).toBe("invalid_api_key");
+    nowMs += 10_000;
+    live.noteSuccess(member());
+    await eventually("the reason is forgotten", 2_000, () => noted() === null);
+    expect(await store.version()).toBe(version + 3);
+  });
+
+  test("of which a success is noted while it is disabled stays disabled", async () => {
+    const [first, second] = [await add("first"), await add("second", { status: 0 })];
+    await disable(first);
+    await store.change("relay.setChannelStatus", { id: second, status: 1 });
+    nowMs += 20_000;
+    const banned = disable(first);
+    live.noteSuccess(pool.find(first)!);
+    await banned;
+    await live.changed();
+    expect(await store.require(first)).toMatchObject({ status: 3, statusReason: "invalid_api_key" });
   });
 
   test("stays when one of its groups would be left without any", async () => {
