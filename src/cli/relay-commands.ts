@@ -95,6 +95,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
     target: CHANNEL_ID,
     args: { model: { type: "string", valueHint: "name", description: "Which model to ask for" } },
     ask: (client, { model }, id) => client.ask("POST", channelPath(id, "/test"), given({ model }), TEST_MS_MAX),
+    hasFailed: ({ success }) => success !== true,
   },
   enable: {
     description: "Enables a channel",

@@ -33,6 +33,8 @@ export interface Verb {
   readonly ask: Ask;
   /** What to print instead of the whole answer. */
   readonly show?: (answer: Answer) => string;
+  /** The server did what it was asked for, and this is what it found. */
+  readonly hasFailed?: (answer: NonNullable<Answer>) => boolean;
 }
 
 /** Commands that ask a server, and groups of them. */
@@ -59,7 +61,7 @@ export function verbGroup(
 
 export function verbCommand(
   path: string,
-  { description, target, args = {}, isUpdate = false, ask, show = describe }: Verb,
+  { description, target, args = {}, isUpdate = false, ask, show = describe, hasFailed = () => false }: Verb,
   repeatable: readonly string[] = [],
 ): StrictCommand {
   const positional: ArgsDef =
@@ -88,7 +90,7 @@ export function verbCommand(
       // Not among the output: scripts take that for what they asked for.
       if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);
       process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
-      return EXIT.done;
+      return answer !== null && hasFailed(answer) ? EXIT.failed : EXIT.done;
     },
   };
 }

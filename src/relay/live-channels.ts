@@ -230,9 +230,10 @@ export class LiveChannels implements ChannelMonitor {
     if (result.kind !== "failure") return null;
     const { failure, answer } = result;
     // Clients learn nothing of addresses; an operator can do something about them.
-    const isRefused = failure.kind === "unreachable" && failure.isAddressRefused === true;
-    if (isRefused) return REFUSALS[(await this.#transport.judge(member.channel.baseUrl)) ?? "address"];
-    return scrub(answer.error.message);
+    if (failure.kind !== "unreachable") return scrub(answer.error.message);
+    const { isAddressRefused, systemCode } = failure;
+    if (isAddressRefused) return REFUSALS[(await this.#transport.judge(member.channel.baseUrl)) ?? "address"];
+    return systemCode === null ? answer.error.message : `${answer.error.message} (${systemCode})`;
   }
 
   #askModels(member: PoolChannel): Promise<AttemptResult> {

@@ -10,6 +10,7 @@ import { type AnswerCache, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
 import { CallAccount } from "./call-account.ts";
 import { CallsUnderWay } from "./calls-under-way.ts";
 import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
+import type { CircuitBreaker } from "./circuit-breaker.ts";
 import type { LiveChannels } from "./live-channels.ts";
 import type { RelayAnswers } from "./relay-answers.ts";
 import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
@@ -261,13 +262,25 @@ export class RelayEngine {
     const tookMs = performance.now() - startedMs;
     account.upstreamMs += tookMs;
     metrics.countAttempt(id, result, tookMs);
-    if (result.kind === "failure") settle(breakerOutcome(this.#judge(result)));
+    if (result.kind === "failure") this.#settleFailure(member, result, settle);
     else settle(result.kind === "client_gone" ? "none" : "success");
     if (result.kind === "answer" || result.kind === "stream") {
       member.succeeded(name);
       channels.noteSuccess(member);
     }
     return result;
+  }
+
+  #settleFailure(member: PoolChannel, result: AttemptFailure, settle: ReturnType<CircuitBreaker["enter"]>): void {
+    const { breaker } = member;
+    const before = breaker.state;
+    settle(breakerOutcome(this.#judge(result)));
+    if (before === "open" || breaker.state !== "open") return;
+    const { failure } = result;
+    this.#parts.log.warn("a channel fails again and again: it is left alone for a while", {
+      ...{ channel: member.channel.id, reason: reasonOf(member, result) },
+      ...(failure.kind === "unreachable" && failure.systemCode !== null ? { cause: failure.systemCode } : {}),
+    });
   }
 
   /** Without a listener on a signal of the engine: all attempts under way would share it. */
@@ -314,7 +327,7 @@ export class RelayEngine {
     const { clock, channels, log } = this.#parts;
     const verdict = this.#judge(result);
     const error = scrubError(result.answer.error, createScrubber([member.key!]));
-    const reason = error.code ?? `${result.answer.status}`;
+    const reason = reasonOf(member, result);
     let { retryAfter } = result.answer;
     member.lastError = { code: reason, atMs: clock() };
     switch (verdict.effect) {
@@ -347,6 +360,13 @@ function cachePlan({ scope, token, endpoint, request }: IncomingRequest): KeepPl
   }
   const isKept = endpoint.cost !== "none" && endpoint.name !== "responses" && seconds > 0;
   return isKept ? { key: cacheKey(token.id, endpoint.path, request.isStream, request.body), seconds } : null;
+}
+
+/** For operators, of whom clients know nothing: there an address that is not allowed could not be reached. */
+function reasonOf({ key }: PoolChannel, { failure, answer }: AttemptFailure): string {
+  if (failure.kind === "unreachable" && failure.isAddressRefused) return "address_refused";
+  const { code } = scrubError(answer.error, createScrubber([key!]));
+  return code ?? `${answer.status}`;
 }
 
 function breakerOutcome({ effect }: Verdict): "failure" | "connect_failure" | "none" {

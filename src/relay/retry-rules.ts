@@ -2,7 +2,7 @@
 
 export type Failure =
   /** No answer: name, connection, TLS, a reset before the headers, or an address that may not be reached. */
-  | { readonly kind: "unreachable"; readonly isAddressRefused?: boolean }
+  | { readonly kind: "unreachable"; readonly isAddressRefused: boolean; readonly systemCode: string | null }
   /** Our own deadline for the first byte passed. */
   | { readonly kind: "timeout" }
   /** A success that is none: an error as its first event, another content type, an unreadable body. */

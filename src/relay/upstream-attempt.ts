@@ -150,7 +150,8 @@ function failureOf(error: unknown, cause: Cause | null): AttemptResult {
     return ourFailure({ kind: "timeout" }, 504, "upstream_timeout", "the upstream did not answer in time");
   }
   if (error instanceof OutboundFailure && error.kind !== "bad_response") {
-    const failure: Failure = { kind: "unreachable", isAddressRefused: error.kind === "refused_address" };
+    const isAddressRefused = error.kind === "refused_address";
+    const failure: Failure = { kind: "unreachable", isAddressRefused, systemCode: error.code };
     return ourFailure(failure, 502, "upstream_unreachable", "the upstream could not be reached");
   }
   return badResponse(null);

@@ -183,6 +183,22 @@ describe("gokv relay", () => {
     expect(await json<unknown[]>(url, ["relay", "channel", "list"])).toEqual([]);
   });
 
+  test("ends with 1 for a channel that does not work, and says why, in the log as well", async () => {
+    await using server = await serve();
+    const { url } = server;
+    const address = ["--type", "Custom", "--base-url", "http://127.0.0.1:9"];
+    await output(url, ["relay", "channel", "add", "--name", "shut", "--key", "sk-a", ...address]);
+    const tested = await gokv(url, ["relay", "channel", "test", "1", "--model", "m"]);
+    expect([tested.exitCode, tested.stderr]).toEqual([1, ""]);
+    expect(tested.stdout).toContain("the upstream could not be reached (ECONNREFUSED)");
+    const key = (await output(url, ["relay", "token", "add", "--name", "one"])).trimEnd();
+    for (let times = 0; times < 3; times++) {
+      const text = await (await chat(url, key)).text();
+      expect(text).not.toContain("ECONNREFUSED");
+    }
+    await untilLogged(server, /"warn[^\n]*left alone for a while[^\n]*ECONNREFUSED/);
+  });
+
   test("gives tokens their limits, and takes them back", async () => {
     await using server = await serve();
     const { url } = server;

@@ -13,7 +13,8 @@ let server: ReturnType<typeof Bun.serve>;
 beforeAll(() => {
   server = Bun.serve({
     ...{ hostname: "127.0.0.1", port: 0 },
-    fetch: ({ url }) => (url.endsWith("/silent") ? new Promise<Response>(() => undefined) : Response.json({ id: 1 })),
+    fetch: ({ url }) =>
+      url.endsWith("/silent") ? new Promise<Response>(() => undefined) : Response.json({ id: 1, success: true }),
   });
 });
 afterAll(() => server.stop(true));

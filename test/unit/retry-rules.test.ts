@@ -19,7 +19,7 @@ const KEY_WORDS = [
 
 describe("after a failure", () => {
   test("without an answer another channel tries, and the connection counts against this one", () => {
-    expect(outcome({ kind: "unreachable" })).toBe("again connect_failure");
+    expect(outcome({ kind: "unreachable", isAddressRefused: false, systemCode: null })).toBe("again connect_failure");
   });
 
   test("with something that is no answer another channel tries, and it counts against this one", () => {
@@ -109,7 +109,12 @@ test("of several failures the client sees the final one, then rates, outages, mi
     [answered(404, { code: "model_not_found" }), answered(403)],
     [
       ...[answered(500), answered(504), answered(302), answered(408)],
-      ...([{ kind: "unreachable" }, { kind: "timeout" }, { kind: "bad_response" }, { kind: "interrupted" }] as const),
+      ...([
+        { kind: "unreachable", isAddressRefused: false, systemCode: null },
+        { kind: "timeout" },
+        { kind: "bad_response" },
+        { kind: "interrupted" },
+      ] as const),
     ],
     [answered(429)],
     [answered(400), answered(404), answered(422)],
