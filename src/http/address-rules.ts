@@ -28,7 +28,14 @@ const FORBIDDEN_IPV6: readonly Subnet[] = [
   ["64:ff9b:1::", 48],
   // Teredo: a tunnel to an IPv4 address.
   ["2001::", 32],
+  // Nobody's addresses: benchmarks, identifiers, documentation, segments, what is to be discarded.
+  ["2001:2::", 48],
+  ["2001:10::", 28],
+  ["2001:20::", 28],
   ["2001:db8::", 32],
+  ["3fff::", 20],
+  ["5f00::", 16],
+  ["100::", 64],
   ["fc00::", 7],
   ["fe80::", 10],
   ["fec0::", 10],

@@ -27,8 +27,10 @@ export function corsHeaders(scope: RequestScope, { origins, exposedHeaders }: Co
   };
 }
 
-/** The answer to OPTIONS; free of tokens and rates. */
-export function respondPreflight(scope: RequestScope, allow: string, { methods }: CorsPolicy): Response {
+/** The answer to OPTIONS; free of tokens and rates. Other origins learn what everybody does. */
+export function respondPreflight(scope: RequestScope, allow: string, { methods, origins }: CorsPolicy): Response {
+  const origin = scope.request.headers.get("origin");
+  if (origins !== null && (origin === null || !origins.has(origin))) return respond(scope, 204, { Allow: allow });
   const requested = scope.request.headers.get("access-control-request-headers");
   return respond(scope, 204, {
     Allow: allow,

@@ -1,8 +1,10 @@
 // Large bodies on their way out: they hold their share of the byte budget until the client has taken them.
 
-import { STREAM_PIECE_BYTES, STREAM_WAIT_MS } from "../shared/bounds.ts";
+import { KiB, STREAM_PIECE_BYTES, STREAM_WAIT_MS } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { BudgetShare, type ByteBudget } from "./byte-budget.ts";
+import type { RequestScope } from "./request-scope.ts";
+import { type ResponseHeaders, respond } from "./respond.ts";
 
 /** Sends pieces as the client takes them; `release` runs once, at the end or when the client leaves. */
 export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void): ReadableStream {
@@ -19,6 +21,34 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
       cancel: release,
     },
     { highWaterMark: 0 },
+  );
+}
+
+/** An answer up to this size is the business of the runtime and the system. */
+const FREE_BYTES_MAX = 128 * KiB;
+
+/**
+ * JSON that may be large: it holds its share of the budget until the client has taken it, so that clients who ask and
+ * do not read cannot fill the memory.
+ * @throws AppError overloaded
+ */
+export async function respondHeldJson(
+  scope: RequestScope,
+  budget: ByteBudget,
+  value: unknown,
+  headers: ResponseHeaders,
+): Promise<Response> {
+  headers["Content-Type"] = "application/json";
+  const text = JSON.stringify(value);
+  if (text.length <= FREE_BYTES_MAX || scope.isHead) return respond(scope, 200, headers, text);
+  const bytes = new TextEncoder().encode(text);
+  const share = await takeShare(budget, bytes.length);
+  scope.bytesOut = bytes.length;
+  return respond(
+    scope,
+    200,
+    headers,
+    streamPieces(bytes, () => share.release()),
   );
 }
 

@@ -13,6 +13,7 @@ export function urlProblem(text: string): string | null {
   if (/[\s\\\x00-\x1f\x7f-\x9f]/.test(text)) return "must not contain blanks, control characters or backslashes";
   const authority = /^https?:\/\/([^/?#]+)/i.exec(text)?.[1];
   if (authority === undefined || !URL.canParse(text)) return "must be an http or https URL";
+  if (new URL(text).port === "0") return "must not have port 0";
   if (authority.includes("@")) return "must not contain a user name or a password";
   return null;
 }

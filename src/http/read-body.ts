@@ -13,8 +13,8 @@ export interface HeldBody {
 }
 
 const IDLE_SECONDS = 10;
-/** The runtime takes no more. */
-const IDLE_SECONDS_MAX = 255;
+/** What was announced is held back from others for so long. */
+const IDLE_SECONDS_MAX = 60;
 const SLOWEST_BYTES_PER_SECOND = 4 * KiB;
 /** What arrives in the time that every connection may be idle. */
 const QUICK_BYTES = IDLE_SECONDS * SLOWEST_BYTES_PER_SECOND;
@@ -25,9 +25,10 @@ const STRANGER_STEP_BYTES = 16 * KiB;
 const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), release: () => undefined });
 
 /**
- * The raw body, whatever its encoding; no body is an empty one. Of a client that is not known yet only what arrived
- * counts against the budget: an announced length would cost it nothing. While it waits for the body the request is not
- * among those at work: clients that send slowly, or nothing, take nobody's place.
+ * The raw body, whatever its encoding; no body is an empty one. What the client of an operator announces is its share
+ * of the budget. Of others (`isKnown` false: users, apps, strangers) only what arrived counts, but for a little: an
+ * announced length costs nothing, and some of them would shut everybody out. While it waits for the body the request
+ * is not among those at work: clients that send slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
 export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudget, isKnown = true): Promise<HeldBody> {
@@ -37,11 +38,11 @@ export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudg
   if (length?.includes(",")) {
     return Promise.reject(refuse(scope, new AppError("body_incomplete", "Content-Length is given twice.")));
   }
-  if (length !== null && (isKnown || Number(length) > maxBytes || request.body === null)) {
-    return readKnownLength(scope, Number(length), maxBytes, budget);
-  }
+  const lengthBytes = length === null ? null : Number(length);
+  const isSimple = isKnown || lengthBytes! <= STRANGER_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
+  if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, isKnown);
   if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
-  return readChunked(scope, request.body.getReader(), maxBytes, budget, isKnown);
+  return readPieces(scope, lengthBytes, maxBytes, budget, isKnown);
 }
 
 async function readKnownLength(
@@ -49,10 +50,11 @@ async function readKnownLength(
   lengthBytes: number,
   maxBytes: number,
   budget: ByteBudget,
+  isKnown: boolean,
 ): Promise<HeldBody> {
   if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
   if (!budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
-  if (lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
+  if (isKnown && lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
   scope.place?.leave(scope);
   try {
     const bytes = new Uint8Array(await scope.request.arrayBuffer());
@@ -71,13 +73,15 @@ function uploadSeconds(lengthBytes: number): number {
   return Math.min(IDLE_SECONDS_MAX, Math.ceil(lengthBytes / SLOWEST_BYTES_PER_SECOND));
 }
 
-async function readChunked(
+/** `lengthBytes` null = it comes in chunks. */
+async function readPieces(
   scope: RequestScope,
-  reader: BodyReader,
+  lengthBytes: number | null,
   maxBytes: number,
   budget: ByteBudget,
   isKnown: boolean,
 ): Promise<HeldBody> {
+  const reader: BodyReader = scope.request.body!.getReader();
   const stepBytes = isKnown ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
   const chunks: Uint8Array[] = [];
   let total = 0;
@@ -96,7 +100,8 @@ async function readChunked(
       }
       chunks.push(value);
     }
-    await requireProperEnd(scope);
+    if (lengthBytes === null) await requireProperEnd(scope);
+    else if (total !== lengthBytes) throw incomplete();
     scope.place?.enter(scope);
     scope.bytesIn = total;
     return { bytes: concat(chunks, total), release: () => budget.release(reserved) };

@@ -57,16 +57,19 @@ async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
 }
 
 async function showJob({ services, scope, params }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   const row = await services.jobs.rows.find(idOf(params));
   if (row === null) throw new AppError("not_found", "job not found");
   return respondJson(scope, 200, operatorJobBody(row));
 }
 
 async function retryJob({ services, scope, params }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   return respondJson(scope, 200, operatorJobBody(await services.jobs.retry(idOf(params), null)));
 }
 
 async function cancelJob({ services, scope, params }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   return respondJson(scope, 200, operatorJobBody(await services.jobs.cancel(idOf(params), null)));
 }
 
@@ -77,6 +80,7 @@ async function retryDead({ services, scope }: AdminRequest): Promise<Response> {
 }
 
 async function listQueues({ services, scope }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   const figures = await services.jobs.figures();
   const bodies = [...figures].map(([name, { depth, oldestMs, running, isPaused }]) => ({
     ...{ name, depth, oldest: timeText(oldestMs), running, paused: isPaused },
@@ -85,12 +89,14 @@ async function listQueues({ services, scope }: AdminRequest): Promise<Response> 
 }
 
 async function setPaused({ services, scope, params }: AdminRequest, paused: boolean): Promise<Response> {
+  parseQuery(scope.request.url, []);
   const name = queueOf(services.jobs, params.name!, "not_found");
   await services.jobs.pauseQueue(name, paused);
   return respondJson(scope, 200, { name, paused });
 }
 
 async function listSchedules({ services, scope }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   const schedules = await services.jobs.scheduler.list();
   const bodies = schedules.map(({ name, expression, lastFireMs, nextFireMs }) => ({
     ...{ name, expression, last_fire: timeText(lastFireMs), next_fire: timeText(nextFireMs) },
@@ -99,6 +105,7 @@ async function listSchedules({ services, scope }: AdminRequest): Promise<Respons
 }
 
 async function runSchedule({ services, scope, params }: AdminRequest): Promise<Response> {
+  parseQuery(scope.request.url, []);
   return respondJson(scope, 202, { job_id: await services.jobs.scheduler.fireNow(params.name!) });
 }
 

@@ -17,11 +17,16 @@ export interface NamedJob {
   readonly nowMs: number;
 }
 
-/** At once, and from attempt 1 on. The row as it is then. @throws AppError not_found, state_conflict */
+/**
+ * At once, but never before its time, and from attempt 1 on. The row as it is then.
+ * @throws AppError not_found, state_conflict
+ */
 export async function retryJob(work: UnitOfWork, named: NamedJob): Promise<JobRow> {
   const row = await requireJob(work, named);
   requireState(row, ["dead", "cancelled"]);
-  return change(work, row, againAt(named.nowMs));
+  // One that never ran waits for what it was made for.
+  const runAtMs = row.attempts === 0 ? Math.max(named.nowMs, row.run_at_ms) : named.nowMs;
+  return change(work, row, againAt(runAtMs));
 }
 
 /**
@@ -139,9 +144,9 @@ export async function fireSchedule(
   return numUpdatedRows === 0n ? null : enqueueJob(work, { ...job, dedupKey: `${name}@${atMs}` });
 }
 
-function againAt(nowMs: number): Partial<JobRow> {
+function againAt(runAtMs: number): Partial<JobRow> {
   return {
-    ...{ state: "ready", run_at_ms: nowMs, attempts: 0, cancel_requested: 0, progress: 0, finished_at_ms: null },
+    ...{ state: "ready", run_at_ms: runAtMs, attempts: 0, cancel_requested: 0, progress: 0, finished_at_ms: null },
     ...{ started_at_ms: null },
   };
 }

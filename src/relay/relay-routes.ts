@@ -115,7 +115,7 @@ function relayTo(endpoint: Endpoint): Act {
     if (!isPlain(scope.request.headers.get("content-encoding"))) {
       throw new RelayError("unsupported_encoding", "the body must not be compressed");
     }
-    const body = await readBody(scope, bodyBytesMax, budget);
+    const body = await readBody(scope, bodyBytesMax, budget, false);
     let isHeld = false;
     const holdBody = () => {
       isHeld = true;

@@ -129,8 +129,8 @@ export class AccountStore {
     return (await this.#liveSessions(nowMs).where("id", "=", sessionId).executeTakeFirst()) !== undefined;
   }
 
-  /** The newest, live or ended after `sinceMs`. */
-  listSessions(userId: number, sinceMs: number): Promise<SessionRow[]> {
+  /** The newest, live at `nowMs` or ended after `sinceMs`: live ones first, so that none of them is out of reach. */
+  listSessions(userId: number, nowMs: number, sinceMs: number): Promise<SessionRow[]> {
     return this.#db
       .selectFrom("task_session")
       .selectAll()
@@ -138,6 +138,16 @@ export class AccountStore {
       .where((eb) => eb.or([eb("revoked_at_ms", "is", null), eb("revoked_at_ms", ">", sinceMs)]))
       .where("idle_until_ms", ">", sinceMs)
       .where("expires_at_ms", ">", sinceMs)
+      .orderBy(({ eb, and }) =>
+        eb
+          .case()
+          .when(
+            and([eb("revoked_at_ms", "is", null), eb("idle_until_ms", ">", nowMs), eb("expires_at_ms", ">", nowMs)]),
+          )
+          .then(0)
+          .else(1)
+          .end(),
+      )
       .orderBy("id", "desc")
       .limit(SESSIONS_SHOWN_MAX)
       .execute();

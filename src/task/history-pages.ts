@@ -1,9 +1,10 @@
 // Pages of what hangs on a task, its comments and its events, oldest first.
 
+import { respondHeldJson } from "../http/held-bytes.ts";
 import { pageLimit } from "../http/page-limit.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
-import { type ResponseHeaders, respondJson } from "../http/respond.ts";
+import type { ResponseHeaders } from "../http/respond.ts";
 import { type HistoryReader, requireVisibleItem } from "./item-store.ts";
 import { taskTables } from "./task-base-units.ts";
 import { formatCursor, parseCursor } from "./task-cursor.ts";
@@ -35,5 +36,5 @@ export async function respondOldestFirst(
     headers["X-Next-Cursor"] = next;
     headers.Link = `<${requestPath(scope.request.url)}?limit=${limit}&cursor=${next}>; rel="next"`;
   }
-  return respondJson(scope, 200, items, headers);
+  return respondHeldJson(scope, services.budget, items, headers);
 }

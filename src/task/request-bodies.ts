@@ -54,14 +54,19 @@ function fieldsOf(issues: readonly z.core.$ZodIssue[], body: object): Record<str
   return { ...fields };
 }
 
+function bound(side: string, limit: number | bigint, origin: string): string {
+  if (origin === "array") return `have ${side} ${limit} elements`;
+  return origin === "string" ? `have ${side} ${limit} characters` : `be ${side} ${limit}`;
+}
+
 function wordsFor(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case "invalid_type":
       return `must be a ${issue.expected === "array" ? "list" : issue.expected}`;
     case "too_small":
-      return `must have at least ${issue.minimum}${issue.origin === "array" ? " elements" : " characters"}`;
+      return `must ${bound("at least", issue.minimum, issue.origin)}`;
     case "too_big":
-      return `must have at most ${issue.maximum}${issue.origin === "array" ? " elements" : " characters"}`;
+      return `must ${bound("at most", issue.maximum, issue.origin)}`;
     case "invalid_value":
       return `must be one of ${issue.values.join(", ")}`;
     case "custom":

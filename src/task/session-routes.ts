@@ -70,11 +70,12 @@ async function logOutEverywhere({ services, scope, who }: UserRequest): Promise<
 
 async function listSessions({ services, scope, who }: UserRequest): Promise<Response> {
   parseQuery(scope.request.url, []);
-  const rows = await services.accounts.store.listSessions(who.userId, services.clock() - SHOWN_AFTER_END_MS);
+  const nowMs = services.clock();
+  const rows = await services.accounts.store.listSessions(who.userId, nowMs, nowMs - SHOWN_AFTER_END_MS);
   return respondJson(
     scope,
     200,
-    rows.map((row) => sessionBody(row, who.sessionId)),
+    rows.toSorted((a, b) => (a.id < b.id ? 1 : -1)).map((row) => sessionBody(row, who.sessionId)),
   );
 }
 

@@ -1,5 +1,6 @@
 // Reading tasks: one, lists of them, what they add up to, and lists as files.
 
+import { respondHeldJson } from "../http/held-bytes.ts";
 import { isUnchanged } from "../http/if-none-match.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
@@ -101,7 +102,7 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
   }
   if (hasCount) answered["X-Total-Count"] = `${await lists.count(view, signal)}`;
   const shown = hasUsers ? await withUsers(lists, items) : items.map(({ row, labels }) => taskView(row, labels));
-  return respondJson(scope, 200, shown, answered);
+  return respondHeldJson(scope, services.budget, shown, answered);
 }
 
 /** What only time or the purge changes is not told by the number of the last change. */
@@ -109,6 +110,7 @@ function isTagged({ filter, hasUsers }: TaskListQuery): boolean {
   return filter.isOverdue === null && !filter.isDeleted && !hasUsers;
 }
 
+/** `query` names the user: numbers of changes of two are often the same, and one browser may have been both. */
 function weakTag(rev: number, query: string): string {
   const hash = new Bun.CryptoHasher("sha256").update(query).digest() as Buffer;
   return `W/"${rev}-${hash.subarray(0, HASH_BYTES).toString("base64url")}"`;
@@ -133,7 +135,7 @@ async function showStats({ services, scope, who }: UserRequest): Promise<Respons
   const rev = await services.lists.findRev(who.userId);
   const nowMs = services.clock();
   const minute = Math.floor(nowMs / MINUTE_MS);
-  const tag = `W/"${rev}-${minute}-${filter.scope}"`;
+  const tag = weakTag(rev, `stats ${who.userId} ${minute} ${filter.scope}`);
   return respondSums({ services, scope, who }, tag, (signal) =>
     services.stats.stats({ userId: who.userId, filter, nowMs }, signal),
   );
@@ -142,7 +144,7 @@ async function showStats({ services, scope, who }: UserRequest): Promise<Respons
 async function listLabels({ services, scope, who }: UserRequest): Promise<Response> {
   parseQuery(scope.request.url, []);
   const rev = await services.lists.findRev(who.userId);
-  return respondSums({ services, scope, who }, `W/"${rev}-labels"`, (signal) =>
+  return respondSums({ services, scope, who }, weakTag(rev, `labels ${who.userId}`), (signal) =>
     services.stats.labels(who.userId, signal),
   );
 }

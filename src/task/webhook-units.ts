@@ -4,6 +4,7 @@ import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { EventType } from "./feed-units.ts";
+import { requireActive } from "./item-base-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
 import type { TaskTables } from "./task-tables.ts";
@@ -29,6 +30,8 @@ export const WEBHOOK_UNITS = {
     args: Named & { url: string; events: readonly EventType[]; secret: string },
   ): Promise<Changed<WebhookRow>> {
     const db = taskTables(work);
+    // The look-up of its name took a while.
+    await requireActive(db, args.userId);
     const { hooks } = await db
       .selectFrom("task_webhook")
       .select((build) => build.fn.countAll<number>().as("hooks"))

@@ -260,7 +260,7 @@ async function withJsonBody(
   act: (text: string) => Promise<Response>,
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
-  const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget));
+  const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, false));
   try {
     const text = requireJson(held.bytes);
     // From the last to the first: what stands before a member stays where it is.

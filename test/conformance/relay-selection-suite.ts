@@ -277,7 +277,11 @@ export function relaySelectionSuite(name: string, open: OpenTarget): void {
     test("test a channel that cannot be reached", async () => {
       await using rig = await RelayRig.open(target(), [{ base_url: CLOSED_PORT, models: ["m"] }]);
       const report = (await (await rig.act(0, "test")).json()) as Json;
-      expect(report).toMatchObject({ success: false, status: null, error: "the upstream could not be reached (ECONNREFUSED)" });
+      expect(report).toMatchObject({
+        success: false,
+        status: null,
+        error: "the upstream could not be reached (ECONNREFUSED)",
+      });
     });
 
     test("disable and enable a channel", async () => {

@@ -60,10 +60,7 @@ function listedTests(target: () => Target): void {
 
   test("of other origins see nothing", async () => {
     for (const origin of ["https://evil.example", `${PAGE}.evil.example`, "null"]) {
-      expect([origin, corsOf(await preflight(target(), origin))["access-control-allow-origin"]]).toEqual([
-        origin,
-        undefined,
-      ]);
+      expect([origin, corsOf(await preflight(target(), origin))]).toEqual([origin, {}]);
       const answer = await ask(target(), "GET", "/tasks", { headers: { Origin: origin } });
       expect([origin, corsOf(answer)]).toEqual([origin, {}]);
     }
@@ -74,6 +71,6 @@ function unlistedTests(target: () => Target): void {
   test("see nothing, whatever their origin", async () => {
     const answer = await ask(target(), "GET", "/tasks", { headers: { Origin: PAGE } });
     expect([answer.status, corsOf(answer)]).toEqual([401, {}]);
-    expect(corsOf(await preflight(target(), PAGE))["access-control-allow-origin"]).toBeUndefined();
+    expect(corsOf(await preflight(target(), PAGE))).toEqual({});
   });
 }

@@ -108,6 +108,12 @@ function jobTests(target: () => Target): void {
     for (const id of ids) expect(await manage(target(), 200, "GET", `/jobs/${id}`)).toMatchObject({ state: "ready" });
     expect(await manage(target(), 200, "GET", `/jobs/${other}`)).toMatchObject({ state: "dead" });
     await expectRefusal(target(), "POST", "/jobs/retry", 400, "invalid_parameter");
+    for (const [method, path] of [
+      ...[["GET", "/queues"] as const, ["GET", "/schedules"] as const, ["POST", "/queues/system/resume"] as const],
+      ["GET", `/jobs/${Bun.randomUUIDv7()}`] as const,
+    ]) {
+      await expectRefusal(target(), method, `${path}?x=1`, 400, "query_invalid");
+    }
   });
 }
 

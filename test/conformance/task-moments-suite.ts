@@ -45,6 +45,18 @@ async function typesOf(target: Target, by: Account, taskId: number): Promise<str
 }
 
 function momentTests(target: () => Target): void {
+  test("does not come before its time when its job is cancelled and tried again", async () => {
+    const ann = await signUp(target());
+    const at = inMs(3_600_000);
+    const { id } = await createTask(target(), ann, { title: "later", remind_at: at });
+    const [job] = await sendOk<{ id: string; run_at: string }[]>(target(), ann, "GET", "/jobs");
+    await sendOk(target(), ann, "POST", `/jobs/${job!.id}/cancel`);
+    const again = await sendOk<{ state: string; run_at: string }>(target(), ann, "POST", `/jobs/${job!.id}/retry`);
+    expect([again.state, again.run_at]).toEqual(["ready", job!.run_at]);
+    expect(Date.parse(again.run_at)).toBe(Date.parse(at));
+    expect(await typesOf(target(), ann, id)).toEqual(["task.created"]);
+  });
+
   test("comes at its time, once, to streams and webhooks, as the event of a passed due date does", async () => {
     await using receiver = new WebhookReceiver();
     const [ann, bob] = [await signUp(target()), await signUp(target())];
