@@ -4,6 +4,7 @@ import type { Database } from "bun:sqlite";
 import type { Kysely } from "kysely";
 import { type Clock, systemClock } from "../shared/clock.ts";
 import { AppError, internalError } from "../shared/errors.ts";
+import { fullMessage } from "./full-cause.ts";
 import type { KvPut, KvWrite } from "./kv-engine.ts";
 import { KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
 import type { SpaceGuard } from "./space-guard.ts";
@@ -15,6 +16,7 @@ import type { WriteTransaction } from "./write-transaction.ts";
 
 const BUSY: ItemOutcome = { kind: "busy" };
 const FULL: ItemOutcome = { kind: "full" };
+const LIMITED: ItemOutcome = { kind: "limited" };
 const FAILED: ItemOutcome = { kind: "failed" };
 const NO_SPACE = Symbol("no space");
 const ABSENT: ItemOutcome = { kind: "absent" };
@@ -51,7 +53,7 @@ export class KvWriter {
 
   /**
    * Applies all items, or each that can be. Returns only after the commit that holds them was synced; the outcomes
-   * "busy", "full" and "failed" mean surely not applied.
+   * "busy", "full", "limited" and "failed" mean surely not applied.
    * @throws whatever makes the store unsafe to go on with; nothing may touch it after that
    */
   apply(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
@@ -65,7 +67,7 @@ export class KvWriter {
    */
   applyAllOrNone(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
     // The room that is left while full is for deletes.
-    if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => FULL);
+    if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => this.#full());
     const outcomes = this.#transact(lockDeadlineMs, items.length, () => {
       const nowMs = this.#clock();
       return items.map((item) => this.#applyItem(item, nowMs));
@@ -81,7 +83,7 @@ export class KvWriter {
       return [{ kind: "deleted", revision: this.#rows.wipe(bucket) }];
     });
     // The reserve was given up just now.
-    return outcome!.kind === "full" && !wasFull ? this.wipe(bucket, lockDeadlineMs) : outcome!;
+    return isFull(outcome!) && !wasFull ? this.wipe(bucket, lockDeadlineMs) : outcome!;
   }
 
   /**
@@ -165,7 +167,7 @@ export class KvWriter {
    */
   async run<T>(tables: Kysely<unknown>, act: Act<T>, lockDeadlineMs: number): Promise<T> {
     const wasFull = this.#space.isFull;
-    if (wasFull && act.grows && !this.#space.takePutTurn()) throw noSpace();
+    if (wasFull && act.grows && !this.#space.takePutTurn()) throw this.#noSpace();
     const transact = () => this.#transactUnit(tables, act, lockDeadlineMs);
     const result = await (act.grows ? transact() : this.#space.withRoomToFree(transact));
     if (result !== NO_SPACE) {
@@ -173,7 +175,7 @@ export class KvWriter {
       return result;
     }
     this.#space.noteFull();
-    if (wasFull) throw noSpace();
+    if (wasFull) throw this.#noSpace();
     // The reserve was given up just now: a revocation must not fail for want of space.
     return this.run(tables, act, lockDeadlineMs);
   }
@@ -245,7 +247,7 @@ export class KvWriter {
     } catch (error) {
       if (this.#rollbackAfter(error) === "item") return all(FAILED);
       this.#space.noteFull();
-      return all(FULL);
+      return all(this.#full());
     }
   }
 
@@ -282,7 +284,7 @@ export class KvWriter {
 
   /** Deletes and, now and then, one put to see whether there is room again. */
   #applyWhileFull(item: KvWrite, lockDeadlineMs: number): ItemOutcome {
-    if (item.kind === "put" && !this.#space.takePutTurn()) return FULL;
+    if (item.kind === "put" && !this.#space.takePutTurn()) return this.#full();
     const outcome = this.#applyAlone(item, lockDeadlineMs);
     if (outcome.kind === "deleted") this.#space.noteFreed();
     if (outcome.kind === "created" || outcome.kind === "replaced") this.#space.notePutStored();
@@ -301,7 +303,7 @@ export class KvWriter {
       const wasFull = this.#space.isFull;
       this.#space.noteFull();
       // The reserve was given up just now, for deletes.
-      return item.kind === "delete" && !wasFull ? this.#applyAlone(item, lockDeadlineMs) : FULL;
+      return item.kind === "delete" && !wasFull ? this.#applyAlone(item, lockDeadlineMs) : this.#full();
     }
   }
 
@@ -327,6 +329,14 @@ export class KvWriter {
       row,
     );
     return { kind: live === null ? "created" : "replaced", revision, updatedAtMs: nowMs };
+  }
+
+  #full(): ItemOutcome {
+    return this.#space.fullCause === "DB_MAX_BYTES" ? LIMITED : FULL;
+  }
+
+  #noSpace(): AppError {
+    return new AppError("storage_full", fullMessage(this.#space.fullCause ?? "volume"));
   }
 
   #commit(): void {
@@ -357,6 +367,6 @@ function isLive(row: StoredRow, nowMs: number): boolean {
   return !row.isWiped && (row.expiresAtMs === null || row.expiresAtMs > nowMs);
 }
 
-function noSpace(): AppError {
-  return new AppError("storage_full", "There is no space left.");
+function isFull({ kind }: ItemOutcome): boolean {
+  return kind === "full" || kind === "limited";
 }

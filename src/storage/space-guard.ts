@@ -4,26 +4,38 @@ import type { Database } from "bun:sqlite";
 import { rmSync, statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { monotonicMs } from "../shared/clock.ts";
+import type { FullCause } from "./full-cause.ts";
 
 const RETRY_MS = 1000;
 /** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
 const FREEING_PAGES_MIN = 64;
+/** With more free than this it was not the volume that refused a page. */
+const VOLUME_REST_BYTES_MAX = 65_536;
 
 /** What the guard works on besides the reserve. */
 export interface GuardedStore {
   readonly database: Database;
+  /** DB_MAX_BYTES is set. */
+  readonly isLimited: boolean;
   /** Copies the log into the database file, as far as there is room for it. */
   makeRoom(): void;
+}
+
+/** While the file must not grow: why, the size of the reserve that was given up, and the pages allowed before. */
+interface Cap {
+  readonly cause: FullCause;
+  readonly reserveBytes: number;
+  readonly pagesMax: number;
+  readonly freeingPagesMax: number;
 }
 
 /** Lives on the storage thread. While full, deletes, the sweep and reads go on; puts are refused but for probes. */
 export class SpaceGuard {
   readonly #reservePath: string;
   readonly #store: GuardedStore | null;
-  #isFull = false;
+  #fullCause: FullCause | null = null;
   #nextPutMs = 0;
-  /** While the file must not grow: the size of the reserve that was given up, and the pages allowed before. */
-  #cap: { readonly reserveBytes: number; readonly pagesMax: number; readonly freeingPagesMax: number } | null = null;
+  #cap: Cap | null = null;
 
   constructor(reservePath: string, store: GuardedStore | null = null) {
     this.#reservePath = reservePath;
@@ -31,7 +43,12 @@ export class SpaceGuard {
   }
 
   get isFull(): boolean {
-    return this.#isFull;
+    return this.#fullCause !== null;
+  }
+
+  /** Null while puts are taken. */
+  get fullCause(): FullCause | null {
+    return this.#fullCause;
   }
 
   /**
@@ -40,9 +57,10 @@ export class SpaceGuard {
    */
   noteFull(): void {
     this.#nextPutMs = monotonicMs() + RETRY_MS;
-    if (this.#isFull) return;
-    this.#isFull = true;
-    this.#giveUpReserve();
+    if (this.#fullCause !== null) return;
+    const cause = this.#findCause();
+    this.#fullCause = cause;
+    this.#giveUpReserve(cause);
     this.#store?.makeRoom();
   }
 
@@ -75,7 +93,7 @@ export class SpaceGuard {
   }
 
   notePutStored(): void {
-    this.#isFull = false;
+    this.#fullCause = null;
   }
 
   /** True for one put per second, and for the first one after space was freed. */
@@ -86,12 +104,20 @@ export class SpaceGuard {
     return true;
   }
 
+  /** To be asked before the reserve is given up. */
+  #findCause(): FullCause {
+    if (this.#cap !== null) return this.#cap.cause;
+    if (this.#store?.isLimited !== true) return "volume";
+    const { bavail, bsize } = statfsSync(dirname(this.#reservePath));
+    return bavail * bsize > VOLUME_REST_BYTES_MAX ? "DB_MAX_BYTES" : "volume";
+  }
+
   /**
    * There is one reserve only, and until there is room for the next the database file stays as large as it is: puts use
    * the pages that deletes have freed. If it grew into the last free block, the log could never be copied into it, and
    * then not even a delete would find room.
    */
-  #giveUpReserve(): void {
+  #giveUpReserve(cause: FullCause): void {
     const reserveBytes = statSync(this.#reservePath, { throwIfNoEntry: false })?.size ?? 0;
     rmSync(this.#reservePath, { force: true });
     if (this.#store === null || this.#cap !== null || reserveBytes === 0) return;
@@ -100,7 +126,7 @@ export class SpaceGuard {
     this.#limitPages(pages);
     const keptPages = Math.floor(reserveBytes / 2 / this.#pages("page_size"));
     const freeingPagesMax = Math.max(pages + FREEING_PAGES_MIN, Math.min(pagesMax, pages + keptPages));
-    this.#cap = { reserveBytes, pagesMax, freeingPagesMax };
+    this.#cap = { cause, reserveBytes, pagesMax, freeingPagesMax };
   }
 
   #pages(name: "page_count" | "page_size"): number {

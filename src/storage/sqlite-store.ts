@@ -8,6 +8,7 @@ import { monotonicMs, systemClock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
+import type { FullCause } from "./full-cause.ts";
 import { inspectStore, type StoreInspection } from "./inspect-store.ts";
 import type {
   BucketPageQuery,
@@ -73,7 +74,7 @@ export class SqliteStore implements KvEngine {
   #tables: Kysely<unknown> | null = null;
   #scans: Kysely<unknown> | null = null;
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
-  #state: StorageState = { walBytes: 0, isFull: false, sweptTotal: 0 };
+  #state: StorageState = { walBytes: 0, fullCause: null, sweptTotal: 0 };
   #hasFailed = false;
 
   /**
@@ -147,6 +148,7 @@ export class SqliteStore implements KvEngine {
           this.#events.onCommit(outcomes.length, commitMs);
         },
         onState: (state) => {
+          tellOfSpace(this.#state.fullCause, state.fullCause, settings, log);
           this.#state = state;
         },
         onWiped: (bucket) => {
@@ -166,7 +168,7 @@ export class SqliteStore implements KvEngine {
       this.#fail(`${path} was deleted or replaced while the store was open`),
     );
     const keepReserve = () =>
-      this.#state.isFull ||
+      this.#state.fullCause !== null ||
       // A folder that cannot be looked at is for others to notice.
       ensureReserve(files.reserve, files.directory, settings.reserveBytes).catch(() => undefined);
     this.#reserveTimer = setInterval(keepReserve, RESERVE_INTERVAL_MS);
@@ -175,7 +177,8 @@ export class SqliteStore implements KvEngine {
 
   get figures(): StoreFigures {
     const databaseBytes = statSync(this.files.database, { throwIfNoEntry: false })?.size ?? 0;
-    return { ...this.#state, queueLength: this.#queue.length, databaseBytes };
+    const { walBytes, sweptTotal, fullCause } = this.#state;
+    return { walBytes, sweptTotal, isFull: fullCause !== null, queueLength: this.#queue.length, databaseBytes };
   }
 
   find(bucket: string, key: string): KvFound | null {
@@ -294,6 +297,19 @@ function warnOfOpenDirectory(directory: string, log: Log): void {
   log.warn("other users of this machine may enter the data directory; chmod 700 closes it", {
     directory,
     mode: mode.toString(8),
+  });
+}
+
+/** The state comes once a second, so a store on the edge between both is no flood of lines. */
+function tellOfSpace(before: FullCause | null, now: FullCause | null, settings: Settings, log: Log): void {
+  if (now === before) return;
+  if (now === null) {
+    log.info("the store takes writes again");
+    return;
+  }
+  log.warn("the store is full: until there is room it takes deletes and revocations only", {
+    cause: now === "volume" ? "the volume has no space left" : `DB_MAX_BYTES is ${settings.dbMaxBytes}`,
+    dbPath: settings.dbPath,
   });
 }
 

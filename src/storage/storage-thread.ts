@@ -72,7 +72,9 @@ class OpenedStore {
     this.#options = options;
     this.#loadUnits = loadUnits;
     this.#reply = reply;
-    this.#space = new SpaceGuard(options.reservePath, { database, makeRoom: () => this.#wal.makeRoom() });
+    const isLimited = options.databaseBytesMax > 0;
+    const makeRoom = () => this.#wal.makeRoom();
+    this.#space = new SpaceGuard(options.reservePath, { database, isLimited, makeRoom });
     this.#wal = new WalKeeper(database, options.walLimitBytes, () => this.#space.noteFull());
     this.#wipes = readWipes(database);
     this.#writer = new KvWriter(database, new WriteTransaction(database), this.#space, this.#wipes);
@@ -155,7 +157,7 @@ class OpenedStore {
     this.#wal.whenIdle();
     const state: StorageState = {
       walBytes: this.#wal.usedBytes,
-      isFull: this.#space.isFull,
+      fullCause: this.#space.fullCause,
       sweptTotal: this.#sweptTotal,
     };
     this.#reply({ type: "state", state });

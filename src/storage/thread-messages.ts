@@ -2,6 +2,7 @@
 
 import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
+import type { FullCause } from "./full-cause.ts";
 import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
 import type { QueuedUnit } from "./unit-queue.ts";
 import type { PackedBatch } from "./write-batch.ts";
@@ -42,7 +43,8 @@ export type StorageRequest =
 
 export interface StorageState {
   readonly walBytes: number;
-  readonly isFull: boolean;
+  /** Null while puts are taken. */
+  readonly fullCause: FullCause | null;
   readonly sweptTotal: number;
 }
 

@@ -91,8 +91,8 @@ function numberOrNull(text: string): number | null {
   return text === "" ? null : Number(text);
 }
 
-/** What became of one item; "full", "failed" and "busy" mean surely not applied. */
-export type ItemOutcome = KvOutcome | { readonly kind: "full" | "failed" | "busy" };
+/** What became of one item. "full", "limited" (by DB_MAX_BYTES), "failed" and "busy" mean surely not applied. */
+export type ItemOutcome = KvOutcome | { readonly kind: "full" | "limited" | "failed" | "busy" };
 
 /** `created 12 1750000000000,absent,unmet 7`: kind, revision, time of the commit. */
 export function packOutcomes(outcomes: readonly ItemOutcome[]): string {

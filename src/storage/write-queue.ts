@@ -3,6 +3,7 @@
 import { BATCH_BYTES_MAX, BATCH_ITEMS_MAX, BATCHES_IN_FLIGHT_MAX } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
+import { fullMessage } from "./full-cause.ts";
 import type { KvOutcome, KvWrite } from "./kv-engine.ts";
 import type { ItemOutcome } from "./write-batch.ts";
 
@@ -133,7 +134,9 @@ export function toOutcome(outcome: ItemOutcome): KvOutcome | AppError {
     case "busy":
       return new AppError("busy", "The store is locked by another process. Try again.");
     case "full":
-      return new AppError("storage_full", "There is no space left. Delete something, or free space on the volume.");
+      return new AppError("storage_full", fullMessage("volume"));
+    case "limited":
+      return new AppError("storage_full", fullMessage("DB_MAX_BYTES"));
     case "failed":
       return new AppError("internal_error", "The store refused this entry.");
     default:

@@ -17,6 +17,9 @@ const DELETED = 15;
 /** The reserve is looked after every five seconds. */
 const RESERVE_TIMEOUT_MS = 12_000;
 
+const FULL = /"level":"warning".*"the store is full/;
+const WRITABLE = /"level":"info".*"the store takes writes again"/;
+
 type Send = (method: string, key: string, body?: Uint8Array<ArrayBuffer>) => Promise<Response>;
 
 function sender(server: ServerProcess, token: string): Send {
@@ -29,29 +32,42 @@ function sender(server: ServerProcess, token: string): Send {
 }
 
 /** Puts until the first refusal. Returns how many were stored. */
-async function fill(send: Send): Promise<number> {
+async function fill(send: Send, says = /no space left/): Promise<number> {
   for (let id = 1; ; id++) {
     const response = await send("PUT", `k${id}`, storedValue(id, VALUE_BYTES));
     if (response.status !== 200) {
-      expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([507, "storage_full"]);
+      const { code, message } = (await response.json()) as { code: string; message: string };
+      expect([response.status, code]).toEqual([507, "storage_full"]);
+      expect(message).toMatch(says);
       return id - 1;
     }
   }
 }
 
+const logged = (server: ServerProcess, msg: RegExp) =>
+  server
+    .log()
+    .split("\n")
+    .filter((line) => msg.test(line));
+
+/** The state of the store is told once a second. */
+const LOGGED_MS = 5_000;
+
 /** Fills the store, makes room, fills it again; then a restart must find exactly what was acknowledged. */
-async function liveThroughFullness(env: Environment): Promise<void> {
+async function liveThroughFullness(env: Environment, cause: RegExp): Promise<void> {
   const token = await mint();
   const stored = new Map<string, number>();
   const server = await startServer(env);
   const send = sender(server, token);
-  const count = await fill(send);
+  const count = await fill(send, env.DB_MAX_BYTES === undefined ? /on the volume/ : /DB_MAX_BYTES/);
   expect(count).toBeGreaterThan(2 * DELETED);
   for (let id = 1; id <= count; id++) stored.set(`k${id}`, id);
 
   const refused = await Promise.all([1, 2, 3].map((n) => send("POST", `new${n}`, storedValue(n, VALUE_BYTES))));
   expect(refused.map((response) => response.status)).toEqual([507, 507, 507]);
   expect((await send("PUT", "k1", storedValue(9_999, 4 * VALUE_BYTES))).status).toBe(507);
+  await eventually("the log says that it is full", LOGGED_MS, () => logged(server, FULL).length > 0);
+  expect(logged(server, FULL)).toEqual([expect.stringMatching(cause)]);
   expect((await fetch(`${server.url}/readyz`)).status).toBe(200);
   expect(idOf(new Uint8Array(await (await send("GET", "k1")).arrayBuffer()))).toBe(1);
   for (let id = 1; id <= DELETED; id++) {
@@ -62,6 +78,7 @@ async function liveThroughFullness(env: Environment): Promise<void> {
     expect((await send("POST", `again${id}`, storedValue(id, VALUE_BYTES))).status).toBe(200);
     stored.set(`again${id}`, id);
   }
+  await eventually("the log says that it is over", LOGGED_MS, () => logged(server, WRITABLE).length > 0);
   server.kill("SIGKILL");
   await server.exited;
 
@@ -77,12 +94,8 @@ async function liveThroughFullness(env: Environment): Promise<void> {
 describe("a store that has reached DB_MAX_BYTES", () => {
   test("refuses puts with 507, serves and deletes, and takes puts again after that", async () => {
     using dir = tempDir();
-    await liveThroughFullness({
-      JWT_SECRET: SECRET,
-      DB_PATH: dir.file("data"),
-      DB_MAX_BYTES: "6MiB",
-      RESERVE_BYTES: "0",
-    });
+    const env = { DB_PATH: dir.file("data"), DB_MAX_BYTES: "6MiB", RESERVE_BYTES: "0" };
+    await liveThroughFullness({ JWT_SECRET: SECRET, ...env }, /"cause":"DB_MAX_BYTES is 6291456"/);
   });
 });
 
@@ -90,7 +103,8 @@ if (has("root, to mount a small volume", isRoot())) {
   describe("a store on a full volume", () => {
     test("refuses puts with 507, serves and deletes, and takes puts again after that", async () => {
       using volume = mountSmallVolume(128 * MiB);
-      await liveThroughFullness({ JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data") });
+      const env = { JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data") };
+      await liveThroughFullness(env, /"cause":"the volume has no space left"/);
     });
 
     test("gives up its reserve when the volume is full and takes it again when there is room", async () => {

@@ -39,7 +39,8 @@ function makeWriter(space: SpaceGuard): KvWriter {
   return new KvWriter(database, new WriteTransaction(database), space);
 }
 
-const guarded = (makeRoom: () => void = () => undefined) => new SpaceGuard(reserve, { database, makeRoom });
+const guarded = (makeRoom: () => void = () => undefined) =>
+  new SpaceGuard(reserve, { database, isLimited: false, makeRoom });
 
 describe("while the store is full", () => {
   test("writes that belong together wait for their turn like single ones, and end the full state", () => {
