@@ -1,20 +1,28 @@
 // The reserve file: space that is given up when the volume is full, and taken again when there is plenty.
 
+import { statfsSync } from "node:fs";
 import { open, rename, rm, stat, statfs } from "node:fs/promises";
 
 const PIECE_BYTES = 1024 * 1024;
 const VOLUME_SHARE = 16;
 
+/** `wantedBytes`, cut to 1/16 of the volume. */
+export function reserveBytesOf(directory: string, wantedBytes: number): number {
+  const { blocks, bsize } = statfsSync(directory);
+  return Math.min(wantedBytes, Math.floor((blocks * bsize) / VOLUME_SHARE));
+}
+
 /**
- * Writes the reserve anew when it is missing and twice its size is free. `wantedBytes` is cut to 1/16 of the volume.
+ * Writes the reserve anew when it is missing and twice its size is free. `wantedBytes` is cut to a share of the volume.
  * Real bytes, in small steps: a sparse file would reserve nothing, one large write would hold up the others.
  */
 export async function ensureReserve(path: string, directory: string, wantedBytes: number): Promise<void> {
-  const volume = await statfs(directory);
-  const bytes = Math.min(wantedBytes, Math.floor((volume.blocks * volume.bsize) / VOLUME_SHARE));
+  const bytes = reserveBytesOf(directory, wantedBytes);
   if (bytes === 0) return rm(path, { force: true });
   const existing = await stat(path).catch(() => null);
-  if (existing !== null || volume.bavail * volume.bsize < 2 * bytes) return;
+  if (existing !== null) return;
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize < 2 * bytes) return;
   const draft = `${path}.new`;
   try {
     await using file = await open(draft, "w", 0o600);

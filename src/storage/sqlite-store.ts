@@ -26,7 +26,7 @@ import type {
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { ReaderClient } from "./reader-client.ts";
-import { ensureReserve } from "./space-reserve.ts";
+import { ensureReserve, reserveBytesOf } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
 import { readFailure } from "./sqlite-errors.ts";
 import type { StartThread } from "./start-thread.ts";
@@ -137,6 +137,7 @@ export class SqliteStore implements KvEngine {
       {
         path: files.database,
         reservePath: files.reserve,
+        reserveBytes: reserveBytesOf(files.directory, settings.reserveBytes),
         walLimitBytes: settings.walLimitBytes,
         databaseBytesMax: settings.dbMaxBytes,
         sweepIntervalMs: settings.sweepIntervalMs,

@@ -75,7 +75,11 @@ class OpenedStore {
     const isLimited = options.databaseBytesMax > 0;
     const makeRoom = () => this.#wal.makeRoom();
     this.#space = new SpaceGuard(options.reservePath, { database, isLimited, makeRoom });
-    this.#wal = new WalKeeper(database, options.walLimitBytes, () => this.#space.noteFull());
+    this.#wal = new WalKeeper(database, {
+      limitBytes: options.walLimitBytes,
+      reserveBytes: options.reserveBytes,
+      onFull: () => this.#space.noteFull(),
+    });
     this.#wipes = readWipes(database);
     this.#writer = new KvWriter(database, new WriteTransaction(database), this.#space, this.#wipes);
     this.#timers = [

@@ -12,6 +12,8 @@ export type ThreadRole = "storage" | "reader" | "backup";
 export interface StoreOptions {
   readonly path: string;
   readonly reservePath: string;
+  /** What it holds when there is room for it; 0 = there is none. */
+  readonly reserveBytes: number;
   readonly walLimitBytes: number;
   /** 0 = no limit. */
   readonly databaseBytesMax: number;

@@ -1,12 +1,18 @@
 // Keeps the write-ahead log small: when to copy its pages into the database file, when to cut it back.
 
 import type { Database, Statement } from "bun:sqlite";
+import { statfsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { MiB } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 
-/** A frame of the log: a 4096-byte page behind a 24-byte header. */
-const FRAME_BYTES = 4120;
-const COPY_AFTER_FRAMES = Math.ceil((4 * 1024 * 1024) / FRAME_BYTES);
+const PAGE_BYTES = 4096;
+/** A frame of the log: a page behind a 24-byte header. */
+const FRAME_BYTES = PAGE_BYTES + 24;
+const COPY_AFTER_BYTES = 4 * MiB;
+/** Of the reserve: once the volume is full it has to take what was not copied yet, and then deletes. */
+const COPY_AFTER_RESERVE_SHARE = 4;
 const TRUNCATE_AFTER_IDLE_MS = 30_000;
 const TRUNCATE_RETRY_MS = 1000;
 
@@ -19,19 +25,33 @@ interface WalState {
   readonly checkpointed: number;
 }
 
+export interface WalKeeperOptions {
+  readonly limitBytes: number;
+  /** What is kept free for a full volume; 0 = nothing. */
+  readonly reserveBytes: number;
+  /** Called when the pages of the log find no room in the database file. */
+  readonly onFull: () => void;
+}
+
 export class WalKeeper {
+  readonly #database: Database;
   readonly #statements: Readonly<Record<Mode, Statement<WalState, []>>>;
+  readonly #pageCount: Statement<{ page_count: number }, []>;
   readonly #limitFrames: number;
+  readonly #copyAfterFrames: number;
   readonly #onFull: () => void;
   #lastWriteMs = monotonicMs();
   #nextTruncateMs = 0;
   #frames = 0;
 
-  /** `onFull` is called when the pages of the log find no room in the database file. */
-  constructor(database: Database, limitBytes: number, onFull: () => void) {
+  constructor(database: Database, { limitBytes, reserveBytes, onFull }: WalKeeperOptions) {
+    this.#database = database;
     const prepare = (mode: Mode) => database.prepare<WalState, []>(`PRAGMA wal_checkpoint(${mode})`);
     this.#statements = { NOOP: prepare("NOOP"), PASSIVE: prepare("PASSIVE"), TRUNCATE: prepare("TRUNCATE") };
+    this.#pageCount = database.prepare("PRAGMA page_count");
     this.#limitFrames = Math.floor(limitBytes / FRAME_BYTES);
+    const copyAfterBytes = reserveBytes === 0 ? COPY_AFTER_BYTES : reserveBytes / COPY_AFTER_RESERVE_SHARE;
+    this.#copyAfterFrames = Math.ceil(Math.min(COPY_AFTER_BYTES, copyAfterBytes) / FRAME_BYTES);
     this.#onFull = onFull;
   }
 
@@ -44,7 +64,7 @@ export class WalKeeper {
   afterWrite(): void {
     this.#lastWriteMs = monotonicMs();
     let state = this.#run("NOOP");
-    if (state.log - state.checkpointed >= COPY_AFTER_FRAMES) state = this.#run("PASSIVE");
+    if (state.log - state.checkpointed >= this.#copyAfterFrames) state = this.#run("PASSIVE");
     if (state.log > this.#limitFrames) this.#truncate();
   }
 
@@ -70,8 +90,27 @@ export class WalKeeper {
     this.#nextTruncateMs = this.#run("TRUNCATE").busy === 0 ? 0 : nowMs + TRUNCATE_RETRY_MS;
   }
 
+  /**
+   * Half a copy would take the room that deletes need, and free none: the log is used again only when all of it was
+   * copied.
+   */
+  #hasRoomToCopy(): boolean {
+    const { page_count: pages } = this.#pageCount.get()!;
+    const { filename } = this.#database;
+    const grownBytes = pages * PAGE_BYTES - (statSync(filename, { throwIfNoEntry: false })?.size ?? 0);
+    if (grownBytes <= 0) return true;
+    const { bavail, bsize, blocks } = statfsSync(dirname(filename));
+    // A file system that does not tell its size does not tell what is free.
+    return blocks === 0 || bavail * bsize >= grownBytes;
+  }
+
   #run(mode: Mode): WalState {
+    const postponed = { busy: 1, log: this.#frames, checkpointed: this.#frames };
     try {
+      if (mode !== "NOOP" && !this.#hasRoomToCopy()) {
+        this.#onFull();
+        return postponed;
+      }
       const state = this.#statements[mode].get()!;
       this.#frames = state.log;
       return state;
@@ -79,7 +118,7 @@ export class WalKeeper {
       const failure = classifySqliteError(error);
       if (failure === "full") this.#onFull();
       // The frames stay where they are and the next call tries again; nothing acknowledged is in danger.
-      if (failure === "busy" || failure === "full") return { busy: 1, log: this.#frames, checkpointed: this.#frames };
+      if (failure === "busy" || failure === "full") return postponed;
       throw error;
     }
   }

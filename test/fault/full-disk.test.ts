@@ -14,6 +14,7 @@ import { tempDir } from "../support/temp-dir.ts";
 const MiB = 1024 * 1024;
 const VALUE_BYTES = 100_000;
 const DELETED = 15;
+const DELETES_MAX = 200;
 /** The reserve is looked after every five seconds. */
 const RESERVE_TIMEOUT_MS = 12_000;
 
@@ -32,9 +33,9 @@ function sender(server: ServerProcess, token: string): Send {
 }
 
 /** Puts until the first refusal. Returns how many were stored. */
-async function fill(send: Send, says = /no space left/): Promise<number> {
+async function fill(send: Send, says = /no space left/, valueBytes = VALUE_BYTES): Promise<number> {
   for (let id = 1; ; id++) {
-    const response = await send("PUT", `k${id}`, storedValue(id, VALUE_BYTES));
+    const response = await send("PUT", `k${id}`, storedValue(id, valueBytes));
     if (response.status !== 200) {
       const { code, message } = (await response.json()) as { code: string; message: string };
       expect([response.status, code]).toEqual([507, "storage_full"]);
@@ -106,6 +107,26 @@ if (has("root, to mount a small volume", isRoot())) {
       const env = { JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data") };
       await liveThroughFullness(env, /"cause":"the volume has no space left"/);
     });
+
+    // The less the volume, the less the reserve; the last two are of values that fill a good part of it at once.
+    test.each([
+      ...[[4, VALUE_BYTES] as const, [12, VALUE_BYTES] as const, [24, VALUE_BYTES] as const],
+      ...[[12, 1000] as const, [24, 20 * VALUE_BYTES] as const, [64, 60 * VALUE_BYTES] as const],
+    ])(
+      "of %i MiB, with values of %i bytes, takes every delete",
+      async (volumeMiB, valueBytes) => {
+        using volume = mountSmallVolume(volumeMiB * MiB);
+        const data = join(volume.path, "data");
+        await using server = await startServer({ JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off" });
+        await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(join(data, "reserve")));
+        const send = sender(server, await mint());
+        const count = await fill(send, undefined, valueBytes);
+        for (let id = 1; id <= Math.min(count, DELETES_MAX); id++) {
+          expect([id, (await send("DELETE", `k${id}`)).status]).toEqual([id, 200]);
+        }
+      },
+      60_000,
+    );
 
     test("gives up its reserve when the volume is full and takes it again when there is room", async () => {
       using volume = mountSmallVolume(12 * MiB);

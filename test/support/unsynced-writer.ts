@@ -29,7 +29,11 @@ const database = await openStore({
 database.run(`PRAGMA synchronous = ${synchronous}`);
 const space = new SpaceGuard(files.reserve);
 const writer = new KvWriter(database, new WriteTransaction(database), space);
-const wal = new WalKeeper(database, WAL_LIMIT_BYTES, () => space.noteFull());
+const wal = new WalKeeper(database, {
+  limitBytes: WAL_LIMIT_BYTES,
+  reserveBytes: 0,
+  onFull: () => space.noteFull(),
+});
 for (let id = 1; id <= Number(writes); id += BATCH_ITEMS) {
   const batch = Array.from({ length: BATCH_ITEMS }, (_, index) => plannedAttempt(id + index));
   writer.apply(batch.map(plannedWrite), monotonicMs());

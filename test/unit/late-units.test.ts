@@ -50,7 +50,13 @@ class Storage {
 }
 
 const LOCK_DEADLINE_MS = Number.MAX_SAFE_INTEGER;
-const OPTIONS = { walLimitBytes: 1_000_000, databaseBytesMax: 0, sweepIntervalMs: 60_000, isChecked: false };
+const OPTIONS = {
+  walLimitBytes: 1_000_000,
+  databaseBytesMax: 0,
+  reserveBytes: 0,
+  sweepIntervalMs: 60_000,
+  isChecked: false,
+};
 const UNITS: StorageRequest = {
   type: "units",
   units: [{ id: 1, name: "test.double", args: 21 }],
