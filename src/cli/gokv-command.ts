@@ -4,12 +4,13 @@ import { EXIT } from "../shared/errors.ts";
 import { VERSION } from "../shared/version.ts";
 import type { StrictCommand } from "./run-cli.ts";
 import { SERVER_ENVIRONMENT } from "./server-environment.ts";
+import { writeOut } from "./write-out.ts";
 
 const versionCommand: StrictCommand = {
   meta: { name: "version", description: "Prints the versions of gokv, Bun and SQLite" },
   async run() {
     const { requireSafeSqlite } = await import("../storage/sqlite-connection.ts");
-    process.stdout.write(`gokv ${VERSION}\nBun ${Bun.version}\nSQLite ${requireSafeSqlite()}\n`);
+    writeOut(`gokv ${VERSION}\nBun ${Bun.version}\nSQLite ${requireSafeSqlite()}\n`);
     return EXIT.done;
   },
 };
@@ -39,7 +40,7 @@ export const gokvCommand: StrictCommand = {
   },
   async run(flags) {
     if (flags.version === true) {
-      process.stdout.write(`${VERSION}\n`);
+      writeOut(`${VERSION}\n`);
       return EXIT.done;
     }
     return (await serve()).run({});

@@ -9,6 +9,7 @@ import { parseDurationMs } from "../shared/durations.ts";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { dropLineEnd } from "../shared/settings.ts";
 import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
+import { writeOut } from "./write-out.ts";
 
 const LIFETIME_MS_MIN = 1000;
 
@@ -63,7 +64,7 @@ export const jwtGenCommand: StrictCommand = {
         `jwt-gen: warning: the secret has ${secret.length} bytes; use at least ${SECRET_BYTES_MIN}\n`,
       );
     }
-    process.stdout.write(`${token}\n`);
+    writeOut(`${token}\n`);
     return EXIT.done;
   },
 };

@@ -9,6 +9,7 @@ import { threadStarter } from "../storage/start-thread.ts";
 import { requireStore } from "../storage/store-snapshot.ts";
 import { AdminClient, CLIENT_ENVIRONMENT } from "./admin-client.ts";
 import type { StrictCommand } from "./run-cli.ts";
+import { writeOut } from "./write-out.ts";
 
 const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
@@ -26,8 +27,8 @@ export const rekeyCommand: StrictCommand = {
   async run({ url }) {
     const isRemote = url !== undefined || Boolean(process.env.GOKV_URL);
     const { resealed, kid, webhooks } = isRemote ? await rekeyThrough(url as string | undefined) : await rekeyHere();
-    process.stdout.write(`resealed ${resealed} (kid ${kid})\n`);
-    process.stdout.write(`webhook secrets resealed ${webhooks.resealed} (kid ${webhooks.kid})\n`);
+    writeOut(`resealed ${resealed} (kid ${kid})\n`);
+    writeOut(`webhook secrets resealed ${webhooks.resealed} (kid ${webhooks.kid})\n`);
     return EXIT.done;
   },
 };

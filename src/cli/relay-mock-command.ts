@@ -4,6 +4,7 @@ import { whyNotListening } from "../http/listen-failure.ts";
 import { MockUpstream } from "../relay/mock-upstream.ts";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { Misuse, type StrictCommand } from "./run-cli.ts";
+import { writeOut } from "./write-out.ts";
 
 const PORT = 4010;
 const PORT_MAX = 65_535;
@@ -19,7 +20,7 @@ export const relayMockCommand: StrictCommand = {
     const port = wholeNumber(flags.port, "port", PORT, PORT_MAX);
     const delayMs = wholeNumber(flags.delay, "delay", 0, DELAY_MS_MAX);
     await using mock = start(port, delayMs);
-    process.stdout.write(`mock provider listening on ${mock.url}\n`);
+    writeOut(`mock provider listening on ${mock.url}\n`);
     const ended = Promise.withResolvers<void>();
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => ended.resolve());
     await ended.promise;

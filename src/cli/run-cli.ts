@@ -3,6 +3,7 @@
 
 import { type ArgsDef, type CommandDef, renderUsage } from "citty";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
+import { writeOut } from "./write-out.ts";
 
 export type FlagValues = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
@@ -40,11 +41,16 @@ export function commandGroup(
 }
 
 /** Errors go to stderr; stdout belongs to the command. */
-export async function runCli(name: string, root: StrictCommand, rawArgs: readonly string[]): Promise<ExitCode> {
+export async function runCli(
+  name: string,
+  root: StrictCommand,
+  rawArgs: readonly string[],
+  write: (text: string) => void = writeOut,
+): Promise<ExitCode> {
   try {
     const { command, path, rest } = await findCommand(name, root, rawArgs);
     if (rest.includes("--help") || rest.includes("-h")) {
-      process.stdout.write(await usageOf(command, path));
+      write(await usageOf(command, path));
       return EXIT.done;
     }
     return await naming(path, command.run(parseFlags(rest, command, path)));

@@ -9,6 +9,7 @@ import { startAhead, threadStarter } from "../storage/start-thread.ts";
 import { liftRequestCap } from "./lift-request-cap.ts";
 import type { StrictCommand } from "./run-cli.ts";
 import { SERVER_ENVIRONMENT } from "./server-environment.ts";
+import { writeOut } from "./write-out.ts";
 
 const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
@@ -38,7 +39,7 @@ export const serveCommand: StrictCommand = {
     const { RunningServer } = await import("../app/start-server.ts");
     const server = await RunningServer.start(settings, log, { startThread });
     running.resolve(server);
-    if (dev !== null) process.stdout.write(await dev.greeting(server.url));
+    if (dev !== null) writeOut(await dev.greeting(server.url));
     const exitCode = await server.ended;
     log.flush();
     process.exit(exitCode);

@@ -1,6 +1,6 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, rmSync, statSync, writeSync } from "node:fs";
+import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { requireEntry } from "../kv/require-entry.ts";
@@ -8,6 +8,7 @@ import { parseByteSize } from "../shared/byte-sizes.ts";
 import { systemClock } from "../shared/clock.ts";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { environmentOf, readDbPath, readMaxValueBytes, SETTINGS } from "../shared/settings.ts";
+import { accessFailure } from "../storage/access-failure.ts";
 import { backupStore } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
@@ -20,6 +21,7 @@ import { requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
 import { showProgress } from "./progress.ts";
 import type { StrictCommand } from "./run-cli.ts";
+import { writeOut } from "./write-out.ts";
 
 const ENVIRONMENT = environmentOf("dbPath");
 
@@ -33,11 +35,9 @@ export const backupCommand: StrictCommand = {
     requireOurs(database);
     const progress = showProgress("pages");
     const onStep = (copied: number, total: number) => progress.update(copied, total);
-    const report = await namingDamage(() => backupStore({ source: database, target: file as string, onStep }));
+    const report = await namingFailure(() => backupStore({ source: database, target: file as string, onStep }));
     progress.end();
-    process.stdout.write(
-      `${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`,
-    );
+    writeOut(`${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`);
     return EXIT.done;
   },
 };
@@ -51,7 +51,7 @@ export const restoreCommand: StrictCommand = {
     using _ = lock;
     const report = restoreStore(file as string, files, systemClock());
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
-    process.stdout.write(`${files.database}: ${report.entries} entries, revision ${report.revision}${before}\n`);
+    writeOut(`${files.database}: ${report.entries} entries, revision ${report.revision}${before}\n`);
     return EXIT.done;
   },
 };
@@ -69,9 +69,7 @@ export const checkCommand: StrictCommand = {
         `the store is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
       );
     }
-    process.stdout.write(
-      `sound: ${entries} entries in ${buckets} buckets, ${valueBytes} bytes, revision ${revision}\n`,
-    );
+    writeOut(`sound: ${entries} entries in ${buckets} buckets, ${valueBytes} bytes, revision ${revision}\n`);
     return EXIT.done;
   },
 };
@@ -90,7 +88,7 @@ export const exportCommand: StrictCommand = {
   },
   async run({ bucket, prefix }) {
     const filter = { bucket: (bucket as string | undefined) ?? null, prefix: (prefix as string | undefined) ?? "" };
-    await namingDamage(async () => {
+    await namingFailure(async () => {
       using snapshot = await StoreSnapshot.open(readDbPath(process.env));
       for (const lines of exportLines(snapshot.database, filter, systemClock())) writeOut(lines);
     });
@@ -130,8 +128,8 @@ export const importCommand: StrictCommand = {
         requireEntry,
         onBadLine: (lineNumber: number, problem: string) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
       };
-      const report = await namingDamage(() => importEntries(files, file, options));
-      process.stdout.write(describeImport(report, isDryRun));
+      const report = await namingFailure(() => importEntries(files, file, options));
+      writeOut(describeImport(report, isDryRun));
       return EXIT.done;
     } finally {
       if (isStream) rmSync(file, { force: true });
@@ -145,21 +143,8 @@ async function putAside(source: string, file: string): Promise<void> {
     await pipeline(input, createWriteStream(file, { mode: 0o600 }));
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOSPC") throw accessFailure(file, cause);
     throw new ExitError(EXIT.failed, `${source} cannot be read: ${code}.`, { cause });
-  }
-}
-
-/** Waits for a slow reader; a reader that has left ends the command. */
-function writeOut(text: string): void {
-  const bytes = Buffer.from(text);
-  for (let written = 0; written < bytes.length; ) {
-    try {
-      written += writeSync(1, bytes, written);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== "EAGAIN") throw new ExitError(EXIT.failed, `cannot write the export: ${code}`);
-      Bun.sleepSync(1);
-    }
   }
 }
 
@@ -175,17 +160,19 @@ function openDirectory(): { files: StoreFiles; lock: StoreLock } {
 }
 
 function verifyOwnStore(): Promise<Verification> {
-  return namingDamage(async () => {
+  return namingFailure(async () => {
     using snapshot = await StoreSnapshot.open(readDbPath(process.env));
     return verifyStore(snapshot.database);
   });
 }
 
-/** Damage that SQLite itself stumbles over ends a command like damage that a checksum shows. */
-async function namingDamage<T>(act: () => Promise<T>): Promise<T> {
+/** What SQLite itself stumbles over, damage or a refusal of the system, ends a command with what to do about it. */
+async function namingFailure<T>(act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (error) {
+    const refusal = accessFailure(readDbPath(process.env), error);
+    if (refusal !== null) throw refusal;
     if (classifySqliteError(error) !== "damaged") throw error;
     throw new ExitError(EXIT.storeDamaged, `the store is damaged: ${messageOf(error)}. See gokv restore --help.`);
   }

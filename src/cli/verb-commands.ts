@@ -7,6 +7,7 @@ import { parseDurationMs } from "../shared/durations.ts";
 import { EXIT } from "../shared/errors.ts";
 import { AdminClient, type Answer, CLIENT_ENVIRONMENT } from "./admin-client.ts";
 import { commandGroup, type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
+import { writeOut } from "./write-out.ts";
 
 const COMMON: ArgsDef = {
   url: { type: "string", description: "The server; default GOKV_URL or this machine" },
@@ -89,7 +90,7 @@ export function verbCommand(
       const answer = await ask(client, flags, id);
       // Not among the output: scripts take that for what they asked for.
       if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);
-      process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
+      writeOut(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
       return answer !== null && hasFailed(answer) ? EXIT.failed : EXIT.done;
     },
   };

@@ -5,6 +5,7 @@ import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSyn
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { accessFailure, namingAccess } from "./access-failure.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
@@ -39,7 +40,8 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
   const draft = `${target}.partial-${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
   createDraft(draft, target);
   try {
-    await copyPages(source, draft, onStep);
+    using pages = openPages(source);
+    await copyPages(pages.database, draft, onStep);
     const { entries, revision } = proveCopy(draft);
     sync(draft);
     renameSync(draft, target);
@@ -51,6 +53,8 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
       entries,
       ms: Math.round(performance.now() - startMs),
     };
+  } catch (error) {
+    throw accessFailure(target, error) ?? error;
   } finally {
     for (const suffix of ["", "-journal", "-wal", "-shm"]) rmSync(`${draft}${suffix}`, { force: true });
   }
@@ -66,17 +70,29 @@ function createDraft(draft: string, target: string): void {
   }
 }
 
+/** @throws ExitError (1) this user may not read it */
+function openPages(source: string): { readonly database: DatabaseSync } & Disposable {
+  return namingAccess(source, () => {
+    const database = new DatabaseSync(source, { readOnly: true });
+    try {
+      // An open read transaction pins the snapshot: otherwise each commit would start the copy over.
+      database.exec("BEGIN");
+      database.prepare("SELECT value FROM store WHERE name = 'last_revision'").get();
+      return { database, [Symbol.dispose]: () => database.close() };
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+  });
+}
+
 /**
  * bun:sqlite has no backup API; node:sqlite is the same library in the same process, so it shares SQLite's locks. Each
  * step reaches the disk before the next: all at once in the end, 400 MB hold up every commit behind them for 100 ms.
  */
-async function copyPages(source: string, draft: string, onStep: BackupOptions["onStep"]): Promise<void> {
-  const database = new DatabaseSync(source, { readOnly: true });
+async function copyPages(database: DatabaseSync, draft: string, onStep: BackupOptions["onStep"]): Promise<void> {
   const descriptor = openSync(draft, "r");
   try {
-    // An open read transaction pins the snapshot: otherwise each commit would start the copy over.
-    database.exec("BEGIN");
-    database.prepare("SELECT value FROM store WHERE name = 'last_revision'").get();
     await backup(database, draft, {
       rate: STEP_PAGES,
       progress({ totalPages, remainingPages }) {
@@ -85,7 +101,6 @@ async function copyPages(source: string, draft: string, onStep: BackupOptions["o
       },
     });
   } finally {
-    database.close();
     closeSync(descriptor);
   }
 }

@@ -24,7 +24,7 @@ export async function runBackupThread(port: MessagePort, job: BackupJob): Promis
   try {
     reply = { report: await backupStore({ source, target, onStep }) };
   } catch (error) {
-    const isFull = classifySqliteError(error) === "full" || /ENOSPC|disk is full/.test(messageOf(error));
+    const isFull = classifySqliteError(error) === "full" || /no space left/.test(messageOf(error));
     reply = { failure: messageOf(error), isFull };
   }
   port.postMessage(reply);

@@ -2,6 +2,7 @@
 
 import { closeSync, copyFileSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { namingAccess } from "./access-failure.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
@@ -87,7 +88,7 @@ const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
 function withFile<T>(path: string, use: (readAt: ReadAt, sizeBytes: number) => T | null): T | null {
   if (!existsSync(path)) return null;
-  const descriptor = openSync(path, "r");
+  const descriptor = namingAccess(path, () => openSync(path, "r"));
   try {
     let window = new Uint8Array(0);
     let windowStart = 0;

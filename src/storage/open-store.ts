@@ -1,9 +1,11 @@
 // Opens the database for writing and brings it to the current schema, or says why it must not be touched.
 
 import { type Database, SQLiteError } from "bun:sqlite";
+import { accessSync, constants, existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { MiB } from "../shared/bounds.ts";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { accessFailure } from "./access-failure.ts";
 import { freshSchema } from "./fresh-schema.ts" with { type: "macro" };
 import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
@@ -30,6 +32,7 @@ export interface OpenOptions {
 export async function openStore(options: OpenOptions): Promise<Database> {
   let database: Database | undefined;
   try {
+    requireWritable(options.path);
     database = openForWriting(options.path, options.walLimitBytes);
     requireKnownSchema(options.path, schemaVersion(database));
     if (options.isChecked) requireSound(database, options.path);
@@ -50,6 +53,8 @@ export async function openStore(options: OpenOptions): Promise<Database> {
 /** What to tell of a store that could not be opened, or whose tables do not take our statements. */
 export function startFailure(path: string, error: unknown): ExitError {
   if (error instanceof ExitError) return error;
+  const refusal = accessFailure(path, error);
+  if (refusal !== null) return refusal;
   if (error instanceof SQLiteError && error.errno === SQLITE_ERROR) {
     return new ExitError(
       EXIT.storeDamaged,
@@ -65,11 +70,14 @@ export function startFailure(path: string, error: unknown): ExitError {
       );
     case "busy":
       return new ExitError(EXIT.storeInUse, `${path} is locked by another process. Stop it and start again.`);
-    case "full":
-      return new ExitError(EXIT.failed, `There is no space left to open ${path}. Free some and start again.`);
     default:
       return new ExitError(EXIT.failed, `${path} cannot be opened: ${messageOf(error)}.`);
   }
+}
+
+/** SQLite opens what cannot be written for reading, and the first write would be what fails. */
+function requireWritable(path: string): void {
+  if (existsSync(path)) accessSync(path, constants.W_OK);
 }
 
 export function schemaVersion(database: Database): number {

@@ -3,6 +3,7 @@
 import { Database } from "bun:sqlite";
 import { copyFileSync, existsSync, linkSync, renameSync, rmSync } from "node:fs";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { accessFailure, namingAccess } from "./access-failure.ts";
 import { requireOurs } from "./inspect-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { openForReading, openForWriting } from "./sqlite-connection.ts";
@@ -28,7 +29,7 @@ export function restoreStore(file: string, files: StoreFiles, nowMs: number): Re
   const verification = verifyFile(file);
   const draft = `${files.database}.restoring`;
   try {
-    copyFileSync(file, draft);
+    namingAccess(files.database, () => copyFileSync(file, draft));
     const old = existsSync(files.database) ? settleOldStore(files) : null;
     const revision = Math.max(verification.revision, old?.revision ?? 0) + REVISION_LEAP;
     writeRevision(draft, revision);
@@ -58,6 +59,8 @@ export function verifyFile(file: string): Verification {
     }
   } catch (error) {
     if (error instanceof ExitError) throw error;
+    const refusal = accessFailure(file, error);
+    if (refusal !== null) throw refusal;
     throw new ExitError(EXIT.storeDamaged, `${file} is damaged: ${messageOf(error)}.`);
   }
 }

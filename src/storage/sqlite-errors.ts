@@ -4,7 +4,10 @@ import { SQLiteError } from "bun:sqlite";
 import { AppError } from "../shared/errors.ts";
 
 /** Primary result codes, https://sqlite.org/rescode.html. The low byte of an extended code is its primary one. */
-const PRIMARY = { busy: 5, locked: 6, corrupt: 11, full: 13, tooBig: 18, constraint: 19, notADatabase: 26 } as const;
+const PRIMARY = {
+  ...{ permission: 3, busy: 5, locked: 6, readOnly: 8, corrupt: 11, full: 13, cannotOpen: 14 },
+  ...{ tooBig: 18, constraint: 19, notADatabase: 26 },
+} as const;
 
 export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
 
@@ -13,10 +16,7 @@ export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
  * `damaged`: the file does not hold what it should. `fatal`: an I/O error or anything unknown.
  */
 export function classifySqliteError(error: unknown): SqliteFailure {
-  // bun:sqlite and node:sqlite, which only the backup uses, have a name of their own for it.
-  const code = error instanceof SQLiteError ? error.errno : (error as { errcode?: unknown } | null)?.errcode;
-  if (typeof code !== "number") return "fatal";
-  switch (code & 0xff) {
+  switch (primaryCode(error)) {
     case PRIMARY.busy:
     case PRIMARY.locked:
       return "busy";
@@ -31,6 +31,19 @@ export function classifySqliteError(error: unknown): SqliteFailure {
     default:
       return "fatal";
   }
+}
+
+/** Whether the system did not let SQLite open a file, or write to it. */
+export function isRefusedBySystem(error: unknown): boolean {
+  const code = primaryCode(error);
+  return code === PRIMARY.permission || code === PRIMARY.readOnly || code === PRIMARY.cannotOpen;
+}
+
+/** Null when SQLite did not throw it. */
+function primaryCode(error: unknown): number | null {
+  // bun:sqlite and node:sqlite, which only the backup uses, have a name of their own for it.
+  const code = error instanceof SQLiteError ? error.errno : (error as { errcode?: unknown } | null)?.errcode;
+  return typeof code === "number" ? code & 0xff : null;
 }
 
 /** Whether SQLite threw it, and not the program around it. */

@@ -5,6 +5,12 @@ import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
 
+function adviceOn(error: unknown): string {
+  return classifySqliteError(error) === "full"
+    ? "There is no space left: free some and try again."
+    : "Check owner and rights of the data directory (DB_PATH).";
+}
+
 /**
  * Held until disposed. Keep the object in a field of whatever owns the store: an unreferenced Database is
  * garbage-collected, and its lock vanishes without an error.
@@ -30,11 +36,9 @@ export class StoreLock implements Disposable {
     } catch (error) {
       database?.close();
       if (classifySqliteError(error) === "busy") return null;
-      throw new ExitError(
-        EXIT.failed,
-        `${path} cannot be written (${messageOf(error)}). Check owner and rights of the data directory (DB_PATH).`,
-        { cause: error },
-      );
+      throw new ExitError(EXIT.failed, `${path} cannot be written (${messageOf(error)}). ${adviceOn(error)}`, {
+        cause: error,
+      });
     }
   }
 

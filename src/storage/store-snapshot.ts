@@ -4,6 +4,7 @@ import type { Database } from "bun:sqlite";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { namingAccess } from "./access-failure.ts";
 import { backupStore } from "./backup-store.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { openForReading } from "./sqlite-connection.ts";
@@ -33,11 +34,16 @@ export class StoreSnapshot implements Disposable {
     if (lock === null) {
       const copy = join(directory, `snapshot-${crypto.randomUUID()}.db`);
       await backupStore({ source: files.database, target: copy });
-      return new StoreSnapshot(openForReading(copy), null, copy);
+      return new StoreSnapshot(
+        namingAccess(copy, () => openForReading(copy)),
+        null,
+        copy,
+      );
     }
     try {
       inspectStore(files, "refuse");
-      return new StoreSnapshot(openForReading(files.database), lock, null);
+      const database = namingAccess(files.database, () => openForReading(files.database));
+      return new StoreSnapshot(database, lock, null);
     } catch (error) {
       lock[Symbol.dispose]();
       throw error;

@@ -106,15 +106,13 @@ describe("a command line", () => {
       written[stream] += `${chunk}`;
       return true;
     };
-    spies = [
-      spyOn(process.stdout, "write").mockImplementation(into("out")),
-      spyOn(process.stderr, "write").mockImplementation(into("err")),
-    ];
+    spies = [spyOn(process.stderr, "write").mockImplementation(into("err"))];
   });
   afterEach(() => {
     for (const spy of spies) spy.mockRestore();
   });
 
+  const run = (args: readonly string[]) => runCli("house", root, args, (text) => (written.out += text));
   const ran: string[] = [];
   const root: StrictCommand = {
     meta: { name: "house", description: "Looks after a house" },
@@ -142,43 +140,43 @@ describe("a command line", () => {
   };
 
   test("without a command runs the one at the root", async () => {
-    expect(await runCli("house", root, [])).toBe(0);
+    expect(await run([])).toBe(0);
     expect(ran).toEqual(["house"]);
   });
 
   test("names an unknown command on stderr and ends with 2", async () => {
     for (const name of ["pain", "Paint", "constructor", "__proto__", "toString", ""]) {
-      expect(await runCli("house", root, [name])).toBe(2);
+      expect(await run([name])).toBe(2);
       expect(written.err).toContain(`house: there is no command "${name}". See house --help.\n`);
     }
     expect(written.out).toBe("");
   });
 
   test("ends with the code of the failure, whose message goes to stderr", async () => {
-    expect(await runCli("house", root, ["fail"])).toBe(3);
+    expect(await run(["fail"])).toBe(3);
     expect(written).toEqual({ out: "", err: "house: somebody is in\n" });
   });
 
   test("that a command finds wrong ends with 2 and refers to the help of that command", async () => {
-    expect(await runCli("house", root, ["misuse"])).toBe(2);
+    expect(await run(["misuse"])).toBe(2);
     expect(written).toEqual({ out: "", err: "house: this cannot be. See house misuse --help.\n" });
   });
 
   test("asks with help in front of a command for its help, which ends with its variables", async () => {
-    expect(await runCli("house", root, ["help", "misuse"])).toBe(0);
+    expect(await run(["help", "misuse"])).toBe(0);
     expect(Bun.stripANSI(written.out)).toEndWith(
       "\n\nENVIRONMENT\n\n  WALLS    how many\n   DOOR    open or not\n\nThere is more to say.\n",
     );
     written.out = "";
-    expect(await runCli("house", root, ["help"])).toBe(0);
+    expect(await run(["help"])).toBe(0);
     expect(Bun.stripANSI(written.out)).toContain("Looks after a house");
     expect(Bun.stripANSI(written.out)).not.toContain("ENVIRONMENT");
-    expect(await runCli("house", root, ["help", "pain"])).toBe(2);
+    expect(await run(["help", "pain"])).toBe(2);
     expect(written.err).toContain('there is no command "pain"');
   });
 
   test("ends with 1 and a trace when there is a defect", async () => {
-    expect(await runCli("house", root, ["crash"])).toBe(1);
+    expect(await run(["crash"])).toBe(1);
     expect(written.err).toStartWith("house: unexpected failure: Error: a defect\n");
     expect(written.out).toBe("");
   });
@@ -186,12 +184,12 @@ describe("a command line", () => {
   test("shows help on stdout for the root and for each command", async () => {
     for (const flag of ["--help", "-h"]) {
       written.out = "";
-      expect(await runCli("house", root, [flag])).toBe(0);
+      expect(await run([flag])).toBe(0);
       for (const word of ["house", "Looks after a house", "paint", "Paints a wall", "fail"]) {
         expect(Bun.stripANSI(written.out)).toContain(word);
       }
       written.out = "";
-      expect(await runCli("house", root, ["paint", flag])).toBe(0);
+      expect(await run(["paint", flag])).toBe(0);
       for (const word of ["house paint", "Paints a wall", "--colour", "WALL", "In which colour"]) {
         expect(Bun.stripANSI(written.out)).toContain(word);
       }

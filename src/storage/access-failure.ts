@@ -1,0 +1,32 @@
+// What an operator can do about files that this user may not use, or that find no room.
+
+import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { classifySqliteError, isRefusedBySystem } from "./sqlite-errors.ts";
+
+const REFUSED: ReadonlySet<unknown> = new Set(["EACCES", "EPERM", "EROFS"]);
+
+/** Null for what has neither to do with rights nor with room. `path` is the file that was worked on. */
+export function accessFailure(path: string, error: unknown): ExitError | null {
+  const code = (error as { code?: unknown } | null)?.code;
+  if (code === "ENOSPC" || classifySqliteError(error) === "full") {
+    return new ExitError(EXIT.failed, `There is no space left to write ${path}. Free some and try again.`, {
+      cause: error,
+    });
+  }
+  if (!REFUSED.has(code) && !isRefusedBySystem(error)) return null;
+  return new ExitError(
+    EXIT.failed,
+    `${path} cannot be opened (${messageOf(error)}). Check owner and rights of it and of its directory: to be read, ` +
+      "too, a store must be writable, since its log is kept beside it.",
+    { cause: error },
+  );
+}
+
+/** Runs what works on `path`. @throws ExitError (1) when this user may not, or there is no room; what `act` throws */
+export function namingAccess<T>(path: string, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    throw accessFailure(path, error) ?? error;
+  }
+}
