@@ -20,11 +20,11 @@ export function calendarTail(): string {
   return lines(["END:VCALENDAR"]);
 }
 
-/** One VTODO. `host` makes its UID unique in the world. */
-export function calendarEntry(task: TaskView, host: string): string {
+/** One VTODO. The id of its store makes its UID unique in the world (RFC 7986, section 5.3). */
+export function calendarEntry(task: TaskView, storeId: string): string {
   return lines([
     "BEGIN:VTODO",
-    `UID:task-${task.id}@${host}`,
+    `UID:task-${task.id}@${storeId}`,
     `DTSTAMP:${timeOf(task.updated_at)}`,
     `CREATED:${timeOf(task.created_at)}`,
     `LAST-MODIFIED:${timeOf(task.updated_at)}`,

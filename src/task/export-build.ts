@@ -22,14 +22,14 @@ type Parts = Pick<TaskServices, "writer" | "store" | "lists" | "clock">;
 export function createExportBuild(parts: Parts): JobHandler {
   const exports = new ExportStore(parts.store);
   return async function buildExport(job: RunningJob): Promise<ExportReport> {
-    const { exportId, host } = job.payload as ExportPayload;
+    const { exportId } = job.payload as ExportPayload;
     const row = await exports.find(exportId);
     if (row === null || row.user_id !== job.ownerId) throw new JobFailure("the export was deleted", { isFatal: true });
     const run = { exportId, jobId: job.id, fence: job.fence };
     await begin(parts, run, job.signal);
     try {
       const file = new ExportFile(parts.writer, run);
-      const rows = await writeRows(parts.lists, row, host, file, job, parts.clock());
+      const rows = await writeRows(parts.lists, row, await exports.storeId(), file, job, parts.clock());
       return { rows, ...(await file.end()), nowMs: parts.clock() };
     } catch (error) {
       await dropParts(parts.writer, run);
@@ -61,14 +61,14 @@ async function dropParts(writer: TaskWriter, run: ExportRun): Promise<void> {
 async function writeRows(
   lists: TaskListStore,
   row: ExportRow,
-  host: string,
+  storeId: string,
   file: ExportFile,
   { signal, progress }: RunningJob,
   nowMs: number,
 ): Promise<number> {
   const { filter, sort } = parseListQuery(JSON.parse(row.filter));
   const view = { userId: row.user_id, filter, nowMs };
-  const text = fileTextOf(row.format, host);
+  const text = fileTextOf(row.format, storeId);
   const total = await lists.count(view, signal);
   await file.write(text.head);
   let rows = 0;

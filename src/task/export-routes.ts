@@ -43,7 +43,7 @@ async function createExport(request: UserRequest): Promise<Response> {
     parseListQuery(filter);
     return { format, filter: JSON.stringify(filter), keyed: keyedBy(bytes) };
   });
-  const act = { userId: who.userId, requestId: scope.id, nowMs: services.clock(), host: new URL(url).hostname };
+  const act = { userId: who.userId, requestId: scope.id, nowMs: services.clock() };
   const { status, body, isReplayed } = await services.writer.run("task.createExport", { ...wanted, ...act });
   return respondJson(scope, status, body, {
     Location: `${requestPath(url)}/${body.id}`,

@@ -8,14 +8,27 @@ import type { TaskUnits } from "./task-units.ts";
 
 export type ExportRow = TaskTables["task_export"];
 
+/** A row of every store, of whatever service; see open-store.ts. */
+interface StoreTables {
+  readonly store: { readonly name: string; readonly value: unknown };
+}
+
 /** A user can have three at once; expired ones are kept for a week. */
 const LISTED_MAX = 100;
 
 export class ExportStore {
   readonly #db: Kysely<TaskTables>;
+  readonly #facts: Kysely<StoreTables>;
 
   constructor(store: Pick<TableStore<TaskUnits>, "tables">) {
     this.#db = taskTables(store);
+    this.#facts = store.tables as Kysely<StoreTables>;
+  }
+
+  /** Made with the store, kept by backups: whatever name a server is reached by, it is the same. */
+  async storeId(): Promise<string> {
+    const query = this.#facts.selectFrom("store").select("value").where("name", "=", "store_id");
+    return `${(await query.executeTakeFirstOrThrow()).value}`;
   }
 
   async find(id: string): Promise<ExportRow | null> {

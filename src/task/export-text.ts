@@ -11,11 +11,11 @@ export interface FileText {
   readonly tail: string;
 }
 
-/** `host` is for the ids of calendar entries. */
-export function fileTextOf(format: "csv" | "ics", host: string): FileText {
+/** `storeId` is for the ids of calendar entries. */
+export function fileTextOf(format: "csv" | "ics", storeId: string): FileText {
   if (format === "csv") {
     return { head: csvHead(), entry: ({ row, labels }) => csvRecord(taskView(row, labels)), tail: "" };
   }
-  const entry = ({ row, labels }: ListedItem) => calendarEntry(taskView(row, labels), host);
+  const entry = ({ row, labels }: ListedItem) => calendarEntry(taskView(row, labels), storeId);
   return { head: calendarHead(), entry, tail: calendarTail() };
 }

@@ -26,8 +26,6 @@ type Db = Kysely<TaskTables>;
 /** Of the job that builds an export. */
 export interface ExportPayload {
   readonly exportId: string;
-  /** For the ids of calendar entries. */
-  readonly host: string;
 }
 
 /** What the job has made. */
@@ -51,7 +49,6 @@ export interface NewExport {
   readonly format: "csv" | "ics";
   /** JSON: the parameters of the list. */
   readonly filter: string;
-  readonly host: string;
   readonly keyed: KeyedRequest | null;
   readonly requestId: string;
   readonly nowMs: number;
@@ -150,11 +147,11 @@ export const EXPORT_UNITS = {
 export const EXPORT_SETTLEMENTS = { [TASK_JOBS.export.kind]: settleExport } as const;
 
 async function createExport(work: UnitOfWork, wanted: NewExport): Promise<Changed<QueuedExport>> {
-  const { userId, format, filter, host, requestId, nowMs } = wanted;
+  const { userId, format, filter, requestId, nowMs } = wanted;
   const db = taskTables(work);
   const id = Bun.randomUUIDv7();
   await requirePlace(db, { userId, exportId: id, nowMs });
-  const payload: ExportPayload = { exportId: id, host };
+  const payload: ExportPayload = { exportId: id };
   const job = { kind: TASK_JOBS.export, payload, ownerId: userId, runAtMs: nowMs, requestId };
   // Never null: it has no key that another one could have.
   const job_id = (await enqueueJob(work, job))!;

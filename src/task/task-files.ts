@@ -4,6 +4,7 @@ import { parseQuery } from "../http/query-parameters.ts";
 import { respond } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
 import { BYTE_ORDER_MARK } from "./csv-text.ts";
+import { ExportStore } from "./export-store.ts";
 import { type FileText, fileTextOf } from "./export-text.ts";
 import { FILTER_PARAMETERS, parseListQuery } from "./task-query.ts";
 import type { UserRequest } from "./task-request.ts";
@@ -16,15 +17,16 @@ const PARAMETERS = [...FILTER_PARAMETERS, "sort"] as const;
 export function showTable(request: UserRequest): Promise<Response> {
   const { bom, ...parameters } = parseQuery(request.scope.request.url, [...PARAMETERS, "bom"]);
   if (bom !== undefined && bom !== "0" && bom !== "1") throw new AppError("invalid_request", "bom is 0 or 1.");
-  const text = fileTextOf("csv", hostOf(request));
+  const text = fileTextOf("csv", "");
   const head = bom === "1" ? BYTE_ORDER_MARK + text.head : text.head;
   return sendFile(request, parameters, { ...text, head }, { type: "text/csv; charset=utf-8", name: "tasks.csv" });
 }
 
-export function showCalendar(request: UserRequest): Promise<Response> {
+export async function showCalendar(request: UserRequest): Promise<Response> {
   const parameters = parseQuery(request.scope.request.url, PARAMETERS);
   const file = { type: "text/calendar; charset=utf-8", name: "tasks.ics" };
-  return sendFile(request, parameters, fileTextOf("ics", hostOf(request)), file);
+  const text = fileTextOf("ics", await new ExportStore(request.services.store).storeId());
+  return sendFile(request, parameters, text, file);
 }
 
 /** @throws AppError export_too_large, before anything was sent */
@@ -79,8 +81,4 @@ function streamOf(pieces: AsyncGenerator<string>, onLeft: () => void): ReadableS
     },
     { highWaterMark: 0 },
   );
-}
-
-function hostOf({ scope }: UserRequest): string {
-  return new URL(scope.request.url).hostname;
 }

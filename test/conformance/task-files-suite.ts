@@ -76,7 +76,9 @@ function fileTests(target: () => Target): void {
     ];
     const bytes = await download(target(), me, "ics?sort=created_at");
     const todos = readCalendar(bytes);
-    expect(todos.map(({ UID }) => UID)).toEqual(tasks.map(({ id }) => `task-${id}@127.0.0.1`));
+    const store = String(todos[0]!.UID).replace(/^task-\d+@/, "");
+    expect(store).toMatch(/^[0-9a-f-]{36}$/);
+    expect(todos.map(({ UID }) => UID)).toEqual(tasks.map(({ id }) => `task-${id}@${store}`));
     expect(todos.map(({ STATUS, PRIORITY }) => `${STATUS} ${PRIORITY}`)).toEqual([
       ...["NEEDS-ACTION 5", "NEEDS-ACTION 5", "COMPLETED 1", "IN-PROCESS 9"],
     ]);
@@ -88,6 +90,19 @@ function fileTests(target: () => Target): void {
     expect(todos[1]!.CATEGORIES).toEqual(["one", "two;2"]);
     expect(todos.map(({ SEQUENCE }) => SEQUENCE)).toEqual(["1", "1", "1", "1"]);
     expect(todos[2]!.COMPLETED).toMatch(/^\d{8}T\d{6}Z$/);
+  });
+
+  test("of a calendar know a task again, by whatever name the server is reached, and after a restart", async () => {
+    const me = await signUp(target());
+    await createTask(target(), me);
+    const uids = async (host: string) => {
+      const answer = await ask(target(), "GET", "/tasks/export.ics", { token: me.token, headers: { Host: host } });
+      return readCalendar(await answer.bytes()).map(({ UID }) => UID);
+    };
+    const before = await uids("tasks.example.org");
+    expect(await uids("localhost:8080")).toEqual(before);
+    await target().restart();
+    expect(await uids("localhost:8080")).toEqual(before);
   });
 
   test("hold what the filters of lists leave, and refuse parameters that mean nothing to them", async () => {

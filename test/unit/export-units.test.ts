@@ -24,7 +24,7 @@ afterAll(() => rig[Symbol.asyncDispose]());
 
 /** An export whose job is in its first run. */
 async function startRun(userId: number): Promise<ExportRun> {
-  const wanted = { format: "csv" as const, filter: "{}", host: "h", keyed: null, requestId: "r", nowMs: Date.now() };
+  const wanted = { format: "csv" as const, filter: "{}", keyed: null, requestId: "r", nowMs: Date.now() };
   const { value } = await units.run("task.createExport", { ...wanted, userId });
   const { id, job_id } = value.body;
   const run = { exportId: id, jobId: job_id, fence: 1 };
@@ -73,7 +73,7 @@ function build(run: ExportRun, userId: number, count: () => Promise<number>): Pr
   const lists = { count } as unknown as TaskListStore;
   const handler = createExportBuild({ writer: new TaskWriter(units, cache), store: rig.store, lists, clock: Date.now });
   return handler({
-    ...{ id: run.jobId, ownerId: userId, payload: { exportId: run.exportId, host: "h" }, attempt: 1, fence: run.fence },
+    ...{ id: run.jobId, ownerId: userId, payload: { exportId: run.exportId }, attempt: 1, fence: run.fence },
     ...{ signal: new AbortController().signal, progress: () => undefined },
   });
 }
