@@ -38,7 +38,7 @@ export function kvRights(): ReadonlySet<Right> {
 
 /** @throws AppError forbidden */
 export function requireRight(principal: Principal, right: Right): void {
-  if (principal.rights !== null && !principal.rights.has(right)) throw forbidden(right);
+  if (principal.rights !== null && !principal.rights.has(right)) throw lacking(right);
 }
 
 /**
@@ -48,29 +48,39 @@ export function requireRight(principal: Principal, right: Right): void {
  */
 export function requireRelayRight(principal: Principal, right: "relay:read" | "relay:write"): void {
   const { rights, buckets, prefix } = principal;
-  if (buckets !== null || prefix !== null) throw forbidden(right);
+  if (buckets !== null || prefix !== null) throw forbidden(right, NARROWED);
   if (rights === null || rights.has("admin") || rights.has("relay:write") || rights.has(right)) return;
-  throw forbidden(right);
+  throw lacking(right);
 }
 
 /** @throws AppError forbidden, for existing and missing keys alike */
 export function requireKeyRight(principal: Principal, right: Right, bucket: string, key: string): void {
   requireRight(principal, right);
   requireBucket(principal, right, bucket);
-  if (principal.prefix !== null && !key.startsWith(principal.prefix)) throw forbidden(right);
+  if (principal.prefix !== null && !key.startsWith(principal.prefix)) {
+    throw forbidden(right, "This token is for keys with another prefix.");
+  }
 }
 
 /** @throws AppError forbidden */
 export function requireBucket(principal: Principal, right: Right, bucket: string): void {
   if (principal.buckets !== null && !principal.buckets.some((pattern) => covers(pattern, bucket))) {
-    throw forbidden(right);
+    throw forbidden(right, "This token is not for this bucket.");
   }
 }
+
+/** For administration that no part of the keys could stand for. */
+export const NARROWED = "This token is narrowed to buckets or a prefix, and may not do that.";
 
 function covers(pattern: string, bucket: string): boolean {
   return pattern.endsWith("*") ? bucket.startsWith(pattern.slice(0, -1)) : bucket === pattern;
 }
 
-function forbidden(right: Right): AppError {
-  return new AppError("forbidden", "This token may not do that.", { details: { scope: right } });
+function lacking(right: Right): AppError {
+  return forbidden(right, `This token may not do that: it needs ${right}.`);
+}
+
+/** Its message speaks of the token and the request, never of what is stored. */
+function forbidden(right: Right, message: string): AppError {
+  return new AppError("forbidden", message, { details: { scope: right } });
 }

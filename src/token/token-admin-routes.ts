@@ -1,7 +1,7 @@
 // Administration of the token API: devices, apps, installations, for operators with the administrative scope.
 
 import type { z } from "zod";
-import { type Principal, requireBucket, requireRight } from "../auth/principal.ts";
+import { NARROWED, type Principal, requireBucket, requireRight } from "../auth/principal.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/page-limit.ts";
@@ -53,7 +53,7 @@ export function createTokenAdminHandler(services: TokenAdminServices): (context:
   return createOperatorHandler(services, ROUTES, (principal) => {
     requireRight(principal, "admin");
     // A prefix speaks of keys; there is no part of a device that it could stand for.
-    if (principal.prefix !== null) throw new AppError("forbidden", "This token may not do that.", ADMIN_SCOPE);
+    if (principal.prefix !== null) throw new AppError("forbidden", NARROWED, ADMIN_SCOPE);
   });
 }
 
@@ -198,7 +198,7 @@ async function requireOwn({ tokens }: TokenAdminServices, principal: Principal, 
 
 /** An app belongs to no device: a token that is narrowed to some may only look at it. */
 function requireAllBuckets({ buckets }: Principal): void {
-  if (buckets !== null) throw new AppError("forbidden", "This token may not do that.", ADMIN_SCOPE);
+  if (buckets !== null) throw new AppError("forbidden", NARROWED, ADMIN_SCOPE);
 }
 
 /** @throws AppError invalid_parameter, invalid_json, body_too_large */

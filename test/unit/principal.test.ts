@@ -73,6 +73,22 @@ describe("a right", () => {
       expect((error as AppError).details).toEqual({ scope: "kv:delete" });
     }
   });
+
+  test("is refused with what the token lacks: the right, the bucket or the prefix", () => {
+    const messageOf = (principal: Principal): string => {
+      try {
+        requireKeyRight(principal, "kv:write", "b", "k");
+        return "";
+      } catch (error) {
+        return (error as AppError).message;
+      }
+    };
+    const reader = { ...EVERYTHING, rights: rightsOf("kv:read") };
+    expect(messageOf(reader)).toBe("This token may not do that: it needs kv:write.");
+    expect(messageOf({ ...reader, buckets: [], prefix: "p" })).toContain("it needs kv:write");
+    expect(messageOf({ ...EVERYTHING, buckets: ["c"] })).toBe("This token is not for this bucket.");
+    expect(messageOf({ ...EVERYTHING, prefix: "p" })).toBe("This token is for keys with another prefix.");
+  });
 });
 
 describe("bucket patterns", () => {
