@@ -161,7 +161,7 @@ function listen({ host, port }: Settings, log: Log, fetch: Fetch): Server<undefi
   } catch (error) {
     throw new ExitError(
       EXIT.failed,
-      `Cannot listen on ${host}:${port}: ${whyNotListening(error)}. Set PORT or HOST to another one.`,
+      `Cannot listen on ${host}:${port}: ${whyNotListening(error, host)}. Set PORT or HOST to another one.`,
       { cause: error },
     );
   }

@@ -41,7 +41,7 @@ function start(port: number, delayMs: number): MockUpstream {
   } catch (error) {
     throw new ExitError(
       EXIT.failed,
-      `Cannot listen on 127.0.0.1:${port}: ${whyNotListening(error)}. Choose another --port.`,
+      `Cannot listen on 127.0.0.1:${port}: ${whyNotListening(error, "127.0.0.1")}. Choose another --port.`,
     );
   }
 }

@@ -1,7 +1,9 @@
 // gokv token: devices, apps and their tokens, over the administrative routes of a running server.
 
 import type { ArgsDef } from "citty";
+import { ExitError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import type { AdminClient, Answer } from "./admin-client.ts";
 import type { FlagValues, StrictCommand } from "./run-cli.ts";
 import {
   clientGroup,
@@ -68,8 +70,7 @@ const DEVICE_VERBS: Readonly<Record<string, Verb>> = {
     description: "Deletes a device and its tokens",
     target: DEVICE,
     args: { purge: { type: "boolean", description: "Its entries too" } },
-    ask: (client, flags, id) =>
-      client.ask("DELETE", `/api/kv/devices/${encodeURIComponent(id)}${flags.purge === true ? "?purge=true" : ""}`),
+    ask: (client, flags, id) => remove(client, "devices", id, "purge", flags),
   },
 };
 
@@ -101,8 +102,7 @@ const APP_VERBS: Readonly<Record<string, Verb>> = {
     description: "Deletes an app",
     target: APP_ID,
     args: { revoke: { type: "boolean", description: "Its installations too" } },
-    ask: (client, flags, id) =>
-      client.ask("DELETE", `/api/kv/apps/${encodeURIComponent(id)}${flags.revoke === true ? "?revoke=true" : ""}`),
+    ask: (client, flags, id) => remove(client, "apps", id, "revoke", flags),
   },
 };
 
@@ -171,6 +171,24 @@ export const tokenCommand: StrictCommand = clientGroup("gokv token", "Devices, a
 
 function group(name: string, description: string, verbs: Readonly<Record<string, Verb>>): StrictCommand {
   return verbGroup(`gokv token ${name}`, description, verbs, REPEATABLE);
+}
+
+/** `flag` is a parameter of the route, too, and a refusal names it as such: here it is named as it can be given. */
+async function remove(
+  client: AdminClient,
+  collection: "devices" | "apps",
+  id: string,
+  flag: "purge" | "revoke",
+  flags: FlagValues,
+): Promise<Answer> {
+  const parameter = `?${flag}=true`;
+  try {
+    const path = `/api/kv/${collection}/${encodeURIComponent(id)}`;
+    return await client.ask("DELETE", flags[flag] === true ? path + parameter : path);
+  } catch (error) {
+    if (!(error instanceof ExitError)) throw error;
+    throw new ExitError(error.exitCode, error.message.replace(parameter, `--${flag}`));
+  }
 }
 
 function appFields({ name, description, homepage, prefix, grant }: FlagValues): Record<string, unknown> {

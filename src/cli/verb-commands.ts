@@ -86,6 +86,7 @@ export function verbCommand(
       if (isUpdate && !changes.some((name) => name in flags)) {
         throw new Misuse(`nothing to change: give one of ${changes.map((name) => `--${name}`).join(", ")}`);
       }
+      refuseEmptyItems(flags, repeatable);
       const client = await AdminClient.open(flags.url as string | undefined, process.env);
       const answer = await ask(client, flags, id);
       // Not among the output: scripts take that for what they asked for.
@@ -94,6 +95,12 @@ export function verbCommand(
       return answer !== null && hasFailed(answer) ? EXIT.failed : EXIT.done;
     },
   };
+}
+
+/** An empty item is a variable of the shell that was not set, rather than a wish. @throws Misuse */
+function refuseEmptyItems(flags: FlagValues, names: readonly string[]): void {
+  const empty = names.find((name) => (flags[name] as readonly string[] | undefined)?.includes(""));
+  if (empty !== undefined) throw new Misuse(`--${empty} is empty`);
 }
 
 /** @throws Misuse */

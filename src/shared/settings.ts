@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { GiB, KiB, MiB, SECRET_BYTES_MIN } from "./bounds.ts";
+import { formatByteSize } from "./byte-sizes.ts";
 import { EXIT, ExitError } from "./errors.ts";
 import {
   addressRanges,
@@ -387,7 +388,10 @@ function judgeStrength(
 function boundsOf(env: Environment, parsed: Parsed, problems: string[]) {
   const { maxValueBytes, bodyBudgetBytes } = parsed;
   if (bodyBudgetBytes < maxValueBytes) {
-    problems.push("BODY_BUDGET_BYTES must be at least MAX_VALUE_BYTES, or no value of that size could be stored");
+    const now = `${formatByteSize(bodyBudgetBytes)}${env.BODY_BUDGET_BYTES ? "" : " by default"}`;
+    problems.push(
+      `BODY_BUDGET_BYTES must be at least MAX_VALUE_BYTES, or no value of that size could be stored; it is ${now}`,
+    );
   }
   const follow = (name: string, value: number, followed: number) => (env[name] ? value : followed);
   const tokenMaxValueBytes = follow(

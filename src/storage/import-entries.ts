@@ -113,7 +113,8 @@ async function checkExport(rows: KvRows, file: string, options: ImportOptions): 
       try {
         const entry = parseEntry(value, options);
         const isThere = options.mode === "fail" && isLive(rows.find(entry.bucket, entry.key));
-        if (isThere) refuse("the key exists already; use --mode skip or --mode overwrite");
+        const name = `${JSON.stringify(entry.key)} of bucket ${JSON.stringify(entry.bucket)}`;
+        if (isThere) refuse(`the key ${name} exists already; use --mode skip or --mode overwrite`);
       } catch (error) {
         refuse((error as Error).message);
       }

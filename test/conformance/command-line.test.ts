@@ -242,6 +242,14 @@ describe("the settings of a server", () => {
     expect((await fetch(`${second.url}/readyz`)).status).toBe(200);
   });
 
+  test("name a host; one that stands for no address ends the start with 1", async () => {
+    const refused = await gokv([], settingsFor({ HOST: "nonsense.invalid", PORT: "8080" }));
+    expect([refused.exitCode, refused.stdout]).toEqual([1, ""]);
+    expect(refused.stderr).toContain(
+      "gokv: Cannot listen on nonsense.invalid:8080: this name cannot be resolved to an address. Set PORT or HOST",
+    );
+  });
+
   test("name a data directory that can be made, or the start ends with 1", async () => {
     writeFileSync(dir.file("file"), "");
     const refused = await gokv([], { JWT_SECRET: SECRET, DB_PATH: dir.file("file", "data") });

@@ -426,6 +426,7 @@ describe("gokv export and import", () => {
     const refused = await gokv(["import", "-"], "data", text);
     expect([refused.exitCode, refused.stdout]).toEqual([1, ""]);
     expect(refused.stderr).toContain(`${entries - 1} bad lines; nothing was imported`);
+    expect(refused.stderr).toContain('the key "1" of bucket "users" exists already; use --mode skip');
     expect(await whileServing("data", readContents)).toEqual(changed);
 
     const dry = await gokv(["import", "-", "--mode", "skip", "--dry-run"], "data", text);

@@ -125,7 +125,7 @@ describe("gokv token", () => {
     const rest = (await json(["device", "list", "--cursor", first.nextCursor])) as { items: unknown[] };
     expect(rest.items).toHaveLength(((await stored("/devices")).items as unknown[]).length - 1);
     await target().fetch("/a%20b/k", { method: "PUT", body: "1" });
-    await refused(["device", "delete", "a b"], "(409 namespace_not_empty)");
+    await refused(["device", "delete", "a b"], "Use --purge to delete them too. (409 namespace_not_empty)");
     expect(await done(["device", "delete", "a b", "--purge"])).toBe("");
     await refused(["device", "show", "a b"], "the server refused: There is no such device. (404 device_not_found)");
   });
@@ -143,9 +143,11 @@ describe("gokv token", () => {
       "\nid                the-app\nname              Board\n",
     );
     await done(["issue", "--device", "of-the-app", "--app", "the-app"]);
-    await refused(["app", "delete", "the-app"], "(409 app_in_use)");
+    await refused(["app", "delete", "the-app"], "Use --revoke to revoke them too. (409 app_in_use)");
     expect(await done(["app", "delete", "the-app", "--revoke"])).toBe("");
     await refused(["app", "show", "the-app"], "(404 app_not_found)");
+    const { exitCode, stderr } = await gokv(["app", "update", "board", "--grant", ""]);
+    expect([exitCode, stderr]).toEqual([2, "gokv: --grant is empty. See gokv token app update --help.\n"]);
   });
 
   test("installations are listed, shown and changed, and their tokens are not shown", async () => {

@@ -231,9 +231,9 @@ describe("settings", () => {
   });
 
   test("ask for a budget that holds at least one value of the largest size", () => {
-    expect(problems({ JWT_SECRET, MAX_VALUE_BYTES: "49MiB" })).toEqual([
-      "BODY_BUDGET_BYTES must be at least MAX_VALUE_BYTES, or no value of that size could be stored",
-    ]);
+    const problem = "BODY_BUDGET_BYTES must be at least MAX_VALUE_BYTES, or no value of that size could be stored";
+    expect(problems({ JWT_SECRET, MAX_VALUE_BYTES: "49MiB" })).toEqual([`${problem}; it is 48MiB by default`]);
+    expect(problems({ JWT_SECRET, MAX_VALUE_BYTES: "3MiB", BODY_BUDGET_BYTES: "2MiB" })[0]).toEndWith("; it is 2MiB");
     expect(read({ MAX_VALUE_BYTES: "49MiB", BODY_BUDGET_BYTES: "49MiB" }).bodyBudgetBytes).toBe(49 * MiB);
   });
 
