@@ -106,6 +106,7 @@ export class RunningServer {
     this.#isStopping = true;
     const { server, app, store, backups, state, settings, log, ended } = this.#parts;
     state.isDraining = true;
+    log.info("stopping", { requests: server.pendingRequests });
     const jobsStopped = app.stopJobs(settings.shutdownTimeoutMs);
     await this.#unlessHurried(Bun.sleep(Math.max(settings.drainDelayMs, LISTEN_ON_MS_MIN)));
     // Not awaited: it never resolves while a connection that has sent nothing is open.

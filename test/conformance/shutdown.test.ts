@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, type ServerProcess, startServer, untilLogged } from "../support/executable.ts";
 import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { KeepAliveConnection, requestHead } from "../support/keep-alive-connection.ts";
@@ -196,6 +196,7 @@ describe("a server that got a signal", () => {
     download.write(requestHead("GET", "/b/large", headers));
     await Bun.sleep(ARRIVED_MS);
     const ended = end(server);
+    await untilLogged(server, /"msg":"stopping","requests":2}/);
     // Past the time in which the server listens on.
     await Bun.sleep(LISTENS_ON_MS + 200);
     upload.write("9876543210");
