@@ -37,7 +37,7 @@ export const backupCommand: StrictCommand = {
     const onStep = (copied: number, total: number) => progress.update(copied, total);
     const report = await namingFailure(() => backupStore({ source: database, target: file as string, onStep }));
     progress.end();
-    writeOut(`${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`);
+    writeOut(`${report.file}: ${contentsOf(report)}, ${report.bytes} bytes, ${report.ms} ms, verified\n`);
     return EXIT.done;
   },
 };
@@ -51,7 +51,7 @@ export const restoreCommand: StrictCommand = {
     using _ = lock;
     const report = restoreStore(file as string, files, systemClock());
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
-    writeOut(`${files.database}: ${report.entries} entries, revision ${report.revision}${before}\n`);
+    writeOut(`${files.database}: ${contentsOf(report)}, revision ${report.revision}${before}\n`);
     return EXIT.done;
   },
 };
@@ -62,14 +62,17 @@ export const checkCommand: StrictCommand = {
   args: { file: { type: "positional", required: false, description: "A backup; without it the store itself" } },
   async run({ file }) {
     const verification = file === undefined ? await verifyOwnStore() : verifyFile(file as string);
-    const { entries, buckets, valueBytes, revision, problems } = verification;
+    const { entries, buckets, valueBytes, revision, serviceRows, problems } = verification;
     if (problems.length > 0) {
       throw new ExitError(
         EXIT.storeDamaged,
         `the store is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
       );
     }
-    writeOut(`sound: ${entries} entries in ${buckets} buckets, ${valueBytes} bytes, revision ${revision}\n`);
+    writeOut(
+      `sound: ${entries} entries in ${buckets} buckets, ${valueBytes} bytes, revision ${revision}, ` +
+        `${serviceRows} rows of services\n`,
+    );
     return EXIT.done;
   },
 };
@@ -136,6 +139,10 @@ export const importCommand: StrictCommand = {
     }
   },
 };
+
+function contentsOf({ entries, serviceRows }: { entries: number; serviceRows: number }): string {
+  return `${entries} entries, ${serviceRows} rows of services`;
+}
 
 async function putAside(source: string, file: string): Promise<void> {
   const input = source === "-" ? process.stdin : createReadStream(source);

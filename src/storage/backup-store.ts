@@ -18,6 +18,7 @@ export interface BackupReport {
   readonly bytes: number;
   readonly revision: number;
   readonly entries: number;
+  readonly serviceRows: number;
   readonly ms: number;
 }
 
@@ -42,7 +43,7 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
   try {
     using pages = openPages(source);
     await copyPages(pages.database, draft, onStep);
-    const { entries, revision } = proveCopy(draft);
+    const { entries, serviceRows, revision } = proveCopy(draft);
     sync(draft);
     renameSync(draft, target);
     sync(dirname(target));
@@ -51,6 +52,7 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
       bytes: statSync(target).size,
       revision,
       entries,
+      serviceRows,
       ms: Math.round(performance.now() - startMs),
     };
   } catch (error) {

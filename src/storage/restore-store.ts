@@ -16,6 +16,7 @@ const REVISION_LEAP = 1_000_000_000;
 
 export interface RestoreReport {
   readonly entries: number;
+  readonly serviceRows: number;
   readonly revision: number;
   /** Where the old store is now; null when there was none. */
   readonly before: string | null;
@@ -38,7 +39,7 @@ export function restoreStore(file: string, files: StoreFiles, nowMs: number): Re
     if (before !== null) keepOldStore(files, before);
     renameSync(draft, files.database);
     sync(files.directory);
-    return { entries: verification.entries, revision, before };
+    return { entries: verification.entries, serviceRows: verification.serviceRows, revision, before };
   } finally {
     for (const suffix of ["", "-journal", "-wal", "-shm"]) rmSync(`${draft}${suffix}`, { force: true });
   }

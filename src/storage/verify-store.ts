@@ -9,6 +9,8 @@ export interface Verification {
   readonly buckets: number;
   readonly valueBytes: number;
   readonly revision: number;
+  /** Of the services besides KV: users, tasks, channels, jobs and what belongs to them. */
+  readonly serviceRows: number;
   /** Sentences for an operator; empty = sound. No more than PROBLEMS_MAX of them. */
   readonly problems: readonly string[];
 }
@@ -32,13 +34,14 @@ type Row = {
 /** Reads everything once, in one snapshot if the caller has begun a transaction. Throws SQLite's own errors. */
 export function verifyStore(database: Database): Verification {
   const problems = integrityProblems(database);
-  if (problems.length > 0) return { entries: 0, buckets: 0, valueBytes: 0, revision: 0, problems };
+  if (problems.length > 0) return { entries: 0, buckets: 0, valueBytes: 0, revision: 0, serviceRows: 0, problems };
   const page = database.prepare<Row, [number, number]>(
     `SELECT id, bucket, key, revision, updated_at AS updatedAtMs, expires_at AS expiresAtMs, checksum,
      content_type AS contentType, metadata, value FROM kv WHERE id > ? ORDER BY id LIMIT ?`,
   );
   const revision = readLastRevision(database);
   const wipes = readWipes(database);
+  const serviceRows = countServiceRows(database);
   const counted = new Map<string, { entries: number; bytes: number }>();
   let entries = 0;
   let valueBytes = 0;
@@ -56,12 +59,26 @@ export function verifyStore(database: Database): Verification {
       const name = `${JSON.stringify(row.bucket)} ${JSON.stringify(row.key)}`;
       if (checksumRow(row.bucket, row.key, row, row.value) !== row.checksum) problems.push(`damaged value: ${name}`);
       if (row.revision > revision) problems.push(`revision ${row.revision} from the future: ${name}`);
-      if (problems.length >= PROBLEMS_MAX) return { entries, buckets: counted.size, valueBytes, revision, problems };
+      if (problems.length >= PROBLEMS_MAX) {
+        return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems };
+      }
     }
   }
   page.finalize();
   problems.push(...counterProblems(database, counted).slice(0, PROBLEMS_MAX));
-  return { entries, buckets: counted.size, valueBytes, revision, problems };
+  return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems };
+}
+
+function countServiceRows(database: Database): number {
+  const names = database
+    .query<{ name: string }, []>(
+      `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('kv', 'kv_bucket', 'store')
+       AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`,
+    )
+    .all();
+  const count = (name: string) =>
+    database.prepare<{ total: number }, []>(`SELECT count(*) AS total FROM "${name}"`).get()!.total;
+  return names.reduce((total, { name }) => total + count(name), 0);
 }
 
 function integrityProblems(database: Database): string[] {

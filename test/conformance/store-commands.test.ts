@@ -77,9 +77,12 @@ describe("gokv backup", () => {
   test("copies the store beside a running server and without one; check finds the copy sound", async () => {
     const before = await whileServing("data", async (url) => {
       const entries = await fillStore(url);
+      await fetch(`${url}/api/kv/devices`, { method: "POST", body: '{"uuid":"room"}', headers });
       const finished = await gokv(["backup", "beside.db"]);
       expect(finished).toMatchObject(DONE);
-      expect(finished.stdout).toMatch(new RegExp(`^beside\\.db: ${entries} entries, \\d+ bytes, \\d+ ms, verified\n$`));
+      expect(finished.stdout).toMatch(
+        new RegExp(`^beside\\.db: ${entries} entries, [1-9]\\d* rows of services, \\d+ bytes, \\d+ ms, verified\n$`),
+      );
       return readContents(url);
     });
     expect(await gokv(["backup", "alone.db"])).toMatchObject(DONE);
@@ -174,7 +177,9 @@ describe("gokv check", () => {
         const finished = await gokv([command]);
         expect(finished).toMatchObject(DONE);
         expect(finished.stdout).toMatch(
-          new RegExp(`^sound: ${entries} entries in 5 buckets, \\d+ bytes, revision ${entries}\n$`),
+          new RegExp(
+            `^sound: ${entries} entries in 5 buckets, \\d+ bytes, revision ${entries}, \\d+ rows of services\n$`,
+          ),
         );
       }
     });
