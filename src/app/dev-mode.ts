@@ -53,19 +53,31 @@ function makeSecret({ devSecret, directory }: StoreFiles): string {
   return secret;
 }
 
-async function greet({ secrets, dbPath }: Settings, url: URL): Promise<string> {
+async function greet({ secrets, dbPath, services }: Settings, url: URL): Promise<string> {
   const token = await mintJwt(secrets[0]!, { expiresInMs: TOKEN_LIFETIME_MS, subject: "dev" }, systemClock());
   const base = url.href.replace(/\/$/, "");
   const curl = (rest: string) => `curl -sS -H "Authorization: Bearer $TOKEN" ${rest}\n`;
   return [
     `\n# gokv is at ${base}, its data in ${dbPath}. Paste this into another terminal:\n\n`,
     `export TOKEN=${token}\n`,
-    "export GOKV_JWT=$TOKEN   # for commands such as gokv token and gokv relay\n",
     curl(`-X POST ${base}/users/1 -d Ada`),
     curl(`${base}/users/1`),
     curl(`${base}/_list`),
     curl(`"${base}/_list?bucket=users"`),
     curl(`-X DELETE ${base}/users/1`),
+    ...(services.has("token") ? commandLines(base) : []),
     "\n# Ctrl-C stops it.\n\n",
   ].join("");
+}
+
+/** The executable need not be on the PATH, and a fresh clone has none. */
+function commandLines(base: string): string[] {
+  const [command, place] = Bun.isStandaloneExecutable
+    ? [process.execPath, ""]
+    : ["npm run -s gokv --", ", in the folder of its source"];
+  return [
+    `\n# A token for an app, by a command${place}:\n\n`,
+    `export GOKV_URL=${base} GOKV_JWT=$TOKEN\n`,
+    `${command} token issue --device room-301 --app board\n`,
+  ];
 }

@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { cleanEnv, type Environment, GOKV, ROOT, run, type ServerProcess, startServer } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { has, hasProgram } from "../support/needs.ts";
 import { SECRET } from "../support/targets.ts";
@@ -21,7 +21,7 @@ afterEach(() => dir[Symbol.dispose]());
 async function startDev(env: Environment = {}): Promise<ServerProcess> {
   const fresh = { HOST: undefined, GIN_MODE: undefined, DB_PATH: dir.file("data"), ...env };
   const server = await startServer(fresh, [], { args: ["serve", "--dev"] });
-  while (!server.output().includes("-X DELETE") || !server.output().endsWith("\n")) await Bun.sleep(1);
+  while (!server.output().includes("# Ctrl-C stops it.\n")) await Bun.sleep(1);
   return server;
 }
 
@@ -39,11 +39,35 @@ describe("the development mode", () => {
       // -e ends at the first command that fails, -f lets curl fail at every status from 400 on.
       const script = server.output().replaceAll("curl -sS ", "curl -sSf ");
       const pasted = await run(["sh", "-euc", script]);
-      expect(pasted).toEqual({ exitCode: 0, stdout: 'Ada["users"]["1"]', stderr: "" });
+      const printed = /^Ada\["users"\]\["1"\][\w-]{20,}\n$/;
+      expect(pasted).toEqual({ exitCode: 0, stdout: expect.stringMatching(printed), stderr: "" });
       expect(script.match(/^curl /gm)).toHaveLength(5);
       const headers = { Authorization: `Bearer ${tokenIn(server.output())}` };
       expect((await fetch(`${server.url}/users/1`, { headers })).status).toBe(404);
-      expect(await run(["sh", "-euc", script])).toEqual(pasted);
+      const again = await run(["sh", "-euc", script]);
+      expect(again).toEqual({ ...pasted, stdout: expect.stringMatching(printed) });
+    });
+  }
+
+  if (has("npm", hasProgram("npm"))) {
+    test("prints commands that work in a fresh clone, where nothing is built", async () => {
+      const env = cleanEnv({ DB_PATH: dir.file("data"), PORT: "0" });
+      const words = [process.execPath, "src/cli/gokv.ts", "serve", "--dev"];
+      const child = Bun.spawn(words, { cwd: ROOT, env, stdout: "pipe", stderr: "ignore" });
+      try {
+        let output = "";
+        for await (const chunk of child.stdout) {
+          output += new TextDecoder().decode(chunk);
+          if (output.includes("# Ctrl-C")) break;
+        }
+        const script = output.replaceAll(/^curl .*$/gm, "");
+        expect(script).toContain("npm run -s gokv -- token issue");
+        const pasted = await run(["sh", "-euc", script], { cwd: ROOT });
+        expect(pasted).toEqual({ exitCode: 0, stdout: expect.stringMatching(/^[\w-]{20,}\n$/), stderr: "" });
+      } finally {
+        child.kill();
+        await child.exited;
+      }
     });
   }
 
