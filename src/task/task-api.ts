@@ -176,12 +176,13 @@ const BOARD_ROUTES: readonly TaskRouteDoc[] = [
     refusals: [],
   },
   {
-    ...{ path: "/tasks/export.csv", method: "get", summary: "Up to 10 000 tasks as CSV" },
+    ...{ path: "/tasks/export.csv", method: "get", summary: "Up to 10 000 tasks as CSV; counts as ten requests" },
     parameters: [...filters, parameter("bom", "query", "1 = with a byte order mark", { const: "1" })],
     ...{ answers: { 200: "bytes" }, refusals: [413] },
   },
   {
-    ...{ path: "/tasks/export.ics", method: "get", summary: "Up to 10 000 tasks as iCalendar", parameters: filters },
+    ...{ path: "/tasks/export.ics", method: "get", parameters: filters },
+    summary: "Up to 10 000 tasks as iCalendar; counts as ten requests",
     ...{ answers: { 200: "bytes" }, refusals: [413] },
   },
   {
@@ -193,7 +194,7 @@ const BOARD_ROUTES: readonly TaskRouteDoc[] = [
 
 const OUTLET_ROUTES: readonly TaskRouteDoc[] = [
   {
-    ...{ path: "/exports", method: "post", summary: "Has a file made of any number of tasks" },
+    ...{ path: "/exports", method: "post", summary: "Has a file made of any number of tasks; counts as ten requests" },
     ...{ parameters: [idempotencyKey], body: schemaOf(NewExportBody) },
     ...{ answers: { 202: shape.queuedExport }, refusals: [403, 422] },
   },
