@@ -10,9 +10,10 @@ import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { environmentOf, readDbPath, readMaxValueBytes, SETTINGS } from "../shared/settings.ts";
 import { backupStore } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
+import { requireFile, storeAround, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
 import { requireOurs } from "../storage/inspect-store.ts";
-import { restoreStore, verifyFile } from "../storage/restore-store.ts";
+import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError } from "../storage/sqlite-errors.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
@@ -61,7 +62,9 @@ export const checkCommand: StrictCommand = {
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: false, description: "A backup; without it the store itself" } },
   async run({ file }) {
-    const verification = file === undefined ? await verifyOwnStore() : verifyFile(file as string);
+    const verification = await (file === undefined
+      ? verifyStoreIn(readDbPath(process.env))
+      : verifyFile(file as string));
     const { entries, buckets, valueBytes, revision, problems } = verification;
     if (problems.length > 0) {
       throw new ExitError(
@@ -174,9 +177,16 @@ function openDirectory(): { files: StoreFiles; lock: StoreLock } {
   return { files, lock: StoreLock.acquire(files) };
 }
 
-function verifyOwnStore(): Promise<Verification> {
+/** The file of a whole store is checked as that store is: its lock tells whether a server has it open. */
+async function verifyFile(file: string): Promise<Verification> {
+  requireFile(file);
+  const directory = storeAround(file);
+  return directory === null ? verifyGiven(file) : verifyStoreIn(directory);
+}
+
+function verifyStoreIn(directory: string): Promise<Verification> {
   return namingDamage(async () => {
-    using snapshot = await StoreSnapshot.open(readDbPath(process.env));
+    using snapshot = await StoreSnapshot.open(directory);
     return verifyStore(snapshot.database);
   });
 }

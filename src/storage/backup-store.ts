@@ -1,10 +1,11 @@
 // A consistent copy of a store that may be in use: copied page by page, proven, and only then given its name.
 
 import { Database } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
@@ -36,11 +37,11 @@ export interface BackupOptions {
 export async function backupStore({ source, target, onStep }: BackupOptions): Promise<BackupReport> {
   const startMs = performance.now();
   if (existsSync(target)) throw new ExitError(EXIT.failed, `${target} exists already; a backup never overwrites.`);
-  const draft = `${target}.partial-${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
+  const draft = partialOf(target);
   createDraft(draft, target);
   try {
     await copyPages(source, draft, onStep);
-    const { entries, revision } = proveCopy(draft);
+    const { entries, revision } = proveCopy(draft, "The store");
     sync(draft);
     renameSync(draft, target);
     sync(dirname(target));
@@ -52,7 +53,7 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
       ms: Math.round(performance.now() - startMs),
     };
   } finally {
-    for (const suffix of ["", "-journal", "-wal", "-shm"]) rmSync(`${draft}${suffix}`, { force: true });
+    removePartial(draft);
   }
 }
 
@@ -90,17 +91,21 @@ async function copyPages(source: string, draft: string, onStep: BackupOptions["o
   }
 }
 
-function proveCopy(draft: string): Verification {
-  const copy = new Database(draft, { readwrite: true });
+/**
+ * Takes the log of a finished copy into its one file, and reads all of it. `subject` is what it is a copy of.
+ * @throws ExitError (4) it is not sound
+ */
+export function proveCopy(path: string, subject: string): Verification {
+  const copy = new Database(path, { readwrite: true });
   try {
-    // The copy is one file: without this it would carry the mode of the source and need a log beside it.
+    // Without this it would carry the mode of the source and need a log beside it.
     copy.run("PRAGMA journal_mode = DELETE");
     const verification = verifyStore(copy);
     if (verification.problems.length === 0) return verification;
-    throw new ExitError(EXIT.storeDamaged, `The store is damaged: ${verification.problems.join("; ")}.`);
+    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${verification.problems.join("; ")}.`);
   } catch (error) {
     if (classifySqliteError(error) !== "damaged") throw error;
-    throw new ExitError(EXIT.storeDamaged, `The store is damaged: ${messageOf(error)}.`);
+    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${messageOf(error)}.`);
   } finally {
     copy.close();
   }

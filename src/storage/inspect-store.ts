@@ -5,7 +5,7 @@ import { EXIT, ExitError } from "../shared/errors.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
-import { scanWal } from "./wal-scan.ts";
+import { scanWal, type WalScan } from "./wal-scan.ts";
 
 /** "gokv" in ASCII; stands in the header of every store (PRAGMA application_id). */
 export const APPLICATION_ID = 0x676f6b76;
@@ -26,9 +26,14 @@ export interface StoreInspection {
  */
 export function inspectStore(files: StoreFiles, walDamage: "refuse" | "accept"): StoreInspection {
   const databaseBytes = requireOurs(files.database);
-  const scan = withFile(files.wal, (readAt, sizeBytes) => scanWal(readAt, sizeBytes));
+  const scan = scanLog(files.wal);
   if (scan !== null && scan.lostCommits > 0) handleDamage(files, walDamage, scan.lostCommits);
   return { walFrames: scan?.validFrames ?? 0, databaseBytes };
+}
+
+/** Null when there is no such file. */
+export function scanLog(path: string): WalScan | null {
+  return withFile(path, (readAt, sizeBytes) => scanWal(readAt, sizeBytes));
 }
 
 function handleDamage(files: StoreFiles, walDamage: "refuse" | "accept", lostCommits: number): void {
@@ -87,7 +92,7 @@ const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
 function withFile<T>(path: string, use: (readAt: ReadAt, sizeBytes: number) => T | null): T | null {
   if (!existsSync(path)) return null;
-  const descriptor = openSync(path, "r");
+  const descriptor = openToRead(path);
   try {
     let window = new Uint8Array(0);
     let windowStart = 0;
@@ -103,5 +108,14 @@ function withFile<T>(path: string, use: (readAt: ReadAt, sizeBytes: number) => T
     return use(readAt, fstatSync(descriptor).size);
   } finally {
     closeSync(descriptor);
+  }
+}
+
+function openToRead(path: string): number {
+  try {
+    return openSync(path, "r");
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new ExitError(EXIT.failed, `${path} cannot be read: ${code}. Check its owner and rights.`, { cause });
   }
 }

@@ -3,7 +3,17 @@
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import {
   type Environment,
   type Finished,
@@ -18,6 +28,7 @@ import { makeOld } from "../support/old-store.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { WAL_FRAME_HEADER_BYTES } from "../support/wal-file.ts";
 
 // Many processes are started; on a busy machine that takes its time.
 setDefaultTimeout(120_000);
@@ -28,6 +39,8 @@ beforeEach(() => {
 });
 afterEach(() => dir[Symbol.dispose]());
 
+/** Of a log: a page behind its header. */
+const FRAME_BYTES = WAL_FRAME_HEADER_BYTES + 4096;
 const DONE = { exitCode: 0, stderr: "" };
 const headers = { Authorization: `Bearer ${forgeToken()}` };
 
@@ -55,6 +68,38 @@ async function whileServing<T>(data: string, act: (url: string) => Promise<T>): 
 
 const hashOf = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
 const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8);
+
+/** Writes the keys `from` to below `end` of the bucket "n", one commit each. */
+async function putNumbers(url: string, from: number, end: number): Promise<void> {
+  for (let number = from; number < end; number++) {
+    const answer = await fetch(`${url}/n/${number}`, { method: "POST", body: `value ${number}`, headers });
+    expect(answer.status).toBe(200);
+  }
+}
+
+/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
+async function whileKilled(data: string, act: (url: string) => Promise<unknown>): Promise<void> {
+  await using server = await serve(data);
+  await act(server.url);
+  server.kill("SIGKILL");
+  await server.exited;
+}
+
+/** Every file under `folder` by name, hashed, apart from the lock, which every command touches. */
+const hashesIn = (folder: string): Record<string, string> =>
+  Object.fromEntries(
+    readdirSync(folder)
+      .filter((name) => !name.startsWith("lock.db") && !name.startsWith("reserve"))
+      .sort()
+      .map((name) => [name, hashOf(`${folder}/${name}`)]),
+  );
+
+/** Flips a bit in the twelfth frame from the end of a log: several commits lie behind it. */
+function damageLog(path: string): void {
+  const bytes = readFileSync(path);
+  bytes[bytes.length - 12 * FRAME_BYTES + 100]! ^= 1;
+  writeFileSync(path, bytes);
+}
 
 /** Changes one bit of the only place in the file that holds `text`. */
 function damage(path: string, text: string): void {
@@ -272,6 +317,75 @@ describe("gokv restore", () => {
     expect(await gokv(["restore", dir.file("data", before)], "old")).toMatchObject(DONE);
     const contents = await whileServing("old", readContents);
     expect(Object.keys(contents)).toContain("last\0words");
+  });
+
+  test("takes a file together with its log, and changes neither", async () => {
+    const written = ["all of it in the log", "a part of it in the log"];
+    for (const [index, what] of written.entries()) {
+      const data = `old-${index}`;
+      if (index === 1) await whileServing(data, (url) => putNumbers(url, 0, 10));
+      await whileKilled(data, async (url) => {
+        await putNumbers(url, index * 10, index * 10 + 10);
+        await fetch(`${url}/n/${index * 10 + 3}`, { method: "DELETE", headers });
+      });
+      // Where it lies as a store, and alone, as after a copy by hand; named as a store that was kept is.
+      mkdirSync(dir.file(`alone-${index}`));
+      for (const suffix of ["", "-wal"]) {
+        cpSync(dir.file(data, `gokv.db${suffix}`), dir.file(`alone-${index}`, `gokv.db.before-x${suffix}`));
+      }
+      for (const [folder, name] of [
+        [data, "gokv.db"],
+        [`alone-${index}`, "gokv.db.before-x"],
+      ] as const) {
+        const file = dir.file(folder, name);
+        const hashes = hashesIn(dir.file(folder));
+        expect(statSync(`${file}-wal`).size).toBeGreaterThan(10 * FRAME_BYTES);
+        const entries = index * 10 + 9;
+        expect([what, name, (await gokv(["check", file], "nowhere")).stdout]).toEqual([
+          ...[what, name, expect.stringContaining(`sound: ${entries} entries in 1 buckets`)],
+        ]);
+        const target = `new-${folder}`;
+        const restored = await gokv(["restore", file], target);
+        expect([what, name, restored]).toEqual([what, name, expect.objectContaining(DONE)]);
+        expect(restored.stdout).toContain(`: ${entries} entries, `);
+        expect((await gokv(["check"], target)).stdout).toStartWith(`sound: ${entries} entries in 1 buckets`);
+        // An index of the log, which a reader may make, holds nothing of its own.
+        const { "gokv.db-shm": _, ...after } = hashesIn(dir.file(folder));
+        const { "gokv.db-shm": __, ...before } = hashes;
+        expect(after).toEqual(before);
+        const keys = Object.keys(await whileServing(target, readContents));
+        expect(keys).toHaveLength(entries);
+        expect(keys).not.toContain(`n\0${index * 10 + 3}`);
+      }
+    }
+  });
+
+  test("refuses a file whose log is damaged, and names the log", async () => {
+    await whileKilled("old", (url) => putNumbers(url, 0, 20));
+    mkdirSync(dir.file("alone"));
+    for (const suffix of ["", "-wal"]) cpSync(dir.file("old", `gokv.db${suffix}`), dir.file("alone", `b.db${suffix}`));
+    const file = dir.file("alone", "b.db");
+    damageLog(`${file}-wal`);
+    const before = hashesIn(dir.file("alone"));
+    for (const command of ["check", "restore"]) {
+      await expectFailure(gokv([command, file]), 4, `The write-ahead log ${file}-wal is damaged`);
+      expect(hashesIn(dir.file("alone"))).toEqual(before);
+    }
+    expect(existsSync(dir.file("data", "gokv.db"))).toBe(false);
+  });
+
+  test("refuses the store of a running server, by whatever path, and says what to do instead", async () => {
+    await using server = await serve("running");
+    await putNumbers(server.url, 0, 3);
+    symlinkSync(dir.file("running", "gokv.db"), dir.file("link.db"));
+    for (const file of [dir.file("running", "gokv.db"), "link.db"]) {
+      await expectFailure(gokv(["restore", file]), 3, "gokv backup");
+      expect((await gokv(["check", file], "nowhere")).stdout).toStartWith("sound: 3 entries");
+    }
+    await putNumbers(server.url, 3, 4);
+    await stop(server);
+    await expectFailure(gokv(["restore", "link.db"], "running"), 1, "is the store itself");
+    expect((await gokv(["check"], "running")).stdout).toStartWith("sound: 4 entries");
   });
 
   test("is refused beside a running server", async () => {
