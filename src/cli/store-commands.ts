@@ -12,12 +12,11 @@ import { backupStore } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
 import { requireFile, storeAround, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
-import { requireOurs } from "../storage/inspect-store.ts";
 import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError } from "../storage/sqlite-errors.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
-import { requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
+import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
 import { showProgress } from "./progress.ts";
 import type { StrictCommand } from "./run-cli.ts";
@@ -29,12 +28,12 @@ export const backupCommand: StrictCommand = {
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: true, description: "Where to" } },
   async run({ file }) {
-    const { database } = requireStore(readDbPath(process.env));
+    const files = requireStore(readDbPath(process.env));
     // Before SQLite has it open in this process.
-    requireOurs(database);
+    inspectBeforeCopy(files);
     const progress = showProgress("pages");
     const onStep = (copied: number, total: number) => progress.update(copied, total);
-    const report = await namingDamage(() => backupStore({ source: database, target: file as string, onStep }));
+    const report = await namingDamage(() => backupStore({ source: files.database, target: file as string, onStep }));
     progress.end();
     process.stdout.write(
       `${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`,

@@ -1,11 +1,11 @@
 // A store to be read at leisure by a command: the store itself when nobody has it open, else a private copy of it.
 
 import type { Database } from "bun:sqlite";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { backupStore } from "./backup-store.ts";
-import { inspectStore } from "./inspect-store.ts";
+import { inspectStore, requireOurs } from "./inspect-store.ts";
 import { openForReading } from "./sqlite-connection.ts";
 import { refuseFile, type StoreFiles, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
@@ -49,6 +49,18 @@ export class StoreSnapshot implements Disposable {
     if (this.#copy !== null) rmSync(this.#copy, { force: true });
     this.#lock?.[Symbol.dispose]();
   }
+}
+
+/**
+ * What a copy made of the store could not show afterwards: that it is not ours, or that its log, which no server has
+ * open, was damaged and the copy lacks what lies behind. The log of a running server was looked at when that began.
+ * @throws ExitError (1) the directory cannot be written, (4) damage, or not ours
+ */
+export function inspectBeforeCopy(files: StoreFiles): void {
+  requireOurs(files.database);
+  if ((statSync(files.wal, { throwIfNoEntry: false })?.size ?? 0) === 0) return;
+  using lock = StoreLock.tryAcquire(files.lock);
+  if (lock !== null) inspectStore(files, "refuse");
 }
 
 /** @throws ExitError (1) */

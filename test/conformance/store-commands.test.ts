@@ -153,6 +153,20 @@ describe("gokv backup", () => {
     expect(readdirSync(dir.path)).toEqual(["data"]);
   });
 
+  test("of a store whose log is damaged ends with 4, as check and export do, and leaves no file", async () => {
+    await whileKilled("data", (url) => putNumbers(url, 0, 20));
+    expect((await gokv(["backup", "sound.db"])).stdout).toStartWith("sound.db: 20 entries");
+    damageLog(dir.file("data", "gokv.db-wal"));
+    const before = hashesIn(dir.file("data"));
+    for (const args of [["check"], ["check", "data/gokv.db"], ["backup", "b.db"], ["export"]]) {
+      const problem = /gokv\.db-wal is damaged: \d acknowledged transactions would be lost\. Nothing was changed/;
+      const { exitCode, stdout, stderr } = await gokv(args);
+      expect([args, exitCode, stdout, stderr]).toEqual([args, 4, "", expect.stringMatching(problem)]);
+      expect(hashesIn(dir.file("data"))).toEqual(before);
+    }
+    expect(readdirSync(dir.path).sort()).toEqual(["data", "sound.db"]);
+  });
+
   test("of a damaged store ends with 4 and leaves no file", async () => {
     await whileServing("data", fillStore);
     damage(dir.file("data", "gokv.db"), "slashes");
