@@ -4,9 +4,10 @@ import { Database } from "bun:sqlite";
 import { existsSync, linkSync, realpathSync, renameSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { copyGiven, lockGiven, requireFile } from "./given-file.ts";
+import { inspectStore } from "./inspect-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { removePartial } from "./partial-files.ts";
-import { openForWriting } from "./sqlite-connection.ts";
+import { openAsItLies, openForWriting } from "./sqlite-connection.ts";
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 
@@ -34,7 +35,7 @@ export function restoreStore(file: string, files: StoreFiles, nowMs: number): Re
   try {
     const { entries, revision: backedUp } = copyGiven(file, draft);
     const old = existsSync(files.database) ? settleOldStore(files) : null;
-    const revision = Math.max(backedUp, old?.revision ?? 0) + REVISION_LEAP;
+    const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
     writeRevision(draft, revision);
     sync(draft);
     const before = old === null ? null : `${files.database}.before-${utcStamp(nowMs)}`;
@@ -56,27 +57,44 @@ function requireOther(file: string, files: StoreFiles): void {
   );
 }
 
-/** Empties the log of the old store, so that one file holds it all, if SQLite can still read it. */
-function settleOldStore(files: StoreFiles): { revision: number } {
+/**
+ * Empties the log of the old store, so that one file holds it all. One that is damaged or not ours is not touched:
+ * SQLite would empty the log of what lies behind the damage too. Returns the last revision.
+ */
+function settleOldStore(files: StoreFiles): number {
   try {
+    inspectStore(files, "refuse");
     const database = openForWriting(files.database, 0);
     try {
-      const revision = readLastRevision(database);
       database.run("PRAGMA wal_checkpoint(TRUNCATE)");
-      return { revision };
+      return readLastRevision(database);
     } finally {
       database.close(true);
     }
   } catch {
-    // Damaged: that is what one restores for. Its files are kept as they are.
-    return { revision: 0 };
+    return revisionAsItLies(files.database);
+  }
+}
+
+/** Without the log, but still behind the leap of every restore before this one. */
+function revisionAsItLies(path: string): number {
+  try {
+    const database = openAsItLies(path);
+    try {
+      const revision = readLastRevision(database);
+      return Number.isSafeInteger(revision) ? revision : 0;
+    } finally {
+      database.close(true);
+    }
+  } catch {
+    return 0;
   }
 }
 
 /** The name of the database file points to the old store or to the new one at every instant. */
 function keepOldStore(files: StoreFiles, before: string): void {
   linkSync(files.database, before);
-  for (const suffix of ["-wal", "-shm"]) {
+  for (const suffix of ["-wal", "-shm", "-journal"]) {
     if (existsSync(`${files.database}${suffix}`)) renameSync(`${files.database}${suffix}`, `${before}${suffix}`);
   }
   sync(files.directory);

@@ -10,6 +10,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -99,6 +100,17 @@ function damageLog(path: string): void {
   const bytes = readFileSync(path);
   bytes[bytes.length - 12 * FRAME_BYTES + 100]! ^= 1;
   writeFileSync(path, bytes);
+}
+
+/** A SQLite file of another program that died: its only row is in the log. */
+function writeForeign(path: string): void {
+  using database = new Database(`${path}.first`);
+  database.run("PRAGMA journal_mode = WAL");
+  database.run("CREATE TABLE notes (text)");
+  database.run("PRAGMA wal_checkpoint");
+  database.run("INSERT INTO notes VALUES ('remember')");
+  for (const suffix of ["", "-wal"]) cpSync(`${path}.first${suffix}`, `${path}${suffix}`);
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${path}.first${suffix}`);
 }
 
 /** Changes one bit of the only place in the file that holds `text`. */
@@ -371,6 +383,35 @@ describe("gokv restore", () => {
         expect(keys).toHaveLength(entries);
         expect(keys).not.toContain(`n\0${index * 10 + 3}`);
       }
+    }
+  });
+
+  test("moves an old store that is damaged or foreign aside as it is, all of its files together", async () => {
+    await whileServing("source", fillStore);
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    // A restore before this one: its leap has to be leapt over again, though nothing else can be read.
+    expect(await gokv(["restore", "b.db"], "log")).toMatchObject(DONE);
+    await whileKilled("log", (url) => putNumbers(url, 0, 20));
+    damageLog(dir.file("log", "gokv.db-wal"));
+    mkdirSync(dir.file("foreign"));
+    writeForeign(dir.file("foreign", "gokv.db"));
+    mkdirSync(dir.file("text"));
+    writeFileSync(dir.file("text", "gokv.db"), "notes\n".repeat(1000));
+    for (const [data, files] of [
+      ["log", ["gokv.db", "gokv.db-shm", "gokv.db-wal"]],
+      ["foreign", ["gokv.db", "gokv.db-wal"]],
+      ["text", ["gokv.db"]],
+    ] as const) {
+      const before = hashesIn(dir.file(data));
+      expect(Object.keys(before).sort()).toEqual(expect.arrayContaining([...files]));
+      const restored = await gokv(["restore", "b.db"], data);
+      expect([data, restored]).toEqual([data, expect.objectContaining(DONE)]);
+      const kept = /the old store is .*\/(gokv\.db\.before-\w+)\n/.exec(restored.stdout)![1]!;
+      const after = hashesIn(dir.file(data));
+      expect(files.map((name) => after[name.replace("gokv.db", kept)])).toEqual(files.map((name) => before[name]));
+      expect(Object.keys(after).filter((name) => !name.startsWith(kept))).toEqual(["gokv.db"]);
+      expect(restored.stdout).toContain(` revision ${data === "log" ? 2 : 1}0000000`);
+      expect(Object.keys(await whileServing(data, readContents))).not.toContain("n\u00000");
     }
   });
 
