@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { createHash } from "node:crypto";
 import {
   chmodSync,
+  chownSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -25,6 +26,7 @@ import {
   untilLogged,
 } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
+import { has, hasProgram, isRoot } from "../support/needs.ts";
 import { makeOld } from "../support/old-store.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
@@ -413,6 +415,30 @@ describe("gokv restore", () => {
       expect(restored.stdout).toContain(` revision ${data === "log" ? 2 : 1}0000000`);
       expect(Object.keys(await whileServing(data, readContents))).not.toContain("n\u00000");
     }
+  });
+
+  test("makes the store its user's alone, whatever the mode of the backup", async () => {
+    await whileServing("source", (url) => putNumbers(url, 0, 3));
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    for (const mode of [0o444, 0o666, 0o400]) {
+      chmodSync(dir.file("b.db"), mode);
+      const env = { DB_PATH: dir.file(`mode-${mode}`) };
+      expect(await run([GOKV, "restore", "b.db"], { env, cwd: dir.path })).toMatchObject(DONE);
+      expect([mode, modeOf(dir.file(`mode-${mode}`, "gokv.db"))]).toEqual([mode, "600"]);
+    }
+    if (!has("root, to restore as another user", isRoot())) return;
+    const ordinary = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    expect(hasProgram("setpriv")).toBe(true);
+    mkdirSync(dir.file("ordinary"));
+    chmodSync(dir.path, 0o755);
+    chownSync(dir.file("ordinary"), 65534, 65534);
+    chmodSync(dir.file("b.db"), 0o444);
+    // Where the executable lies only its owner may look.
+    cpSync(GOKV, dir.file("gokv"));
+    const env = { DB_PATH: dir.file("ordinary") };
+    const finished = await run([...ordinary, dir.file("gokv"), "restore", "b.db"], { env, cwd: dir.path });
+    expect(finished).toMatchObject(DONE);
+    expect(modeOf(dir.file("ordinary", "gokv.db"))).toBe("600");
   });
 
   test("refuses a file whose log is damaged, and names the log", async () => {
