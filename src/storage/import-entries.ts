@@ -5,7 +5,7 @@ import { createReadStream } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { inspectStore } from "./inspect-store.ts";
-import { KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
+import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
 import type { StoreFiles } from "./store-files.ts";
 
@@ -77,7 +77,7 @@ async function storeEntries(
     const entry = parseEntry(value, options);
     const row = rows.find(entry.bucket, entry.key);
     if (entry.expiresAtMs !== null && entry.expiresAtMs <= options.nowMs) counts.expired++;
-    else if (isLive(row) && options.mode === "skip") counts.skipped++;
+    else if (row !== null && isLive(row, options.nowMs) && options.mode === "skip") counts.skipped++;
     else {
       counts.stored++;
       if (options.isDryRun) continue;
@@ -112,8 +112,9 @@ async function checkExport(rows: KvRows, file: string, options: ImportOptions): 
       count++;
       try {
         const entry = parseEntry(value, options);
-        const isThere = options.mode === "fail" && isLive(rows.find(entry.bucket, entry.key));
-        if (isThere) refuse("the key exists already; use --mode skip or --mode overwrite");
+        const row = options.mode === "fail" ? rows.find(entry.bucket, entry.key) : null;
+        if (row !== null && isLive(row, options.nowMs))
+          refuse("the key exists already; use --mode skip or --mode overwrite");
       } catch (error) {
         refuse((error as Error).message);
       }
@@ -126,10 +127,6 @@ async function checkExport(rows: KvRows, file: string, options: ImportOptions): 
     throw new ExitError(EXIT.failed, "Count or hash of the export do not match: it was altered. Nothing was imported.");
   }
   return count;
-}
-
-function isLive(row: StoredRow | null): boolean {
-  return row !== null && !row.isWiped;
 }
 
 /**

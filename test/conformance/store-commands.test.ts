@@ -607,6 +607,25 @@ describe("gokv export and import", () => {
     expect(Object.keys(await whileServing("second", readContents))).toEqual(["b\0stays"]);
   });
 
+  test("a key that has expired is none that exists, though it was not swept yet", async () => {
+    const write = (url: string, query: string, body: string) =>
+      fetch(`${url}/b/k${query}`, { method: "POST", body, headers });
+    await whileServing("source", (url) => write(url, "", "imported"));
+    writeFileSync(dir.file("export.ndjson"), (await gokv(["export"], "source")).stdout);
+    for (const mode of ["skip", "fail", "overwrite"]) {
+      await using server = await serve(mode, { SWEEP_INTERVAL: "1h" });
+      await write(server.url, "?ttl=1s", "expired");
+      await write(server.url, "", "expired");
+      await write(server.url, "?ttl=1s", "expired");
+      while ((await fetch(`${server.url}/b/k`, { headers })).status === 200) await Bun.sleep(20);
+      await stop(server);
+      const finished = await gokv(["import", "export.ndjson", "--mode", mode], mode);
+      expect([mode, finished]).toEqual([mode, { ...DONE, stdout: "stored 1, skipped 0, left out 0 expired\n" }]);
+      expect((await gokv(["check"], mode)).stdout).toStartWith("sound: 1 entries in 1 buckets, 8 bytes");
+      expect(Object.keys(await whileServing(mode, readContents))).toEqual(["b\0k"]);
+    }
+  });
+
   test("keys that exist are refused, skipped or overwritten, as asked", async () => {
     const text = await exported();
     const entries = comparable(text).length - 2;
