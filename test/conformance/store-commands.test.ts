@@ -712,6 +712,7 @@ describe("gokv export and import", () => {
       { key: 1 },
       { bucket: "" },
       { bucket: "a/b" },
+      { bucket: "_x" },
       { bucket: ".." },
       { bucket: "b".repeat(129) },
       { bucket: null },
