@@ -1,27 +1,35 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, rmSync, statSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { createReadStream, createWriteStream, readdirSync, rmSync, statSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { requireEntry } from "../kv/require-entry.ts";
-import { parseByteSize } from "../shared/byte-sizes.ts";
 import { systemClock } from "../shared/clock.ts";
-import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
-import { environmentOf, readDbPath, readMaxValueBytes, SETTINGS } from "../shared/settings.ts";
-import { backupStore } from "../storage/backup-store.ts";
+import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
+import { environmentOf, readDbPath, readMaxValueBytes, readWalLimitBytes } from "../shared/settings.ts";
+import { backUpInThread } from "../storage/backup-client.ts";
+import type { BackupReport } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
-import { requireFile, storeAround, verifyGiven } from "../storage/given-file.ts";
+import { copyGiven, copyOf, hasLog, requireFile, storeAround, verifyCopy, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
+import { partialOf, removeAbandoned, removePartial } from "../storage/partial-files.ts";
 import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError } from "../storage/sqlite-errors.ts";
+import { threadStarter } from "../storage/start-thread.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
 import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
+import { cleaningUpOnSignal } from "./clean-up-on-signal.ts";
 import { showProgress } from "./progress.ts";
-import type { StrictCommand } from "./run-cli.ts";
+import type { FlagValues, StrictCommand } from "./run-cli.ts";
 
-const ENVIRONMENT = environmentOf("dbPath");
+const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
+/** An export that came through a pipe. */
+const PUT_ASIDE = /^import-[0-9a-f-]{36}\.ndjson$/;
+const PROGRESS_MS = 100;
+
+const ENVIRONMENT = environmentOf("dbPath", "walLimitBytes");
 
 export const backupCommand: StrictCommand = {
   meta: { name: "backup", description: "Writes a consistent copy, beside a running server too; never overwrites" },
@@ -31,10 +39,7 @@ export const backupCommand: StrictCommand = {
     const files = requireStore(readDbPath(process.env));
     // Before SQLite has it open in this process.
     inspectBeforeCopy(files);
-    const progress = showProgress("pages");
-    const onStep = (copied: number, total: number) => progress.update(copied, total);
-    const report = await namingDamage(() => backupStore({ source: files.database, target: file as string, onStep }));
-    progress.end();
+    const report = await backUp(files.database, file as string);
     process.stdout.write(
       `${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`,
     );
@@ -42,14 +47,37 @@ export const backupCommand: StrictCommand = {
   },
 };
 
+/** @throws ExitError (1) it cannot be written, (4) the store is damaged */
+async function backUp(source: string, target: string): Promise<BackupReport> {
+  removeAbandoned(dirname(target), systemClock());
+  const draft = partialOf(target);
+  const job = {
+    ...{ source, target, draft, walLimitBytes: readWalLimitBytes(process.env) },
+    cancelled: new SharedArrayBuffer(4),
+    pages: new SharedArrayBuffer(8),
+  };
+  const progress = showProgress("pages");
+  const [copied, total] = [new Int32Array(job.pages, 0, 1), new Int32Array(job.pages, 4, 1)];
+  const timer = setInterval(() => progress.update(copied[0]!, total[0]!), PROGRESS_MS);
+  try {
+    return await cleaningUpOnSignal(
+      () => removePartial(draft),
+      () => backUpInThread(threadStarter(THREAD_ENTRY), job),
+    );
+  } finally {
+    clearInterval(timer);
+    progress.end();
+  }
+}
+
 export const restoreCommand: StrictCommand = {
   meta: { name: "restore", description: "Puts a backup in the place of the store; the old one is kept beside it" },
-  environment: ENVIRONMENT,
+  environment: environmentOf("dbPath"),
   args: { file: { type: "positional", required: true, description: "A file that gokv backup wrote" } },
   async run({ file }) {
     const { files, lock } = openDirectory();
     using _ = lock;
-    const report = restoreStore(file as string, files, systemClock());
+    const report = await restoreStore(file as string, files, systemClock());
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
     process.stdout.write(`${files.database}: ${report.entries} entries, revision ${report.revision}${before}\n`);
     return EXIT.done;
@@ -68,7 +96,7 @@ export const checkCommand: StrictCommand = {
     if (problems.length > 0) {
       throw new ExitError(
         EXIT.storeDamaged,
-        `the store is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
+        `${file === undefined ? "the store" : file} is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
       );
     }
     process.stdout.write(
@@ -93,7 +121,7 @@ export const exportCommand: StrictCommand = {
   async run({ bucket, prefix }) {
     const filter = { bucket: (bucket as string | undefined) ?? null, prefix: (prefix as string | undefined) ?? "" };
     await namingDamage(async () => {
-      using snapshot = await StoreSnapshot.open(readDbPath(process.env));
+      using snapshot = await openSnapshot(readDbPath(process.env));
       for (const lines of exportLines(snapshot.database, filter, systemClock())) writeOut(lines);
     });
     return EXIT.done;
@@ -102,7 +130,7 @@ export const exportCommand: StrictCommand = {
 
 export const importCommand: StrictCommand = {
   meta: { name: "import", description: "Reads an export into the store; only while no server runs" },
-  environment: environmentOf("dbPath", "maxValueBytes"),
+  environment: environmentOf("dbPath", "maxValueBytes", "walLimitBytes"),
   args: {
     file: { type: "positional", required: true, description: "What gokv export wrote; - is standard input" },
     mode: {
@@ -116,30 +144,47 @@ export const importCommand: StrictCommand = {
   async run(flags) {
     const { files, lock } = openDirectory();
     using _ = lock;
+    removePutAside(files);
     const source = flags.file as string;
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
     const isStream = source === "-" || statSync(source, { throwIfNoEntry: false })?.isFile() === false;
     const file = isStream ? join(files.directory, `import-${crypto.randomUUID()}.ndjson`) : source;
-    try {
-      if (isStream) await putAside(source, file);
-      const isDryRun = flags["dry-run"] === true;
-      const options = {
-        mode: ((flags.mode as string | undefined) ?? "fail") as ImportMode,
-        isDryRun,
-        nowMs: systemClock(),
-        maxValueBytes: readMaxValueBytes(process.env),
-        walLimitBytes: parseByteSize(SETTINGS.walLimitBytes.fallback!)!,
-        requireEntry,
-        onBadLine: (lineNumber: number, problem: string) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
-      };
-      const report = await namingDamage(() => importEntries(files, file, options));
-      process.stdout.write(describeImport(report, isDryRun));
-      return EXIT.done;
-    } finally {
+    const remove = () => {
       if (isStream) rmSync(file, { force: true });
+    };
+    try {
+      return await cleaningUpOnSignal(remove, async () => {
+        if (isStream) await putAside(source, file);
+        return await importFrom(files, file, flags);
+      });
+    } finally {
+      remove();
     }
   },
 };
+
+async function importFrom(files: StoreFiles, file: string, flags: FlagValues): Promise<ExitCode> {
+  const isDryRun = flags["dry-run"] === true;
+  const report = await namingDamage(() =>
+    importEntries(files, file, {
+      mode: ((flags.mode as string | undefined) ?? "fail") as ImportMode,
+      isDryRun,
+      nowMs: systemClock(),
+      maxValueBytes: readMaxValueBytes(process.env),
+      walLimitBytes: readWalLimitBytes(process.env),
+      requireEntry,
+      onBadLine: (lineNumber, problem) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
+    }),
+  );
+  process.stdout.write(describeImport(report, isDryRun));
+  return EXIT.done;
+}
+
+/** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
+function removePutAside(files: StoreFiles): void {
+  const names = readdirSync(files.directory).filter((name) => PUT_ASIDE.test(name));
+  for (const name of names) rmSync(join(files.directory, name), { force: true });
+}
 
 async function putAside(source: string, file: string): Promise<void> {
   const input = source === "-" ? process.stdin : createReadStream(source);
@@ -176,16 +221,38 @@ function openDirectory(): { files: StoreFiles; lock: StoreLock } {
   return { files, lock: StoreLock.acquire(files) };
 }
 
+function openSnapshot(directory: string): Promise<StoreSnapshot> {
+  removeAbandoned(directory, systemClock());
+  const copy = partialOf(join(directory, "snapshot.db"));
+  const draft = partialOf(copy);
+  const walLimitBytes = readWalLimitBytes(process.env);
+  const startThread = threadStarter(THREAD_ENTRY);
+  return cleaningUpOnSignal(
+    () => [copy, draft].forEach(removePartial),
+    () => StoreSnapshot.open(directory, { copy, draft, walLimitBytes, startThread }),
+  );
+}
+
 /** The file of a whole store is checked as that store is: its lock tells whether a server has it open. */
 async function verifyFile(file: string): Promise<Verification> {
   requireFile(file);
   const directory = storeAround(file);
-  return directory === null ? verifyGiven(file) : verifyStoreIn(directory);
+  if (directory !== null) return verifyStoreIn(directory);
+  removeAbandoned(dirname(file), systemClock());
+  if (!hasLog(file)) return verifyGiven(file);
+  const copy = copyOf(file);
+  const remove = () => removePartial(copy);
+  try {
+    await cleaningUpOnSignal(remove, () => copyGiven(file, copy));
+    return verifyCopy(file, copy);
+  } finally {
+    remove();
+  }
 }
 
 function verifyStoreIn(directory: string): Promise<Verification> {
   return namingDamage(async () => {
-    using snapshot = await StoreSnapshot.open(directory);
+    using snapshot = await openSnapshot(directory);
     return verifyStore(snapshot.database);
   });
 }

@@ -12,6 +12,11 @@ import { type Verification, verifyStore } from "./verify-store.ts";
 
 /** Pages per step; between two steps writes and reads go on. */
 const STEP_PAGES = 1000;
+/** While a copy is made the log cannot restart. Past this many times its limit the copy is given up instead. */
+const WAL_LIMITS_MAX = 4;
+
+/** Called after every step; what it throws gives the copy up. */
+export type OnStep = (copiedPages: number, totalPages: number) => void;
 
 export interface BackupReport {
   readonly file: string;
@@ -26,18 +31,23 @@ export interface BackupOptions {
   readonly source: string;
   /** Must not exist. */
   readonly target: string;
-  /** Called after every step; what it throws gives the backup up. */
-  readonly onStep?: (copiedPages: number, totalPages: number) => void;
+  /** Where the copy grows until it is proven, for who wants to remove it himself; see partialOf. */
+  readonly draft?: string | undefined;
+  readonly onStep?: OnStep;
 }
 
 /**
  * Everything committed before the call is in the copy. Given up or failed, it leaves no file behind.
  * @throws ExitError (1) the target exists or cannot be written, (4) the copy is not sound; whatever `onStep` throws
  */
-export async function backupStore({ source, target, onStep }: BackupOptions): Promise<BackupReport> {
+export async function backupStore({
+  source,
+  target,
+  draft = partialOf(target),
+  onStep,
+}: BackupOptions): Promise<BackupReport> {
   const startMs = performance.now();
   if (existsSync(target)) throw new ExitError(EXIT.failed, `${target} exists already; a backup never overwrites.`);
-  const draft = partialOf(target);
   createDraft(draft, target);
   try {
     await copyPages(source, draft, onStep);
@@ -57,6 +67,30 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
   }
 }
 
+/** To be called after every step of a copy of `source`. @throws ExitError (1) when too much is written meanwhile */
+export function logGuard(source: string, walLimitBytes: number): () => void {
+  const walBytes = () => statSync(`${source}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  // What lies there already is none of its doing.
+  const bytesMax = Math.max(WAL_LIMITS_MAX * walLimitBytes, walBytes());
+  return () => {
+    if (walBytes() <= bytesMax) return;
+    throw new ExitError(
+      EXIT.failed,
+      "Too much was written while the store was copied; try again when there is less load.",
+    );
+  };
+}
+
+/** Without this a copy would carry the mode of its source and need a log beside it. */
+export function makeOneFile(path: string): void {
+  const copy = new Database(path, { readwrite: true });
+  try {
+    copy.run("PRAGMA journal_mode = DELETE");
+  } finally {
+    copy.close(true);
+  }
+}
+
 /** Before SQLite is asked, which would only say that it cannot open the file, not why. */
 function createDraft(draft: string, target: string): void {
   try {
@@ -71,7 +105,7 @@ function createDraft(draft: string, target: string): void {
  * bun:sqlite has no backup API; node:sqlite is the same library in the same process, so it shares SQLite's locks. Each
  * step reaches the disk before the next: all at once in the end, 400 MB hold up every commit behind them for 100 ms.
  */
-async function copyPages(source: string, draft: string, onStep: BackupOptions["onStep"]): Promise<void> {
+async function copyPages(source: string, draft: string, onStep: OnStep | undefined): Promise<void> {
   const database = new DatabaseSync(source, { readOnly: true });
   const descriptor = openSync(draft, "r");
   try {
@@ -98,7 +132,6 @@ async function copyPages(source: string, draft: string, onStep: BackupOptions["o
 export function proveCopy(path: string, subject: string): Verification {
   const copy = new Database(path, { readwrite: true });
   try {
-    // Without this it would carry the mode of the source and need a log beside it.
     copy.run("PRAGMA journal_mode = DELETE");
     const verification = verifyStore(copy);
     if (verification.problems.length === 0) return verification;

@@ -1,25 +1,18 @@
 // A database file that a command is given: read together with its log, and never changed.
 
-import {
-  accessSync,
-  chmodSync,
-  constants,
-  copyFileSync,
-  existsSync,
-  realpathSync,
-  type Stats,
-  statSync,
-} from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, realpathSync, type Stats, statSync } from "node:fs";
+import { copyFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
-import { proveCopy } from "./backup-store.ts";
+import { makeOneFile, proveCopy } from "./backup-store.ts";
 import { requireOurs, scanLog } from "./inspect-store.ts";
-import { partialOf, removePartial } from "./partial-files.ts";
+import { partialOf } from "./partial-files.ts";
 import { openAsItLies } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
+import { openAndUnlink } from "./store-snapshot.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
 
 /** What SQLite would take into the database when it opens it. */
@@ -53,19 +46,16 @@ export function storeAround(file: string): string | null {
 }
 
 /**
- * The verification of a file that no server has open.
- * @throws ExitError (1) it cannot be read, or is changed meanwhile, (4) it is not ours, or not sound
+ * The verification of a file that no server has open and that has no log.
+ * @throws ExitError (1) it cannot be read, or is changed meanwhile, (4) it is not ours, or no database
  */
 export function verifyGiven(file: string): Verification {
   inspectGiven(file);
-  if (LOGS.some((suffix) => sizeOf(`${file}${suffix}`) > 0)) return verifyCopy(file);
   const before = fingerprint(file);
   const verification = namingFile(file, () => {
     const database = openAsItLies(file);
     try {
-      const found = verifyStore(database);
-      if (found.problems.length === 0) return found;
-      throw new ExitError(EXIT.storeDamaged, `${file} is damaged: ${found.problems.join("; ")}.`);
+      return verifyStore(database);
     } finally {
       database.close(true);
     }
@@ -74,21 +64,42 @@ export function verifyGiven(file: string): Verification {
   return verification;
 }
 
-/** Only a connection that may write takes a log in, and that would change the file: hence a copy. */
-function verifyCopy(file: string): Verification {
-  const copy = partialOf(isWritable(dirname(file)) ? file : join(tmpdir(), basename(file)));
-  try {
-    return copyGiven(file, copy);
-  } finally {
-    removePartial(copy);
-  }
+/**
+ * Whether `file` can only be verified as a copy: taking a log in needs a connection that may write, which would change
+ * the file.
+ */
+export function hasLog(file: string): boolean {
+  return LOGS.some((suffix) => sizeOf(`${file}${suffix}`) > 0);
+}
+
+/** Where such a copy may be made. */
+export function copyOf(file: string): string {
+  return partialOf(isWritable(dirname(file)) ? file : join(tmpdir(), basename(file)));
+}
+
+/** The verification of `copy`, which copyGiven has made of `file`. It is removed before it is read. */
+export function verifyCopy(file: string, copy: string): Verification {
+  return namingFile(file, () => {
+    makeOneFile(copy);
+    const database = openAndUnlink(copy);
+    try {
+      return verifyStore(database);
+    } finally {
+      database.close(true);
+    }
+  });
+}
+
+/** Takes the log of a copy in, and proves it. @throws ExitError (4) it is not sound */
+export function proveGiven(file: string, copy: string): Verification {
+  return namingFile(file, () => proveCopy(copy, file));
 }
 
 /**
- * Copies `file`, which no server has open, with its log into the one file `copy`, and proves what came out.
- * @throws ExitError (1) it cannot be read or copied, or is changed meanwhile, (4) it is not ours, or not sound
+ * Copies `file`, which no server has open, and its log.
+ * @throws ExitError (1) it cannot be read or copied, or is changed meanwhile, (4) it is not ours, or its log is damaged
  */
-export function copyGiven(file: string, copy: string): Verification {
+export async function copyGiven(file: string, copy: string): Promise<void> {
   requireFile(file);
   const before = fingerprint(file);
   inspectGiven(file);
@@ -96,7 +107,7 @@ export function copyGiven(file: string, copy: string): Verification {
     for (const suffix of ["", ...LOGS]) {
       const path = `${file}${suffix}`;
       if (suffix !== "" && sizeOf(path) === 0) continue;
-      copyFileSync(path, `${copy}${suffix}`, constants.COPYFILE_EXCL);
+      await copyFile(path, `${copy}${suffix}`, constants.COPYFILE_EXCL);
       // With the content comes the mode, which may be that of a file for everybody, or for nobody to write.
       chmodSync(`${copy}${suffix}`, 0o600);
     }
@@ -104,7 +115,6 @@ export function copyGiven(file: string, copy: string): Verification {
     throw new ExitError(EXIT.failed, `${file} cannot be copied to ${copy}: ${codeOf(cause)}.`, { cause });
   }
   requireUnchanged(file, before);
-  return namingFile(file, () => proveCopy(copy, file));
 }
 
 /**

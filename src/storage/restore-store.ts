@@ -3,7 +3,7 @@
 import { Database } from "bun:sqlite";
 import { existsSync, linkSync, realpathSync, renameSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
-import { copyGiven, lockGiven, requireFile } from "./given-file.ts";
+import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { removePartial } from "./partial-files.ts";
@@ -26,14 +26,15 @@ export interface RestoreReport {
  * synced.
  * @throws ExitError (1) `file` cannot be read, (3) a server has it open, (4) it is no sound store
  */
-export function restoreStore(file: string, files: StoreFiles, nowMs: number): RestoreReport {
+export async function restoreStore(file: string, files: StoreFiles, nowMs: number): Promise<RestoreReport> {
   requireOther(file, files);
   using _ = lockGiven(file);
   const draft = `${files.database}.restoring`;
   // Of a restore that was killed: SQLite would take its log for that of the new one.
   removePartial(draft);
   try {
-    const { entries, revision: backedUp } = copyGiven(file, draft);
+    await copyGiven(file, draft);
+    const { entries, revision: backedUp } = proveGiven(file, draft);
     const old = existsSync(files.database) ? settleOldStore(files) : null;
     const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
     writeRevision(draft, revision);

@@ -1,43 +1,53 @@
 // A store to be read at leisure by a command: the store itself when nobody has it open, else a private copy of it.
 
 import type { Database } from "bun:sqlite";
-import { existsSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
-import { backupStore } from "./backup-store.ts";
+import { backUpInThread } from "./backup-client.ts";
 import { inspectStore, requireOurs } from "./inspect-store.ts";
+import { removePartial } from "./partial-files.ts";
 import { openForReading } from "./sqlite-connection.ts";
+import type { StartThread } from "./start-thread.ts";
 import { refuseFile, type StoreFiles, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
+
+export interface SnapshotOptions {
+  /** What the copy is called, should one be needed, and until it is proven; for who is interrupted meanwhile. */
+  readonly copy: string;
+  readonly draft: string;
+  readonly walLimitBytes: number;
+  readonly startThread: StartThread;
+}
 
 export class StoreSnapshot implements Disposable {
   /** In a read transaction: everything it shows belongs to one revision. */
   readonly database: Database;
   readonly #lock: StoreLock | null;
-  readonly #copy: string | null;
 
-  private constructor(database: Database, lock: StoreLock | null, copy: string | null) {
+  private constructor(database: Database, lock: StoreLock | null) {
     this.database = database;
     this.#lock = lock;
-    this.#copy = copy;
     database.run("BEGIN");
   }
 
   /**
-   * Beside a running server a long snapshot would let its log grow without bound: hence the copy.
+   * Beside a running server a long snapshot would let its log grow without bound: hence the copy. Its file has no name
+   * any more when this returns, so that nothing is left of it however the process ends.
    * @throws ExitError (1) there is no store, (4) it is damaged or not ours
    */
-  static async open(directory: string): Promise<StoreSnapshot> {
+  static async open(directory: string, options: SnapshotOptions): Promise<StoreSnapshot> {
     const files = requireStore(directory);
     const lock = StoreLock.tryAcquire(files.lock);
     if (lock === null) {
-      const copy = join(directory, `snapshot-${crypto.randomUUID()}.db`);
-      await backupStore({ source: files.database, target: copy });
-      return new StoreSnapshot(openForReading(copy), null, copy);
+      const { copy, draft, walLimitBytes, startThread } = options;
+      const cancelled = new SharedArrayBuffer(4);
+      const job = { source: files.database, target: copy, draft, walLimitBytes, cancelled };
+      await backUpInThread(startThread, job);
+      return new StoreSnapshot(openAndUnlink(copy), null);
     }
     try {
       inspectStore(files, "refuse");
-      return new StoreSnapshot(openForReading(files.database), lock, null);
+      return new StoreSnapshot(openForReading(files.database), lock);
     } catch (error) {
       lock[Symbol.dispose]();
       throw error;
@@ -46,8 +56,16 @@ export class StoreSnapshot implements Disposable {
 
   [Symbol.dispose](): void {
     this.database.close();
-    if (this.#copy !== null) rmSync(this.#copy, { force: true });
     this.#lock?.[Symbol.dispose]();
+  }
+}
+
+/** A connection to a database of one file that nobody else will ever open. */
+export function openAndUnlink(path: string): Database {
+  try {
+    return openForReading(path);
+  } finally {
+    removePartial(path);
   }
 }
 

@@ -14,8 +14,10 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
+import { eventually } from "../support/eventually.ts";
 import {
   type Environment,
   type Finished,
@@ -165,6 +167,35 @@ describe("gokv backup", () => {
     await whileServing("data", fillStore);
     await expectFailure(gokv(["backup", "missing/b.db"]), 1, "missing/b.db");
     expect(readdirSync(dir.path)).toEqual(["data"]);
+  });
+
+  test("removes what one that was killed has left, and nothing else", async () => {
+    await whileServing("data", fillStore);
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    const hoursAgo = (name: string, hours: number) => {
+      const seconds = Date.now() / 1000 - hours * 3600;
+      utimesSync(dir.file(name), seconds, seconds);
+    };
+    // No process has such a number.
+    const dead = 2 ** 30;
+    const left = [`old.db.partial-${dead}-0123abcd`, `empty.db.partial-${dead}-0123abcd`];
+    const kept = [
+      `young.db.partial-${dead}-0123abcd`,
+      `mine.db.partial-${process.pid}-0123abcd`,
+      `foreign.partial-${dead}-0123abcd`,
+      "other.db.partial-x",
+    ];
+    for (const name of [left[0]!, ...kept]) cpSync(dir.file("b.db"), dir.file(name));
+    writeFileSync(dir.file(left[1]!), "");
+    writeFileSync(dir.file(`${left[0]}-journal`), "");
+    writeFileSync(dir.file(kept[2]!), "notes\n".repeat(100));
+    for (const name of [...left, ...kept]) hoursAgo(name, name.startsWith("young") ? 0.5 : 2);
+    cpSync(dir.file(left[0]!), dir.file("data", `snapshot.db.partial-${dead}-0123abcd`), { preserveTimestamps: true });
+    const names = [...readdirSync(dir.path), "c.db"].filter((name) => !left.includes(name.replace("-journal", "")));
+    expect(await gokv(["backup", "c.db"])).toMatchObject(DONE);
+    expect(readdirSync(dir.path).sort()).toEqual(names.sort());
+    expect(await gokv(["check"])).toMatchObject(DONE);
+    expect(readdirSync(dir.file("data")).filter((name) => name.includes("partial"))).toEqual([]);
   });
 
   test("of a store whose log is damaged ends with 4, as check and export do, and leaves no file", async () => {
@@ -764,6 +795,28 @@ describe("gokv export and import", () => {
     const entries = comparable(text).length - 2;
     expect(finished).toEqual({ ...DONE, stdout: `stored ${entries}, skipped 0, left out 0 expired\n` });
     expect(readdirSync(dir.file("second")).filter((name) => name.startsWith("import"))).toEqual([]);
+  });
+
+  test("an import that was interrupted or killed leaves nothing that it has put aside", async () => {
+    const aside = () => readdirSync(dir.file("data")).filter((name) => name.startsWith("import"));
+    for (const [signal, exitCode] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+      ["SIGKILL", 137],
+    ] as const) {
+      const child = Bun.spawn([GOKV, "import", "-"], {
+        env: { DB_PATH: dir.file("data") },
+        stdio: ["pipe", "ignore", "ignore"],
+      });
+      child.stdin.write("the first line\n");
+      await child.stdin.flush();
+      await eventually("something was put aside", 5_000, () => existsSync(dir.file("data")) && aside().length > 0);
+      child.kill(signal);
+      expect([signal, await child.exited]).toEqual([signal, exitCode]);
+      expect([signal, aside().length]).toEqual([signal, signal === "SIGKILL" ? 1 : 0]);
+    }
+    expect((await gokv(["import", "missing.ndjson"])).exitCode).toBe(1);
+    expect(aside()).toEqual([]);
   });
 
   test("an import needs the store for itself", async () => {
