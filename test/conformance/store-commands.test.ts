@@ -547,6 +547,14 @@ function comparable(text: string): unknown[] {
     });
 }
 
+/** An export of these entries. */
+function exportOf(rows: readonly object[]): string {
+  const head = { format: "gokv-export", version: 1, revision: 1 };
+  const lines = [head, ...rows].map((row) => `${JSON.stringify(row)}\n`).join("");
+  const sha256 = createHash("sha256").update(lines).digest("hex");
+  return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
+}
+
 describe("gokv export and import", () => {
   /** An export of the sample store. The data directory stays. */
   async function exported(): Promise<string> {
@@ -725,12 +733,6 @@ describe("gokv export and import", () => {
       ...{ bucket: "b", key: "k", value: "", content_type: null, metadata: {}, creator_ip: null, expires_at: null },
       ...{ created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" },
     };
-    const exportOf = (rows: readonly object[]): string => {
-      const head = { format: "gokv-export", version: 1, revision: 1 };
-      const lines = [head, ...rows].map((row) => `${JSON.stringify(row)}\n`).join("");
-      const sha256 = createHash("sha256").update(lines).digest("hex");
-      return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
-    };
     expect((await gokv(["import", "-"], "control", exportOf([entry]))).stdout).toStartWith("stored 1,");
     const bad: object[] = [
       { key: ".." },
@@ -795,6 +797,49 @@ describe("gokv export and import", () => {
     const entries = comparable(text).length - 2;
     expect(finished).toEqual({ ...DONE, stdout: `stored ${entries}, skipped 0, left out 0 expired\n` });
     expect(readdirSync(dir.file("second")).filter((name) => name.startsWith("import"))).toEqual([]);
+  });
+
+  test("what is no export, and a dry run, make no store where there was none", async () => {
+    const text = await exported();
+    const entries = comparable(text).length - 2;
+    writeFileSync(dir.file("notes.txt"), "notes\n".repeat(100));
+    mkdirSync(dir.file("empty"), { mode: 0o700 });
+    const stores = () => readdirSync(dir.file("empty")).filter((name) => !name.startsWith("lock.db"));
+    const dry = await gokv(["import", "-", "--dry-run"], "empty", text);
+    expect(dry).toEqual({ ...DONE, stdout: `would store ${entries}, skipped 0, left out 0 expired\n` });
+    expect(stores()).toEqual([]);
+    await expectFailure(gokv(["import", "notes.txt"], "empty"), 1, "no gokv export");
+    await expectFailure(gokv(["import", "-"], "empty", text.slice(0, text.indexOf('{"count"'))), 1, "it was cut");
+    await expectFailure(gokv(["import", "-"], "empty", ""), 1, "it was cut");
+    await expectFailure(gokv(["import", "missing.ndjson"], "empty"), 1, "cannot be read: ENOENT");
+    expect(stores()).toEqual([]);
+    expect((await gokv(["import", "-"], "empty", text)).stdout).toStartWith(`stored ${entries},`);
+    expect(await whileServing("empty", readContents)).toEqual(await whileServing("data", readContents));
+  });
+
+  test("an import keeps the log within its limit", async () => {
+    const value = Buffer.alloc(1024 * 1024, "v").toString("base64");
+    const entry = { bucket: "b", value, content_type: null, metadata: {}, creator_ip: null, expires_at: null };
+    const atMs = { created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" };
+    writeFileSync(
+      dir.file("large.ndjson"),
+      exportOf(Array.from({ length: 64 }, (_, n) => ({ ...entry, ...atMs, key: `${n}` }))),
+    );
+    const child = Bun.spawn([GOKV, "import", dir.file("large.ndjson")], {
+      env: { DB_PATH: dir.file("data"), WAL_LIMIT_BYTES: "1MiB" },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    let largest = 0;
+    while (child.exitCode === null) {
+      const { size } = statSync(dir.file("data", "gokv.db-wal"), { throwIfNoEntry: false }) ?? { size: 0 };
+      largest = Math.max(largest, size);
+      await Bun.sleep(1);
+    }
+    expect(child.exitCode).toBe(0);
+    // Of one transaction, which may take 8 MiB before it is told that it is enough.
+    expect(largest).toBeGreaterThan(4 * 1024 * 1024);
+    expect(largest).toBeLessThan(16 * 1024 * 1024);
+    expect((await gokv(["check"])).stdout).toStartWith("sound: 64 entries in 1 buckets");
   });
 
   test("an import that was interrupted or killed leaves nothing that it has put aside", async () => {
