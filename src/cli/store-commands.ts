@@ -22,7 +22,7 @@ import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
 import { cleaningUpOnSignal } from "./clean-up-on-signal.ts";
 import { showProgress } from "./progress.ts";
-import type { FlagValues, StrictCommand } from "./run-cli.ts";
+import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 
 const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 /** An export that came through a pipe. */
@@ -36,10 +36,11 @@ export const backupCommand: StrictCommand = {
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: true, description: "Where to" } },
   async run({ file }) {
+    const target = nameOf(file);
     const files = requireStore(readDbPath(process.env));
     // Before SQLite has it open in this process.
     inspectBeforeCopy(files);
-    const report = await backUp(files.database, file as string);
+    const report = await backUp(files.database, target);
     process.stdout.write(
       `${report.file}: ${report.entries} entries, ${report.bytes} bytes, ${report.ms} ms, verified\n`,
     );
@@ -75,9 +76,10 @@ export const restoreCommand: StrictCommand = {
   environment: environmentOf("dbPath"),
   args: { file: { type: "positional", required: true, description: "A file that gokv backup wrote" } },
   async run({ file }) {
+    const source = nameOf(file);
     const { files, lock } = openDirectory();
     using _ = lock;
-    const report = await restoreStore(file as string, files, systemClock());
+    const report = await restoreStore(source, files, systemClock());
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
     process.stdout.write(`${files.database}: ${report.entries} entries, revision ${report.revision}${before}\n`);
     return EXIT.done;
@@ -89,9 +91,7 @@ export const checkCommand: StrictCommand = {
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: false, description: "A backup; without it the store itself" } },
   async run({ file }) {
-    const verification = await (file === undefined
-      ? verifyStoreIn(readDbPath(process.env))
-      : verifyFile(file as string));
+    const verification = await (file === undefined ? verifyStoreIn(readDbPath(process.env)) : verifyFile(nameOf(file)));
     const { entries, buckets, valueBytes, revision, problems } = verification;
     if (problems.length > 0) {
       throw new ExitError(
@@ -142,10 +142,10 @@ export const importCommand: StrictCommand = {
     "dry-run": { type: "boolean", description: "Check everything, store nothing" },
   },
   async run(flags) {
+    const source = nameOf(flags.file);
     const { files, lock } = openDirectory();
     using _ = lock;
     removePutAside(files);
-    const source = flags.file as string;
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
     const isStream = source === "-" || statSync(source, { throwIfNoEntry: false })?.isFile() === false;
     const file = isStream ? join(files.directory, `import-${crypto.randomUUID()}.ndjson`) : source;
@@ -212,6 +212,12 @@ function writeOut(text: string): void {
 
 function describeImport({ stored, skipped, expired }: ImportReport, isDryRun: boolean): string {
   return `${isDryRun ? "would store" : "stored"} ${stored}, skipped ${skipped}, left out ${expired} expired\n`;
+}
+
+/** Of an argument; a variable of a shell that was never set leaves an empty one. */
+function nameOf(file: FlagValues[string]): string {
+  if (typeof file === "string" && file !== "") return file;
+  throw new Misuse("the name of the file is empty");
 }
 
 /** The data directory, made when it is missing, and its lock. */

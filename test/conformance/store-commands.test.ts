@@ -28,7 +28,7 @@ import {
   untilLogged,
 } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
-import { has, hasProgram, isRoot } from "../support/needs.ts";
+import { has, isRoot } from "../support/needs.ts";
 import { makeOld } from "../support/old-store.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
@@ -46,6 +46,8 @@ afterEach(() => dir[Symbol.dispose]());
 
 /** Of a log: a page behind its header. */
 const FRAME_BYTES = WAL_FRAME_HEADER_BYTES + 4096;
+/** In front of a command, where root runs the tests. */
+const ORDINARY_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const DONE = { exitCode: 0, stderr: "" };
 const headers = { Authorization: `Bearer ${forgeToken()}` };
 
@@ -458,8 +460,6 @@ describe("gokv restore", () => {
       expect([mode, modeOf(dir.file(`mode-${mode}`, "gokv.db"))]).toEqual([mode, "600"]);
     }
     if (!has("root, to restore as another user", isRoot())) return;
-    const ordinary = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    expect(hasProgram("setpriv")).toBe(true);
     mkdirSync(dir.file("ordinary"));
     chmodSync(dir.path, 0o755);
     chownSync(dir.file("ordinary"), 65534, 65534);
@@ -467,7 +467,7 @@ describe("gokv restore", () => {
     // Where the executable lies only its owner may look.
     cpSync(GOKV, dir.file("gokv"));
     const env = { DB_PATH: dir.file("ordinary") };
-    const finished = await run([...ordinary, dir.file("gokv"), "restore", "b.db"], { env, cwd: dir.path });
+    const finished = await run([...ORDINARY_USER, dir.file("gokv"), "restore", "b.db"], { env, cwd: dir.path });
     expect(finished).toMatchObject(DONE);
     expect(modeOf(dir.file("ordinary", "gokv.db"))).toBe("600");
   });
@@ -887,6 +887,51 @@ describe("gokv export and import", () => {
     expect(existsSync(dir.file("data"))).toBe(false);
     await expectFailure(gokv(["import", "missing.ndjson"]), 1, "missing.ndjson cannot be read: ENOENT");
     await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: EISDIR");
+  });
+});
+
+describe("a file that is none", () => {
+  test("is named with what is wrong with it, in one line, and nothing is made", async () => {
+    await whileServing("data", (url) => putNumbers(url, 0, 3));
+    mkdirSync(dir.file("folder"));
+    expect((await run(["mkfifo", dir.file("pipe")])).exitCode).toBe(0);
+    const names = readdirSync(dir.path).sort();
+    const cases: [readonly string[], number, string][] = [
+      [["check", "folder"], 1, "folder is a directory. Name a file in it, for instance gokv.db."],
+      [["check", dir.file("data")], 1, "data is a directory. Name a file in it, for instance gokv.db."],
+      [["check", "pipe"], 1, "pipe is no regular file."],
+      [["check", "data/gokv.db/x"], 1, "data/gokv.db/x cannot be read: ENOTDIR."],
+      [["backup", ""], 2, "the name of the file is empty. See gokv backup --help."],
+      [["check", ""], 2, "the name of the file is empty. See gokv check --help."],
+      [["import", ""], 2, "the name of the file is empty. See gokv import --help."],
+      [["restore", ""], 2, "the name of the file is empty. See gokv restore --help."],
+      [["restore", "folder"], 1, "folder is a directory. Name a file in it, for instance gokv.db."],
+      [["restore", "missing.db"], 1, "missing.db does not exist."],
+    ];
+    for (const [args, exitCode, problem] of cases) {
+      const finished = await gokv(args);
+      expect([args, finished.exitCode, finished.stdout]).toEqual([args, exitCode, ""]);
+      expect([args, finished.stderr]).toEqual([args, expect.stringMatching(/^gokv: [^\n]+\n$/)]);
+      expect([args, finished.stderr]).toEqual([args, expect.stringContaining(problem)]);
+      expect(readdirSync(dir.path).sort()).toEqual(names);
+    }
+    expect((await gokv(["check"])).stdout).toStartWith("sound: 3 entries");
+  });
+
+  test("because it may not be read is named with the reason", async () => {
+    if (!has("root, to ask as another user", isRoot())) return;
+    await whileServing("source", (url) => putNumbers(url, 0, 3));
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    cpSync(GOKV, dir.file("gokv"));
+    chmodSync(dir.path, 0o755);
+    mkdirSync(dir.file("data"));
+    chownSync(dir.file("data"), 65534, 65534);
+    const env = { DB_PATH: dir.file("data") };
+    for (const command of ["check", "restore"]) {
+      const finished = await run([...ORDINARY_USER, dir.file("gokv"), command, "b.db"], { env, cwd: dir.path });
+      const stderr = expect.stringMatching(/^gokv: b\.db cannot be [^\n]*\bEACCES\b[^\n]* owner and rights[^\n]*\n$/);
+      expect([command, finished]).toEqual([command, { exitCode: 1, stdout: "", stderr }]);
+    }
   });
 });
 
