@@ -472,6 +472,26 @@ describe("gokv restore", () => {
     expect(modeOf(dir.file("ordinary", "gokv.db"))).toBe("600");
   });
 
+  test("takes a file back to before a change that a journal beside it undoes", async () => {
+    await whileServing("source", fillStore);
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    {
+      using database = new Database(dir.file("b.db"), { readwrite: true });
+      // So few pages that the change is written before it is committed.
+      database.run("PRAGMA cache_size = 5");
+      database.run("BEGIN");
+      database.run("UPDATE kv SET value = zeroblob(100000)");
+      mkdirSync(dir.file("torn"));
+      for (const suffix of ["", "-journal"]) cpSync(dir.file(`b.db${suffix}`), dir.file("torn", `b.db${suffix}`));
+      database.run("ROLLBACK");
+    }
+    const before = hashesIn(dir.file("torn"));
+    expect(await gokv(["check", "torn/b.db"])).toMatchObject(DONE);
+    expect(await gokv(["restore", "torn/b.db"])).toMatchObject(DONE);
+    expect(hashesIn(dir.file("torn"))).toEqual(before);
+    expect(await whileServing("data", readContents)).toEqual(await whileServing("source", readContents));
+  });
+
   test("refuses a file whose log is damaged, and names the log", async () => {
     await whileKilled("old", (url) => putNumbers(url, 0, 20));
     mkdirSync(dir.file("alone"));
