@@ -43,7 +43,7 @@ const FILE_READERS: Readonly<Record<string, string>> = {
   "src/storage/sync-path.ts": "syncs finished copies and directories",
   "src/storage/space-reserve.ts": "the reserve file",
   "src/storage/import-entries.ts": "export files",
-  "src/storage/restore-store.ts": "copies a backup",
+  "src/storage/given-file.ts": "copies a backup, which no SQLite has open",
   "src/shared/settings.ts": "secret files",
   "src/cli/jwt-gen-command.ts": "secret files",
   "src/cli/store-commands.ts": "standard input put aside",

@@ -1,55 +1,85 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { createReadStream, createWriteStream, readdirSync, rmSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { requireEntry } from "../kv/require-entry.ts";
-import { parseByteSize } from "../shared/byte-sizes.ts";
 import { systemClock } from "../shared/clock.ts";
-import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
-import { environmentOf, readDbPath, readMaxValueBytes, SETTINGS } from "../shared/settings.ts";
+import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
+import { environmentOf, readDbPath, readMaxValueBytes, readWalLimitBytes } from "../shared/settings.ts";
 import { accessFailure } from "../storage/access-failure.ts";
-import { backupStore } from "../storage/backup-store.ts";
+import { backUpInThread } from "../storage/backup-client.ts";
+import type { BackupReport } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
+import { copyGiven, copyOf, hasLog, requireFile, storeAround, verifyCopy, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
-import { requireOurs } from "../storage/inspect-store.ts";
-import { restoreStore, verifyFile } from "../storage/restore-store.ts";
+import { partialOf, removeAbandoned, removePartial } from "../storage/partial-files.ts";
+import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError } from "../storage/sqlite-errors.ts";
+import { threadStarter } from "../storage/start-thread.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
-import { requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
+import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
+import { cleaningUpOnSignal } from "./clean-up-on-signal.ts";
 import { showProgress } from "./progress.ts";
-import type { StrictCommand } from "./run-cli.ts";
+import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
 
-const ENVIRONMENT = environmentOf("dbPath");
+const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
+/** An export that came through a pipe. */
+const PUT_ASIDE = /^import-[0-9a-f-]{36}\.ndjson$/;
+const PROGRESS_MS = 100;
+
+const ENVIRONMENT = environmentOf("dbPath", "walLimitBytes");
 
 export const backupCommand: StrictCommand = {
   meta: { name: "backup", description: "Writes a consistent copy, beside a running server too; never overwrites" },
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: true, description: "Where to" } },
   async run({ file }) {
-    const { database } = requireStore(readDbPath(process.env));
+    const target = nameOf(file);
+    const files = requireStore(readDbPath(process.env));
     // Before SQLite has it open in this process.
-    requireOurs(database);
-    const progress = showProgress("pages");
-    const onStep = (copied: number, total: number) => progress.update(copied, total);
-    const report = await namingFailure(() => backupStore({ source: database, target: file as string, onStep }));
-    progress.end();
+    inspectBeforeCopy(files);
+    const report = await backUp(files.database, target);
     writeOut(`${report.file}: ${contentsOf(report)}, ${report.bytes} bytes, ${report.ms} ms, verified\n`);
     return EXIT.done;
   },
 };
 
+/** @throws ExitError (1) it cannot be written, (4) the store is damaged */
+async function backUp(source: string, target: string): Promise<BackupReport> {
+  removeAbandoned(dirname(target), systemClock());
+  const draft = partialOf(target);
+  const job = {
+    ...{ source, target, draft, walLimitBytes: readWalLimitBytes(process.env) },
+    cancelled: new SharedArrayBuffer(4),
+    pages: new SharedArrayBuffer(8),
+  };
+  const progress = showProgress("pages");
+  const [copied, total] = [new Int32Array(job.pages, 0, 1), new Int32Array(job.pages, 4, 1)];
+  const timer = setInterval(() => progress.update(copied[0]!, total[0]!), PROGRESS_MS);
+  try {
+    return await cleaningUpOnSignal(
+      () => removePartial(draft),
+      () => backUpInThread(threadStarter(THREAD_ENTRY), job),
+    );
+  } finally {
+    clearInterval(timer);
+    progress.end();
+  }
+}
+
 export const restoreCommand: StrictCommand = {
   meta: { name: "restore", description: "Puts a backup in the place of the store; the old one is kept beside it" },
-  environment: ENVIRONMENT,
+  environment: environmentOf("dbPath"),
   args: { file: { type: "positional", required: true, description: "A file that gokv backup wrote" } },
   async run({ file }) {
+    const source = nameOf(file);
     const { files, lock } = openDirectory();
     using _ = lock;
-    const report = restoreStore(file as string, files, systemClock());
+    const report = await restoreStore(source, files, systemClock());
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
     writeOut(`${files.database}: ${contentsOf(report)}, revision ${report.revision}${before}\n`);
     return EXIT.done;
@@ -61,12 +91,12 @@ export const checkCommand: StrictCommand = {
   environment: ENVIRONMENT,
   args: { file: { type: "positional", required: false, description: "A backup; without it the store itself" } },
   async run({ file }) {
-    const verification = file === undefined ? await verifyOwnStore() : verifyFile(file as string);
+    const verification = await (file === undefined ? verifyStoreIn(readDbPath(process.env)) : verifyFile(nameOf(file)));
     const { entries, buckets, valueBytes, revision, serviceRows, problems } = verification;
     if (problems.length > 0) {
       throw new ExitError(
         EXIT.storeDamaged,
-        `the store is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
+        `${file === undefined ? "the store" : file} is damaged:\n${problems.map((text) => `  - ${text}`).join("\n")}`,
       );
     }
     writeOut(
@@ -92,7 +122,7 @@ export const exportCommand: StrictCommand = {
   async run({ bucket, prefix }) {
     const filter = { bucket: (bucket as string | undefined) ?? null, prefix: (prefix as string | undefined) ?? "" };
     await namingFailure(async () => {
-      using snapshot = await StoreSnapshot.open(readDbPath(process.env));
+      using snapshot = await openSnapshot(readDbPath(process.env));
       for (const lines of exportLines(snapshot.database, filter, systemClock())) writeOut(lines);
     });
     return EXIT.done;
@@ -101,7 +131,7 @@ export const exportCommand: StrictCommand = {
 
 export const importCommand: StrictCommand = {
   meta: { name: "import", description: "Reads an export into the store; only while no server runs" },
-  environment: environmentOf("dbPath", "maxValueBytes"),
+  environment: environmentOf("dbPath", "maxValueBytes", "walLimitBytes"),
   args: {
     file: { type: "positional", required: true, description: "What gokv export wrote; - is standard input" },
     mode: {
@@ -113,32 +143,49 @@ export const importCommand: StrictCommand = {
     "dry-run": { type: "boolean", description: "Check everything, store nothing" },
   },
   async run(flags) {
+    const source = nameOf(flags.file);
     const { files, lock } = openDirectory();
     using _ = lock;
-    const source = flags.file as string;
+    removePutAside(files);
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
     const isStream = source === "-" || statSync(source, { throwIfNoEntry: false })?.isFile() === false;
     const file = isStream ? join(files.directory, `import-${crypto.randomUUID()}.ndjson`) : source;
-    try {
-      if (isStream) await putAside(source, file);
-      const isDryRun = flags["dry-run"] === true;
-      const options = {
-        mode: ((flags.mode as string | undefined) ?? "fail") as ImportMode,
-        isDryRun,
-        nowMs: systemClock(),
-        maxValueBytes: readMaxValueBytes(process.env),
-        walLimitBytes: parseByteSize(SETTINGS.walLimitBytes.fallback!)!,
-        requireEntry,
-        onBadLine: (lineNumber: number, problem: string) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
-      };
-      const report = await namingFailure(() => importEntries(files, file, options));
-      writeOut(describeImport(report, isDryRun));
-      return EXIT.done;
-    } finally {
+    const remove = () => {
       if (isStream) rmSync(file, { force: true });
+    };
+    try {
+      return await cleaningUpOnSignal(remove, async () => {
+        if (isStream) await putAside(source, file);
+        return await importFrom(files, file, flags);
+      });
+    } finally {
+      remove();
     }
   },
 };
+
+async function importFrom(files: StoreFiles, file: string, flags: FlagValues): Promise<ExitCode> {
+  const isDryRun = flags["dry-run"] === true;
+  const report = await namingFailure(() =>
+    importEntries(files, file, {
+      mode: ((flags.mode as string | undefined) ?? "fail") as ImportMode,
+      isDryRun,
+      nowMs: systemClock(),
+      maxValueBytes: readMaxValueBytes(process.env),
+      walLimitBytes: readWalLimitBytes(process.env),
+      requireEntry,
+      onBadLine: (lineNumber, problem) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
+    }),
+  );
+  writeOut(describeImport(report, isDryRun));
+  return EXIT.done;
+}
+
+/** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
+function removePutAside(files: StoreFiles): void {
+  const names = readdirSync(files.directory).filter((name) => PUT_ASIDE.test(name));
+  for (const name of names) rmSync(join(files.directory, name), { force: true });
+}
 
 function contentsOf({ entries, serviceRows }: { entries: number; serviceRows: number }): string {
   return `${entries} entries, ${serviceRows} rows of services`;
@@ -159,6 +206,12 @@ function describeImport({ stored, skipped, expired }: ImportReport, isDryRun: bo
   return `${isDryRun ? "would store" : "stored"} ${stored}, skipped ${skipped}, left out ${expired} expired\n`;
 }
 
+/** Of an argument; a variable of a shell that was never set leaves an empty one. */
+function nameOf(file: FlagValues[string]): string {
+  if (typeof file === "string" && file !== "") return file;
+  throw new Misuse("the name of the file is empty");
+}
+
 /** The data directory, made when it is missing, and its lock. */
 function openDirectory(): { files: StoreFiles; lock: StoreLock } {
   const files = storeFiles(readDbPath(process.env));
@@ -166,9 +219,38 @@ function openDirectory(): { files: StoreFiles; lock: StoreLock } {
   return { files, lock: StoreLock.acquire(files) };
 }
 
-function verifyOwnStore(): Promise<Verification> {
+function openSnapshot(directory: string): Promise<StoreSnapshot> {
+  removeAbandoned(directory, systemClock());
+  const copy = partialOf(join(directory, "snapshot.db"));
+  const draft = partialOf(copy);
+  const walLimitBytes = readWalLimitBytes(process.env);
+  const startThread = threadStarter(THREAD_ENTRY);
+  return cleaningUpOnSignal(
+    () => [copy, draft].forEach(removePartial),
+    () => StoreSnapshot.open(directory, { copy, draft, walLimitBytes, startThread }),
+  );
+}
+
+/** The file of a whole store is checked as that store is: its lock tells whether a server has it open. */
+async function verifyFile(file: string): Promise<Verification> {
+  requireFile(file);
+  const directory = storeAround(file);
+  if (directory !== null) return verifyStoreIn(directory);
+  removeAbandoned(dirname(file), systemClock());
+  if (!hasLog(file)) return verifyGiven(file);
+  const copy = copyOf(file);
+  const remove = () => removePartial(copy);
+  try {
+    await cleaningUpOnSignal(remove, () => copyGiven(file, copy));
+    return verifyCopy(file, copy);
+  } finally {
+    remove();
+  }
+}
+
+function verifyStoreIn(directory: string): Promise<Verification> {
   return namingFailure(async () => {
-    using snapshot = await StoreSnapshot.open(readDbPath(process.env));
+    using snapshot = await openSnapshot(directory);
     return verifyStore(snapshot.database);
   });
 }

@@ -26,12 +26,7 @@ export function parseKvPath(path: string, reservedBuckets: ReadonlySet<string>):
   const rest = slash < 0 ? "" : path.slice(slash + 1);
   const key = decodePath(rest);
   requireBucketName(bucket);
-  if (isReserved(bucket, reservedBuckets)) {
-    const why = bucket.startsWith("_")
-      ? "This bucket name is reserved. Names must not begin with an underscore."
-      : "This name belongs to a service of the server.";
-    throw new AppError("bucket_reserved", why);
-  }
+  requireUnreserved(bucket, reservedBuckets);
   requireKey(key);
   return { bucket, key };
 }
@@ -69,6 +64,15 @@ export function isBucketName(bucket: string): boolean {
 /** Names that belong to the server: whatever begins with an underscore, and the mounts of the services that are on. */
 export function isReserved(bucket: string, reservedBuckets: ReadonlySet<string>): boolean {
   return bucket.startsWith("_") || reservedBuckets.has(bucket);
+}
+
+/** @throws AppError bucket_reserved */
+export function requireUnreserved(bucket: string, reservedBuckets: ReadonlySet<string>): void {
+  if (!isReserved(bucket, reservedBuckets)) return;
+  const why = bucket.startsWith("_")
+    ? "This bucket name is reserved. Names must not begin with an underscore."
+    : "This name belongs to a service of the server.";
+  throw new AppError("bucket_reserved", why);
 }
 
 /** @throws AppError key_empty, key_invalid */

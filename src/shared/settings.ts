@@ -460,7 +460,15 @@ export function readDbPath(env: Environment): string {
 
 /** The largest value, for commands that need no other setting. @throws ExitError (2) */
 export function readMaxValueBytes(env: Environment): number {
-  const { env: name, fallback, parse } = SETTINGS.maxValueBytes;
+  return readBytes(env, SETTINGS.maxValueBytes);
+}
+
+/** What the write-ahead log may grow to, likewise. @throws ExitError (2) */
+export function readWalLimitBytes(env: Environment): number {
+  return readBytes(env, SETTINGS.walLimitBytes);
+}
+
+function readBytes(env: Environment, { env: name, fallback, parse }: Setting<number>): number {
   try {
     return parse(env[name] || fallback!);
   } catch (error) {

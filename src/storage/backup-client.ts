@@ -1,8 +1,7 @@
 // Backups of the running store, one at a time, each on a thread of its own.
 
 import { join } from "node:path";
-import type { Worker } from "node:worker_threads";
-import { AppError, messageOf } from "../shared/errors.ts";
+import { AppError, EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
 import type { StartThread } from "./start-thread.ts";
 import { utcStamp } from "./store-files.ts";
@@ -56,7 +55,7 @@ export class BackupClient implements AsyncDisposable {
     const target = join(directory, `gokv-${utcStamp(nowMs)}.db`);
     const cancelled = this.#cancelled.buffer as SharedArrayBuffer;
     const job: BackupJob = { source, target, walLimitBytes, cancelled };
-    const reply = await firstMessage(startThread("backup", { ...job }));
+    const reply = await runBackup(startThread, job);
     if ("report" in reply) return reply.report;
     const cause = new Error(reply.failure);
     throw reply.isFull
@@ -65,10 +64,27 @@ export class BackupClient implements AsyncDisposable {
   }
 }
 
-function firstMessage(thread: Worker): Promise<BackupReply> {
+/**
+ * A backup for a command, which has to hear signals while it is copied and proven: both hold up the thread they are on.
+ * @throws ExitError (1) the target exists or cannot be written, or too much is written meanwhile, (4) it is damaged
+ */
+export async function backUpInThread(startThread: StartThread, job: BackupJob): Promise<BackupReport> {
+  const reply = await runBackup(startThread, job);
+  if ("report" in reply) return reply.report;
+  const { failure, isFull, exitCode } = reply;
+  if (exitCode !== null) throw new ExitError(exitCode, failure);
+  if (isFull) {
+    throw new ExitError(EXIT.failed, `There is no space left to write ${job.target}. Free some and try again.`);
+  }
+  throw new ExitError(EXIT.failed, `${job.target} was not written: ${failure}.`);
+}
+
+function runBackup(startThread: StartThread, job: BackupJob): Promise<BackupReply> {
+  const thread = startThread("backup", { ...job });
+  const failed = (failure: string): BackupReply => ({ failure, isFull: false, exitCode: null });
   return new Promise((resolve) => {
     thread.on("message", resolve);
-    thread.on("error", (error) => resolve({ failure: messageOf(error), isFull: false }));
-    thread.on("exit", () => resolve({ failure: "the backup thread ended", isFull: false }));
+    thread.on("error", (error) => resolve(failed(messageOf(error))));
+    thread.on("exit", () => resolve(failed("the backup thread ended")));
   });
 }

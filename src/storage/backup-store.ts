@@ -1,17 +1,23 @@
 // A consistent copy of a store that may be in use: copied page by page, proven, and only then given its name.
 
 import { Database } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { accessFailure, namingAccess } from "./access-failure.ts";
+import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
 
 /** Pages per step; between two steps writes and reads go on. */
 const STEP_PAGES = 1000;
+/** While a copy is made the log cannot restart. Past this many times its limit the copy is given up instead. */
+const WAL_LIMITS_MAX = 4;
+
+/** Called after every step; what it throws gives the copy up. */
+export type OnStep = (copiedPages: number, totalPages: number) => void;
 
 export interface BackupReport {
   readonly file: string;
@@ -27,23 +33,28 @@ export interface BackupOptions {
   readonly source: string;
   /** Must not exist. */
   readonly target: string;
-  /** Called after every step; what it throws gives the backup up. */
-  readonly onStep?: (copiedPages: number, totalPages: number) => void;
+  /** Where the copy grows until it is proven, for who wants to remove it himself; see partialOf. */
+  readonly draft?: string | undefined;
+  readonly onStep?: OnStep;
 }
 
 /**
  * Everything committed before the call is in the copy. Given up or failed, it leaves no file behind.
  * @throws ExitError (1) the target exists or cannot be written, (4) the copy is not sound; whatever `onStep` throws
  */
-export async function backupStore({ source, target, onStep }: BackupOptions): Promise<BackupReport> {
+export async function backupStore({
+  source,
+  target,
+  draft = partialOf(target),
+  onStep,
+}: BackupOptions): Promise<BackupReport> {
   const startMs = performance.now();
   if (existsSync(target)) throw new ExitError(EXIT.failed, `${target} exists already; a backup never overwrites.`);
-  const draft = `${target}.partial-${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
   createDraft(draft, target);
   try {
     using pages = openPages(source);
     await copyPages(pages.database, draft, onStep);
-    const { entries, serviceRows, revision } = proveCopy(draft);
+    const { entries, serviceRows, revision } = proveCopy(draft, "The store");
     sync(draft);
     renameSync(draft, target);
     sync(dirname(target));
@@ -58,7 +69,31 @@ export async function backupStore({ source, target, onStep }: BackupOptions): Pr
   } catch (error) {
     throw accessFailure(target, error) ?? error;
   } finally {
-    for (const suffix of ["", "-journal", "-wal", "-shm"]) rmSync(`${draft}${suffix}`, { force: true });
+    removePartial(draft);
+  }
+}
+
+/** To be called after every step of a copy of `source`. @throws ExitError (1) when too much is written meanwhile */
+export function logGuard(source: string, walLimitBytes: number): () => void {
+  const walBytes = () => statSync(`${source}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  // What lies there already is none of its doing.
+  const bytesMax = Math.max(WAL_LIMITS_MAX * walLimitBytes, walBytes());
+  return () => {
+    if (walBytes() <= bytesMax) return;
+    throw new ExitError(
+      EXIT.failed,
+      "Too much was written while the store was copied; try again when there is less load.",
+    );
+  };
+}
+
+/** Without this a copy would carry the mode of its source and need a log beside it. */
+export function makeOneFile(path: string): void {
+  const copy = new Database(path, { readwrite: true });
+  try {
+    copy.run("PRAGMA journal_mode = DELETE");
+  } finally {
+    copy.close(true);
   }
 }
 
@@ -92,7 +127,7 @@ function openPages(source: string): { readonly database: DatabaseSync } & Dispos
  * bun:sqlite has no backup API; node:sqlite is the same library in the same process, so it shares SQLite's locks. Each
  * step reaches the disk before the next: all at once in the end, 400 MB hold up every commit behind them for 100 ms.
  */
-async function copyPages(database: DatabaseSync, draft: string, onStep: BackupOptions["onStep"]): Promise<void> {
+async function copyPages(database: DatabaseSync, draft: string, onStep: OnStep | undefined): Promise<void> {
   const descriptor = openSync(draft, "r");
   try {
     await backup(database, draft, {
@@ -107,17 +142,20 @@ async function copyPages(database: DatabaseSync, draft: string, onStep: BackupOp
   }
 }
 
-function proveCopy(draft: string): Verification {
-  const copy = new Database(draft, { readwrite: true });
+/**
+ * Takes the log of a finished copy into its one file, and reads all of it. `subject` is what it is a copy of.
+ * @throws ExitError (4) it is not sound
+ */
+export function proveCopy(path: string, subject: string): Verification {
+  const copy = new Database(path, { readwrite: true });
   try {
-    // The copy is one file: without this it would carry the mode of the source and need a log beside it.
     copy.run("PRAGMA journal_mode = DELETE");
     const verification = verifyStore(copy);
     if (verification.problems.length === 0) return verification;
-    throw new ExitError(EXIT.storeDamaged, `The store is damaged: ${verification.problems.join("; ")}.`);
+    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${verification.problems.join("; ")}.`);
   } catch (error) {
     if (classifySqliteError(error) !== "damaged") throw error;
-    throw new ExitError(EXIT.storeDamaged, `The store is damaged: ${messageOf(error)}.`);
+    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${messageOf(error)}.`);
   } finally {
     copy.close();
   }

@@ -1,11 +1,11 @@
 // Reads an export into a store: first all of it is checked, only then is the first entry stored.
 
 import type { Database } from "bun:sqlite";
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { inspectStore } from "./inspect-store.ts";
-import { KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
+import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
 import type { StoreFiles } from "./store-files.ts";
 
@@ -34,6 +34,7 @@ export interface ImportReport {
 /** Rows per transaction: large enough to be fast, small enough to keep the write-ahead log short. */
 const TRANSACTION_ROWS = 500;
 const TRANSACTION_BYTES = 8 * 1024 * 1024;
+const EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)";
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
@@ -43,46 +44,65 @@ const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
  */
 export async function importEntries(files: StoreFiles, file: string, options: ImportOptions): Promise<ImportReport> {
   inspectStore(files, "refuse");
-  const { walLimitBytes } = options;
-  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
+  // What is no export, and a dry run, make no store where there was none.
+  const checked = existsSync(files.database) ? null : await checkExport(null, file, options);
+  if (checked !== null && options.isDryRun) return requireAll(await storeEntries(null, file, options), checked, file);
+  const store = await openToImport(files, options.walLimitBytes);
   try {
-    const rows = new KvRows(database);
-    const count = await checkExport(rows, file, options);
-    const report = await storeEntries(database, rows, file, options);
-    database.run("PRAGMA wal_checkpoint(TRUNCATE)");
-    if (report.stored + report.skipped + report.expired !== count) {
-      throw new ExitError(EXIT.failed, `${file} was changed while it was read; the import is not complete.`);
-    }
-    return report;
+    const count = checked ?? (await checkExport(store, file, options));
+    const report = await storeEntries(store, file, options);
+    store.database.run(EMPTY_LOG);
+    return requireAll(report, count, file);
   } finally {
-    database.close(true);
+    store.database.close(true);
   }
 }
 
-async function storeEntries(
-  database: Database,
-  rows: KvRows,
-  file: string,
-  options: ImportOptions,
-): Promise<ImportReport> {
+interface OpenedStore {
+  readonly database: Database;
+  readonly rows: KvRows;
+  /** The end of a transaction; a log that has grown past its limit is emptied. */
+  commit(): void;
+}
+
+async function openToImport(files: StoreFiles, walLimitBytes: number): Promise<OpenedStore> {
+  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
+  const rows = new KvRows(database);
+  return {
+    database,
+    rows,
+    commit() {
+      rows.finish();
+      database.run("COMMIT");
+      rows.keep();
+      if (statSync(files.wal).size > walLimitBytes) database.run(EMPTY_LOG);
+    },
+  };
+}
+
+function requireAll(report: ImportReport, count: number, file: string): ImportReport {
+  if (report.stored + report.skipped + report.expired === count) return report;
+  throw new ExitError(EXIT.failed, `${file} was changed while it was read; the import is not complete.`);
+}
+
+/** `store` is null when there is none to be looked at, and none to be made. */
+async function storeEntries(store: OpenedStore | null, file: string, options: ImportOptions): Promise<ImportReport> {
   const counts = { stored: 0, skipped: 0, expired: 0 };
   let open = { rows: 0, bytes: 0 };
   const commit = () => {
-    rows.finish();
-    database.run("COMMIT");
-    rows.keep();
+    store?.commit();
     open = { rows: 0, bytes: 0 };
   };
   for await (const value of entriesOf(file)) {
     const entry = parseEntry(value, options);
-    const row = rows.find(entry.bucket, entry.key);
+    const row = store?.rows.find(entry.bucket, entry.key) ?? null;
     if (entry.expiresAtMs !== null && entry.expiresAtMs <= options.nowMs) counts.expired++;
-    else if (isLive(row) && options.mode === "skip") counts.skipped++;
+    else if (row !== null && isLive(row, options.nowMs) && options.mode === "skip") counts.skipped++;
     else {
       counts.stored++;
-      if (options.isDryRun) continue;
-      if (open.rows === 0) database.run("BEGIN IMMEDIATE");
-      rows.put(entry, row);
+      if (store === null || options.isDryRun) continue;
+      if (open.rows === 0) store.database.run("BEGIN IMMEDIATE");
+      store.rows.put(entry, row);
       open = { rows: open.rows + 1, bytes: open.bytes + entry.value.length };
       if (open.rows >= TRANSACTION_ROWS || open.bytes >= TRANSACTION_BYTES) commit();
     }
@@ -92,7 +112,7 @@ async function storeEntries(
 }
 
 /** Every line, the count and the hash, before anything is stored. Returns the count. */
-async function checkExport(rows: KvRows, file: string, options: ImportOptions): Promise<number> {
+async function checkExport(store: OpenedStore | null, file: string, options: ImportOptions): Promise<number> {
   const hash = new Bun.CryptoHasher("sha256");
   let lineNumber = 0;
   let count = 0;
@@ -112,9 +132,11 @@ async function checkExport(rows: KvRows, file: string, options: ImportOptions): 
       count++;
       try {
         const entry = parseEntry(value, options);
-        const isThere = options.mode === "fail" && isLive(rows.find(entry.bucket, entry.key));
+        const row = options.mode === "fail" ? (store?.rows.find(entry.bucket, entry.key) ?? null) : null;
         const name = `${JSON.stringify(entry.key)} of bucket ${JSON.stringify(entry.bucket)}`;
-        if (isThere) refuse(`the key ${name} exists already; use --mode skip or --mode overwrite`);
+        if (row !== null && isLive(row, options.nowMs)) {
+          refuse(`the key ${name} exists already; use --mode skip or --mode overwrite`);
+        }
       } catch (error) {
         refuse((error as Error).message);
       }
@@ -127,10 +149,6 @@ async function checkExport(rows: KvRows, file: string, options: ImportOptions): 
     throw new ExitError(EXIT.failed, "Count or hash of the export do not match: it was altered. Nothing was imported.");
   }
   return count;
-}
-
-function isLive(row: StoredRow | null): boolean {
-  return row !== null && !row.isWiped;
 }
 
 /**

@@ -6,7 +6,7 @@ import { namingAccess } from "./access-failure.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
-import { scanWal } from "./wal-scan.ts";
+import { scanWal, type WalScan } from "./wal-scan.ts";
 
 /** "gokv" in ASCII; stands in the header of every store (PRAGMA application_id). */
 export const APPLICATION_ID = 0x676f6b76;
@@ -27,9 +27,14 @@ export interface StoreInspection {
  */
 export function inspectStore(files: StoreFiles, walDamage: "refuse" | "accept"): StoreInspection {
   const databaseBytes = requireOurs(files.database);
-  const scan = withFile(files.wal, (readAt, sizeBytes) => scanWal(readAt, sizeBytes));
+  const scan = scanLog(files.wal);
   if (scan !== null && scan.lostCommits > 0) handleDamage(files, walDamage, scan.lostCommits);
   return { walFrames: scan?.validFrames ?? 0, databaseBytes };
+}
+
+/** Null when there is no such file. */
+export function scanLog(path: string): WalScan | null {
+  return withFile(path, (readAt, sizeBytes) => scanWal(readAt, sizeBytes));
 }
 
 function handleDamage(files: StoreFiles, walDamage: "refuse" | "accept", lostCommits: number): void {

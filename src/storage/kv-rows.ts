@@ -26,6 +26,11 @@ export interface StoredRow {
   readonly isWiped: boolean;
 }
 
+/** Neither expired nor left over from a wipe: what is there for clients. */
+export function isLive(row: StoredRow, nowMs: number): boolean {
+  return !row.isWiped && (row.expiresAtMs === null || row.expiresAtMs > nowMs);
+}
+
 type ExpiredRow = { id: number; bucket: string; revision: number; bytes: number };
 
 /**

@@ -6,7 +6,7 @@ import { type Clock, systemClock } from "../shared/clock.ts";
 import { AppError, internalError } from "../shared/errors.ts";
 import { fullMessage } from "./full-cause.ts";
 import type { KvPut, KvWrite } from "./kv-engine.ts";
-import { KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
+import { isLive, KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
 import type { SpaceGuard } from "./space-guard.ts";
 import { classifySqliteError, isFromSqlite } from "./sqlite-errors.ts";
 import type { UnitOfWork } from "./unit-of-work.ts";
@@ -360,11 +360,6 @@ export class KvWriter {
     this.#undo();
     return failure;
   }
-}
-
-/** Neither expired nor left over from a wipe. */
-function isLive(row: StoredRow, nowMs: number): boolean {
-  return !row.isWiped && (row.expiresAtMs === null || row.expiresAtMs > nowMs);
 }
 
 function isFull({ kind }: ItemOutcome): boolean {

@@ -1,6 +1,7 @@
 // How every SQLite connection of the program is opened: which pragmas, for whom.
 
-import { Database } from "bun:sqlite";
+import { constants, Database } from "bun:sqlite";
+import { pathToFileURL } from "node:url";
 import { EXIT, ExitError } from "../shared/errors.ts";
 
 /** First release without the WAL-reset bug, by which a checkpoint could lose commits (https://sqlite.org/wal.html). */
@@ -30,6 +31,19 @@ export function openForWriting(path: string, walLimitBytes: number): Database {
 export function openForReading(path: string): Database {
   const database = new Database(path, { readonly: true, strict: true });
   for (const pragma of ["busy_timeout = 0", "trusted_schema = OFF", "mmap_size = 0", "cache_size = -8192"]) {
+    database.run(`PRAGMA ${pragma}`);
+  }
+  return database;
+}
+
+/**
+ * A database that nobody else has open, without its log: nothing is locked and nothing is made beside it, so that it
+ * may lie where nobody can write.
+ */
+export function openAsItLies(path: string): Database {
+  const flags = constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI;
+  const database = new Database(`${pathToFileURL(path).href}?immutable=1`, flags);
+  for (const pragma of ["trusted_schema = OFF", "mmap_size = 0", "cache_size = -8192"]) {
     database.run(`PRAGMA ${pragma}`);
   }
   return database;

@@ -1,49 +1,55 @@
 // A store to be read at leisure by a command: the store itself when nobody has it open, else a private copy of it.
 
 import type { Database } from "bun:sqlite";
-import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { namingAccess } from "./access-failure.ts";
-import { backupStore } from "./backup-store.ts";
-import { inspectStore } from "./inspect-store.ts";
+import { backUpInThread } from "./backup-client.ts";
+import { inspectStore, requireOurs } from "./inspect-store.ts";
+import { removePartial } from "./partial-files.ts";
 import { openForReading } from "./sqlite-connection.ts";
+import type { StartThread } from "./start-thread.ts";
 import { refuseFile, type StoreFiles, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
+
+export interface SnapshotOptions {
+  /** What the copy is called, should one be needed, and until it is proven; for who is interrupted meanwhile. */
+  readonly copy: string;
+  readonly draft: string;
+  readonly walLimitBytes: number;
+  readonly startThread: StartThread;
+}
 
 export class StoreSnapshot implements Disposable {
   /** In a read transaction: everything it shows belongs to one revision. */
   readonly database: Database;
   readonly #lock: StoreLock | null;
-  readonly #copy: string | null;
 
-  private constructor(database: Database, lock: StoreLock | null, copy: string | null) {
+  private constructor(database: Database, lock: StoreLock | null) {
     this.database = database;
     this.#lock = lock;
-    this.#copy = copy;
     database.run("BEGIN");
   }
 
   /**
-   * Beside a running server a long snapshot would let its log grow without bound: hence the copy.
+   * Beside a running server a long snapshot would let its log grow without bound: hence the copy. Its file has no name
+   * any more when this returns, so that nothing is left of it however the process ends.
    * @throws ExitError (1) there is no store, (4) it is damaged or not ours
    */
-  static async open(directory: string): Promise<StoreSnapshot> {
+  static async open(directory: string, options: SnapshotOptions): Promise<StoreSnapshot> {
     const files = requireStore(directory);
     const lock = StoreLock.tryAcquire(files.lock);
     if (lock === null) {
-      const copy = join(directory, `snapshot-${crypto.randomUUID()}.db`);
-      await backupStore({ source: files.database, target: copy });
-      return new StoreSnapshot(
-        namingAccess(copy, () => openForReading(copy)),
-        null,
-        copy,
-      );
+      const { copy, draft, walLimitBytes, startThread } = options;
+      const cancelled = new SharedArrayBuffer(4);
+      const job = { source: files.database, target: copy, draft, walLimitBytes, cancelled };
+      await backUpInThread(startThread, job);
+      return new StoreSnapshot(openAndUnlink(copy), null);
     }
     try {
       inspectStore(files, "refuse");
       const database = namingAccess(files.database, () => openForReading(files.database));
-      return new StoreSnapshot(database, lock, null);
+      return new StoreSnapshot(database, lock);
     } catch (error) {
       lock[Symbol.dispose]();
       throw error;
@@ -52,9 +58,29 @@ export class StoreSnapshot implements Disposable {
 
   [Symbol.dispose](): void {
     this.database.close();
-    if (this.#copy !== null) rmSync(this.#copy, { force: true });
     this.#lock?.[Symbol.dispose]();
   }
+}
+
+/** A connection to a database of one file that nobody else will ever open. */
+export function openAndUnlink(path: string): Database {
+  try {
+    return namingAccess(path, () => openForReading(path));
+  } finally {
+    removePartial(path);
+  }
+}
+
+/**
+ * What a copy made of the store could not show afterwards: that it is not ours, or that its log, which no server has
+ * open, was damaged and the copy lacks what lies behind. The log of a running server was looked at when that began.
+ * @throws ExitError (1) the directory cannot be written, (4) damage, or not ours
+ */
+export function inspectBeforeCopy(files: StoreFiles): void {
+  requireOurs(files.database);
+  if ((statSync(files.wal, { throwIfNoEntry: false })?.size ?? 0) === 0) return;
+  using lock = StoreLock.tryAcquire(files.lock);
+  if (lock !== null) inspectStore(files, "refuse");
 }
 
 /** @throws ExitError (1) */

@@ -88,6 +88,13 @@ export interface BackupJob {
   readonly target: string;
   readonly walLimitBytes: number;
   readonly cancelled: SharedArrayBuffer;
+  /** Where the copy grows; without it the thread chooses a name itself. */
+  readonly draft?: string;
+  /** Two numbers, for who shows progress: how many pages were copied, and of how many. */
+  readonly pages?: SharedArrayBuffer;
 }
 
-export type BackupReply = { readonly report: BackupReport } | { readonly failure: string; readonly isFull: boolean };
+/** `exitCode` is null for a failure that nobody has thought of; its text is that of the engine or the system. */
+export type BackupReply =
+  | { readonly report: BackupReport }
+  | { readonly failure: string; readonly isFull: boolean; readonly exitCode: ExitCode | null };

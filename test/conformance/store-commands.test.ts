@@ -3,7 +3,21 @@
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { eventually } from "../support/eventually.ts";
 import {
   type Environment,
   type Finished,
@@ -14,10 +28,12 @@ import {
   untilLogged,
 } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
+import { has, isRoot } from "../support/needs.ts";
 import { makeOld } from "../support/old-store.ts";
 import { fillStore, newestRevision, readContents } from "../support/store-contents.ts";
 import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { WAL_FRAME_HEADER_BYTES } from "../support/wal-file.ts";
 
 // Many processes are started; on a busy machine that takes its time.
 setDefaultTimeout(120_000);
@@ -28,6 +44,10 @@ beforeEach(() => {
 });
 afterEach(() => dir[Symbol.dispose]());
 
+/** Of a log: a page behind its header. */
+const FRAME_BYTES = WAL_FRAME_HEADER_BYTES + 4096;
+/** In front of a command, where root runs the tests. */
+const ORDINARY_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const DONE = { exitCode: 0, stderr: "" };
 const headers = { Authorization: `Bearer ${forgeToken()}` };
 
@@ -55,6 +75,49 @@ async function whileServing<T>(data: string, act: (url: string) => Promise<T>): 
 
 const hashOf = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex");
 const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8);
+
+/** Writes the keys `from` to below `end` of the bucket "n", one commit each. */
+async function putNumbers(url: string, from: number, end: number): Promise<void> {
+  for (let number = from; number < end; number++) {
+    const answer = await fetch(`${url}/n/${number}`, { method: "POST", body: `value ${number}`, headers });
+    expect(answer.status).toBe(200);
+  }
+}
+
+/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
+async function whileKilled(data: string, act: (url: string) => Promise<unknown>): Promise<void> {
+  await using server = await serve(data);
+  await act(server.url);
+  server.kill("SIGKILL");
+  await server.exited;
+}
+
+/** Every file under `folder` by name, hashed, apart from the lock, which every command touches. */
+const hashesIn = (folder: string): Record<string, string> =>
+  Object.fromEntries(
+    readdirSync(folder)
+      .filter((name) => !name.startsWith("lock.db") && !name.startsWith("reserve"))
+      .sort()
+      .map((name) => [name, hashOf(`${folder}/${name}`)]),
+  );
+
+/** Flips a bit in the twelfth frame from the end of a log: several commits lie behind it. */
+function damageLog(path: string): void {
+  const bytes = readFileSync(path);
+  bytes[bytes.length - 12 * FRAME_BYTES + 100]! ^= 1;
+  writeFileSync(path, bytes);
+}
+
+/** A SQLite file of another program that died: its only row is in the log. */
+function writeForeign(path: string): void {
+  using database = new Database(`${path}.first`);
+  database.run("PRAGMA journal_mode = WAL");
+  database.run("CREATE TABLE notes (text)");
+  database.run("PRAGMA wal_checkpoint");
+  database.run("INSERT INTO notes VALUES ('remember')");
+  for (const suffix of ["", "-wal"]) cpSync(`${path}.first${suffix}`, `${path}${suffix}`);
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${path}.first${suffix}`);
+}
 
 /** Changes one bit of the only place in the file that holds `text`. */
 function damage(path: string, text: string): void {
@@ -109,6 +172,49 @@ describe("gokv backup", () => {
     await whileServing("data", fillStore);
     await expectFailure(gokv(["backup", "missing/b.db"]), 1, "missing/b.db");
     expect(readdirSync(dir.path)).toEqual(["data"]);
+  });
+
+  test("removes what one that was killed has left, and nothing else", async () => {
+    await whileServing("data", fillStore);
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    const hoursAgo = (name: string, hours: number) => {
+      const seconds = Date.now() / 1000 - hours * 3600;
+      utimesSync(dir.file(name), seconds, seconds);
+    };
+    // No process has such a number.
+    const dead = 2 ** 30;
+    const left = [`old.db.partial-${dead}-0123abcd`, `empty.db.partial-${dead}-0123abcd`];
+    const kept = [
+      `young.db.partial-${dead}-0123abcd`,
+      `mine.db.partial-${process.pid}-0123abcd`,
+      `foreign.partial-${dead}-0123abcd`,
+      "other.db.partial-x",
+    ];
+    for (const name of [left[0]!, ...kept]) cpSync(dir.file("b.db"), dir.file(name));
+    writeFileSync(dir.file(left[1]!), "");
+    writeFileSync(dir.file(`${left[0]}-journal`), "");
+    writeFileSync(dir.file(kept[2]!), "notes\n".repeat(100));
+    for (const name of [...left, ...kept]) hoursAgo(name, name.startsWith("young") ? 0.5 : 2);
+    cpSync(dir.file(left[0]!), dir.file("data", `snapshot.db.partial-${dead}-0123abcd`), { preserveTimestamps: true });
+    const names = [...readdirSync(dir.path), "c.db"].filter((name) => !left.includes(name.replace("-journal", "")));
+    expect(await gokv(["backup", "c.db"])).toMatchObject(DONE);
+    expect(readdirSync(dir.path).sort()).toEqual(names.sort());
+    expect(await gokv(["check"])).toMatchObject(DONE);
+    expect(readdirSync(dir.file("data")).filter((name) => name.includes("partial"))).toEqual([]);
+  });
+
+  test("of a store whose log is damaged ends with 4, as check and export do, and leaves no file", async () => {
+    await whileKilled("data", (url) => putNumbers(url, 0, 20));
+    expect((await gokv(["backup", "sound.db"])).stdout).toStartWith("sound.db: 20 entries");
+    damageLog(dir.file("data", "gokv.db-wal"));
+    const before = hashesIn(dir.file("data"));
+    for (const args of [["check"], ["check", "data/gokv.db"], ["backup", "b.db"], ["export"]]) {
+      const problem = /gokv\.db-wal is damaged: \d acknowledged transactions would be lost\. Nothing was changed/;
+      const { exitCode, stdout, stderr } = await gokv(args);
+      expect([args, exitCode, stdout, stderr]).toEqual([args, 4, "", expect.stringMatching(problem)]);
+      expect(hashesIn(dir.file("data"))).toEqual(before);
+    }
+    expect(readdirSync(dir.path).sort()).toEqual(["data", "sound.db"]);
   });
 
   test("of a damaged store ends with 4 and leaves no file", async () => {
@@ -279,6 +385,146 @@ describe("gokv restore", () => {
     expect(Object.keys(contents)).toContain("last\0words");
   });
 
+  test("takes a file together with its log, and changes neither", async () => {
+    const written = ["all of it in the log", "a part of it in the log"];
+    for (const [index, what] of written.entries()) {
+      const data = `old-${index}`;
+      if (index === 1) await whileServing(data, (url) => putNumbers(url, 0, 10));
+      await whileKilled(data, async (url) => {
+        await putNumbers(url, index * 10, index * 10 + 10);
+        await fetch(`${url}/n/${index * 10 + 3}`, { method: "DELETE", headers });
+      });
+      // Where it lies as a store, and alone, as after a copy by hand; named as a store that was kept is.
+      mkdirSync(dir.file(`alone-${index}`));
+      for (const suffix of ["", "-wal"]) {
+        cpSync(dir.file(data, `gokv.db${suffix}`), dir.file(`alone-${index}`, `gokv.db.before-x${suffix}`));
+      }
+      for (const [folder, name] of [
+        [data, "gokv.db"],
+        [`alone-${index}`, "gokv.db.before-x"],
+      ] as const) {
+        const file = dir.file(folder, name);
+        const hashes = hashesIn(dir.file(folder));
+        expect(statSync(`${file}-wal`).size).toBeGreaterThan(10 * FRAME_BYTES);
+        const entries = index * 10 + 9;
+        expect([what, name, (await gokv(["check", file], "nowhere")).stdout]).toEqual([
+          ...[what, name, expect.stringContaining(`sound: ${entries} entries in 1 buckets`)],
+        ]);
+        const target = `new-${folder}`;
+        const restored = await gokv(["restore", file], target);
+        expect([what, name, restored]).toEqual([what, name, expect.objectContaining(DONE)]);
+        expect(restored.stdout).toContain(`: ${entries} entries, `);
+        expect((await gokv(["check"], target)).stdout).toStartWith(`sound: ${entries} entries in 1 buckets`);
+        // An index of the log, which a reader may make, holds nothing of its own.
+        const { "gokv.db-shm": _, ...after } = hashesIn(dir.file(folder));
+        const { "gokv.db-shm": __, ...before } = hashes;
+        expect(after).toEqual(before);
+        const keys = Object.keys(await whileServing(target, readContents));
+        expect(keys).toHaveLength(entries);
+        expect(keys).not.toContain(`n\0${index * 10 + 3}`);
+      }
+    }
+  });
+
+  test("moves an old store that is damaged or foreign aside as it is, all of its files together", async () => {
+    await whileServing("source", fillStore);
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    // A restore before this one: its leap has to be leapt over again, though nothing else can be read.
+    expect(await gokv(["restore", "b.db"], "log")).toMatchObject(DONE);
+    await whileKilled("log", (url) => putNumbers(url, 0, 20));
+    damageLog(dir.file("log", "gokv.db-wal"));
+    mkdirSync(dir.file("foreign"));
+    writeForeign(dir.file("foreign", "gokv.db"));
+    mkdirSync(dir.file("text"));
+    writeFileSync(dir.file("text", "gokv.db"), "notes\n".repeat(1000));
+    for (const [data, files] of [
+      ["log", ["gokv.db", "gokv.db-shm", "gokv.db-wal"]],
+      ["foreign", ["gokv.db", "gokv.db-wal"]],
+      ["text", ["gokv.db"]],
+    ] as const) {
+      const before = hashesIn(dir.file(data));
+      expect(Object.keys(before).sort()).toEqual(expect.arrayContaining([...files]));
+      const restored = await gokv(["restore", "b.db"], data);
+      expect([data, restored]).toEqual([data, expect.objectContaining(DONE)]);
+      const kept = /the old store is .*\/(gokv\.db\.before-\w+)\n/.exec(restored.stdout)![1]!;
+      const after = hashesIn(dir.file(data));
+      expect(files.map((name) => after[name.replace("gokv.db", kept)])).toEqual(files.map((name) => before[name]));
+      expect(Object.keys(after).filter((name) => !name.startsWith(kept))).toEqual(["gokv.db"]);
+      expect(restored.stdout).toContain(` revision ${data === "log" ? 2 : 1}0000000`);
+      expect(Object.keys(await whileServing(data, readContents))).not.toContain("n\u00000");
+    }
+  });
+
+  test("makes the store its user's alone, whatever the mode of the backup", async () => {
+    await whileServing("source", (url) => putNumbers(url, 0, 3));
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    for (const mode of [0o444, 0o666, 0o400]) {
+      chmodSync(dir.file("b.db"), mode);
+      const env = { DB_PATH: dir.file(`mode-${mode}`) };
+      expect(await run([GOKV, "restore", "b.db"], { env, cwd: dir.path })).toMatchObject(DONE);
+      expect([mode, modeOf(dir.file(`mode-${mode}`, "gokv.db"))]).toEqual([mode, "600"]);
+    }
+    if (!has("root, to restore as another user", isRoot())) return;
+    mkdirSync(dir.file("ordinary"));
+    chmodSync(dir.path, 0o755);
+    chownSync(dir.file("ordinary"), 65534, 65534);
+    chmodSync(dir.file("b.db"), 0o444);
+    // Where the executable lies only its owner may look.
+    cpSync(GOKV, dir.file("gokv"));
+    const env = { DB_PATH: dir.file("ordinary") };
+    const finished = await run([...ORDINARY_USER, dir.file("gokv"), "restore", "b.db"], { env, cwd: dir.path });
+    expect(finished).toMatchObject(DONE);
+    expect(modeOf(dir.file("ordinary", "gokv.db"))).toBe("600");
+  });
+
+  test("takes a file back to before a change that a journal beside it undoes", async () => {
+    await whileServing("source", fillStore);
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    {
+      using database = new Database(dir.file("b.db"), { readwrite: true });
+      // So few pages that the change is written before it is committed.
+      database.run("PRAGMA cache_size = 5");
+      database.run("BEGIN");
+      database.run("UPDATE kv SET value = zeroblob(100000)");
+      mkdirSync(dir.file("torn"));
+      for (const suffix of ["", "-journal"]) cpSync(dir.file(`b.db${suffix}`), dir.file("torn", `b.db${suffix}`));
+      database.run("ROLLBACK");
+    }
+    const before = hashesIn(dir.file("torn"));
+    expect(await gokv(["check", "torn/b.db"])).toMatchObject(DONE);
+    expect(await gokv(["restore", "torn/b.db"])).toMatchObject(DONE);
+    expect(hashesIn(dir.file("torn"))).toEqual(before);
+    expect(await whileServing("data", readContents)).toEqual(await whileServing("source", readContents));
+  });
+
+  test("refuses a file whose log is damaged, and names the log", async () => {
+    await whileKilled("old", (url) => putNumbers(url, 0, 20));
+    mkdirSync(dir.file("alone"));
+    for (const suffix of ["", "-wal"]) cpSync(dir.file("old", `gokv.db${suffix}`), dir.file("alone", `b.db${suffix}`));
+    const file = dir.file("alone", "b.db");
+    damageLog(`${file}-wal`);
+    const before = hashesIn(dir.file("alone"));
+    for (const command of ["check", "restore"]) {
+      await expectFailure(gokv([command, file]), 4, `The write-ahead log ${file}-wal is damaged`);
+      expect(hashesIn(dir.file("alone"))).toEqual(before);
+    }
+    expect(existsSync(dir.file("data", "gokv.db"))).toBe(false);
+  });
+
+  test("refuses the store of a running server, by whatever path, and says what to do instead", async () => {
+    await using server = await serve("running");
+    await putNumbers(server.url, 0, 3);
+    symlinkSync(dir.file("running", "gokv.db"), dir.file("link.db"));
+    for (const file of [dir.file("running", "gokv.db"), "link.db"]) {
+      await expectFailure(gokv(["restore", file]), 3, "gokv backup");
+      expect((await gokv(["check", file], "nowhere")).stdout).toStartWith("sound: 3 entries");
+    }
+    await putNumbers(server.url, 3, 4);
+    await stop(server);
+    await expectFailure(gokv(["restore", "link.db"], "running"), 1, "is the store itself");
+    expect((await gokv(["check"], "running")).stdout).toStartWith("sound: 4 entries");
+  });
+
   test("is refused beside a running server", async () => {
     await using server = await serve();
     await fillStore(server.url);
@@ -324,6 +570,14 @@ function comparable(text: string): unknown[] {
       const { revision: _, sha256: __, ...rest } = JSON.parse(line);
       return rest;
     });
+}
+
+/** An export of these entries. */
+function exportOf(rows: readonly object[]): string {
+  const head = { format: "gokv-export", version: 1, revision: 1 };
+  const lines = [head, ...rows].map((row) => `${JSON.stringify(row)}\n`).join("");
+  const sha256 = createHash("sha256").update(lines).digest("hex");
+  return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
 }
 
 describe("gokv export and import", () => {
@@ -417,6 +671,25 @@ describe("gokv export and import", () => {
     expect(Object.keys(await whileServing("second", readContents))).toEqual(["b\0stays"]);
   });
 
+  test("a key that has expired is none that exists, though it was not swept yet", async () => {
+    const write = (url: string, query: string, body: string) =>
+      fetch(`${url}/b/k${query}`, { method: "POST", body, headers });
+    await whileServing("source", (url) => write(url, "", "imported"));
+    writeFileSync(dir.file("export.ndjson"), (await gokv(["export"], "source")).stdout);
+    for (const mode of ["skip", "fail", "overwrite"]) {
+      await using server = await serve(mode, { SWEEP_INTERVAL: "1h" });
+      await write(server.url, "?ttl=1s", "expired");
+      await write(server.url, "", "expired");
+      await write(server.url, "?ttl=1s", "expired");
+      while ((await fetch(`${server.url}/b/k`, { headers })).status === 200) await Bun.sleep(20);
+      await stop(server);
+      const finished = await gokv(["import", "export.ndjson", "--mode", mode], mode);
+      expect([mode, finished]).toEqual([mode, { ...DONE, stdout: "stored 1, skipped 0, left out 0 expired\n" }]);
+      expect((await gokv(["check"], mode)).stdout).toStartWith("sound: 1 entries in 1 buckets, 8 bytes");
+      expect(Object.keys(await whileServing(mode, readContents))).toEqual(["b\0k"]);
+    }
+  });
+
   test("keys that exist are refused, skipped or overwritten, as asked", async () => {
     const text = await exported();
     const entries = comparable(text).length - 2;
@@ -486,12 +759,6 @@ describe("gokv export and import", () => {
       ...{ bucket: "b", key: "k", value: "", content_type: null, metadata: {}, creator_ip: null, expires_at: null },
       ...{ created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" },
     };
-    const exportOf = (rows: readonly object[]): string => {
-      const head = { format: "gokv-export", version: 1, revision: 1 };
-      const lines = [head, ...rows].map((row) => `${JSON.stringify(row)}\n`).join("");
-      const sha256 = createHash("sha256").update(lines).digest("hex");
-      return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
-    };
     expect((await gokv(["import", "-"], "control", exportOf([entry]))).stdout).toStartWith("stored 1,");
     const bad: object[] = [
       { key: ".." },
@@ -504,6 +771,7 @@ describe("gokv export and import", () => {
       { key: 1 },
       { bucket: "" },
       { bucket: "a/b" },
+      { bucket: "_x" },
       { bucket: ".." },
       { bucket: "b".repeat(129) },
       { bucket: null },
@@ -557,6 +825,71 @@ describe("gokv export and import", () => {
     expect(readdirSync(dir.file("second")).filter((name) => name.startsWith("import"))).toEqual([]);
   });
 
+  test("what is no export, and a dry run, make no store where there was none", async () => {
+    const text = await exported();
+    const entries = comparable(text).length - 2;
+    writeFileSync(dir.file("notes.txt"), "notes\n".repeat(100));
+    mkdirSync(dir.file("empty"), { mode: 0o700 });
+    const stores = () => readdirSync(dir.file("empty")).filter((name) => !name.startsWith("lock.db"));
+    const dry = await gokv(["import", "-", "--dry-run"], "empty", text);
+    expect(dry).toEqual({ ...DONE, stdout: `would store ${entries}, skipped 0, left out 0 expired\n` });
+    expect(stores()).toEqual([]);
+    await expectFailure(gokv(["import", "notes.txt"], "empty"), 1, "no gokv export");
+    await expectFailure(gokv(["import", "-"], "empty", text.slice(0, text.indexOf('{"count"'))), 1, "it was cut");
+    await expectFailure(gokv(["import", "-"], "empty", ""), 1, "it was cut");
+    await expectFailure(gokv(["import", "missing.ndjson"], "empty"), 1, "cannot be read: ENOENT");
+    expect(stores()).toEqual([]);
+    expect((await gokv(["import", "-"], "empty", text)).stdout).toStartWith(`stored ${entries},`);
+    expect(await whileServing("empty", readContents)).toEqual(await whileServing("data", readContents));
+  });
+
+  test("an import keeps the log within its limit", async () => {
+    const value = Buffer.alloc(1024 * 1024, "v").toString("base64");
+    const entry = { bucket: "b", value, content_type: null, metadata: {}, creator_ip: null, expires_at: null };
+    const atMs = { created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" };
+    writeFileSync(
+      dir.file("large.ndjson"),
+      exportOf(Array.from({ length: 64 }, (_, n) => ({ ...entry, ...atMs, key: `${n}` }))),
+    );
+    const child = Bun.spawn([GOKV, "import", dir.file("large.ndjson")], {
+      env: { DB_PATH: dir.file("data"), WAL_LIMIT_BYTES: "1MiB" },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    let largest = 0;
+    while (child.exitCode === null) {
+      const { size } = statSync(dir.file("data", "gokv.db-wal"), { throwIfNoEntry: false }) ?? { size: 0 };
+      largest = Math.max(largest, size);
+      await Bun.sleep(1);
+    }
+    expect(child.exitCode).toBe(0);
+    // Of one transaction, which may take 8 MiB before it is told that it is enough.
+    expect(largest).toBeGreaterThan(4 * 1024 * 1024);
+    expect(largest).toBeLessThan(16 * 1024 * 1024);
+    expect((await gokv(["check"])).stdout).toStartWith("sound: 64 entries in 1 buckets");
+  });
+
+  test("an import that was interrupted or killed leaves nothing that it has put aside", async () => {
+    const aside = () => readdirSync(dir.file("data")).filter((name) => name.startsWith("import"));
+    for (const [signal, exitCode] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+      ["SIGKILL", 137],
+    ] as const) {
+      const child = Bun.spawn([GOKV, "import", "-"], {
+        env: { DB_PATH: dir.file("data") },
+        stdio: ["pipe", "ignore", "ignore"],
+      });
+      child.stdin.write("the first line\n");
+      await child.stdin.flush();
+      await eventually("something was put aside", 5_000, () => existsSync(dir.file("data")) && aside().length > 0);
+      child.kill(signal);
+      expect([signal, await child.exited]).toEqual([signal, exitCode]);
+      expect([signal, aside().length]).toEqual([signal, signal === "SIGKILL" ? 1 : 0]);
+    }
+    expect((await gokv(["import", "missing.ndjson"])).exitCode).toBe(1);
+    expect(aside()).toEqual([]);
+  });
+
   test("an import needs the store for itself", async () => {
     const text = await exported();
     await using server = await serve();
@@ -580,6 +913,51 @@ describe("gokv export and import", () => {
     expect(existsSync(dir.file("data"))).toBe(false);
     await expectFailure(gokv(["import", "missing.ndjson"]), 1, "missing.ndjson cannot be read: ENOENT");
     await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: EISDIR");
+  });
+});
+
+describe("a file that is none", () => {
+  test("is named with what is wrong with it, in one line, and nothing is made", async () => {
+    await whileServing("data", (url) => putNumbers(url, 0, 3));
+    mkdirSync(dir.file("folder"));
+    expect((await run(["mkfifo", dir.file("pipe")])).exitCode).toBe(0);
+    const names = readdirSync(dir.path).sort();
+    const cases: [readonly string[], number, string][] = [
+      [["check", "folder"], 1, "folder is a directory. Name a file in it, for instance gokv.db."],
+      [["check", dir.file("data")], 1, "data is a directory. Name a file in it, for instance gokv.db."],
+      [["check", "pipe"], 1, "pipe is no regular file."],
+      [["check", "data/gokv.db/x"], 1, "data/gokv.db/x cannot be read: ENOTDIR."],
+      [["backup", ""], 2, "the name of the file is empty. See gokv backup --help."],
+      [["check", ""], 2, "the name of the file is empty. See gokv check --help."],
+      [["import", ""], 2, "the name of the file is empty. See gokv import --help."],
+      [["restore", ""], 2, "the name of the file is empty. See gokv restore --help."],
+      [["restore", "folder"], 1, "folder is a directory. Name a file in it, for instance gokv.db."],
+      [["restore", "missing.db"], 1, "missing.db does not exist."],
+    ];
+    for (const [args, exitCode, problem] of cases) {
+      const finished = await gokv(args);
+      expect([args, finished.exitCode, finished.stdout]).toEqual([args, exitCode, ""]);
+      expect([args, finished.stderr]).toEqual([args, expect.stringMatching(/^gokv: [^\n]+\n$/)]);
+      expect([args, finished.stderr]).toEqual([args, expect.stringContaining(problem)]);
+      expect(readdirSync(dir.path).sort()).toEqual(names);
+    }
+    expect((await gokv(["check"])).stdout).toStartWith("sound: 3 entries");
+  });
+
+  test("because it may not be read is named with the reason", async () => {
+    if (!has("root, to ask as another user", isRoot())) return;
+    await whileServing("source", (url) => putNumbers(url, 0, 3));
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    cpSync(GOKV, dir.file("gokv"));
+    chmodSync(dir.path, 0o755);
+    mkdirSync(dir.file("data"));
+    chownSync(dir.file("data"), 65534, 65534);
+    const env = { DB_PATH: dir.file("data") };
+    for (const command of ["check", "restore"]) {
+      const finished = await run([...ORDINARY_USER, dir.file("gokv"), command, "b.db"], { env, cwd: dir.path });
+      const stderr = expect.stringMatching(/^gokv: b\.db cannot be [^\n]*\bEACCES\b[^\n]* owner and rights[^\n]*\n$/);
+      expect([command, finished]).toEqual([command, { exitCode: 1, stdout: "", stderr }]);
+    }
   });
 });
 

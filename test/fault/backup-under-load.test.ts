@@ -146,6 +146,12 @@ if (has("strace", hasProgram("strace"))) {
     const partialIn = (directory: string) =>
       existsSync(directory) && readdirSync(directory).some((name) => name.includes(".partial-"));
 
+    /** The bytes of a copy that grows in `directory`. */
+    const copiedIn = (directory: string): number => {
+      const name = readdirSync(directory).find((candidate) => /\.partial-\d+-[0-9a-f]{8}$/.test(candidate));
+      return name === undefined ? 0 : (statSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0);
+    };
+
     test("because the command was killed leaves no file of the name that was asked for", async () => {
       using dir = tempDir();
       const env = { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), RESERVE_BYTES: "0" };
@@ -161,6 +167,84 @@ if (has("strace", hasProgram("strace"))) {
       expect(existsSync(dir.file("b.db"))).toBe(false);
       expect((await run([GOKV, "backup", dir.file("b.db")], { env })).exitCode).toBe(EXIT.done);
     });
+
+    /** Starts a command whose calls of one kind are slow. */
+    const startSlowly = (env: Record<string, string>, call: string, microseconds: number, args: string[]) =>
+      Bun.spawn(
+        [
+          ...strace({ output: env.TRACE!, calls: [call], inject: [`${call}:delay_enter=${microseconds}`] }),
+          ...[GOKV, ...args],
+        ],
+        { env: cleanEnv(env), stdio: ["ignore", "ignore", "pipe"] },
+      );
+
+    test(
+      "because the command was interrupted leaves no file at all, and ends as a shell expects",
+      async () => {
+        using dir = tempDir();
+        const [data, trace] = [dir.file("data"), dir.file("trace")];
+        const env = { JWT_SECRET: SECRET, DB_PATH: data, RESERVE_BYTES: "0", TRACE: trace };
+        await using server = await startServer(env);
+        await fill(server.url, { Authorization: `Bearer ${await mint()}` }, 8);
+        for (const [signal, exitCode] of [
+          ["SIGINT", 130],
+          ["SIGTERM", 143],
+        ] as const) {
+          for (const [args, folder] of [
+            [["backup", dir.file("b.db")], dir.path],
+            [["check"], data],
+            [["export"], data],
+          ] as const) {
+            const child = startSlowly(env, "pwrite64", 1000, [...args]);
+            await eventually("the copy has begun", 5_000, () => partialIn(folder));
+            child.kill(signal);
+            expect([args[0], await child.exited]).toEqual([args[0], exitCode]);
+            expect([args[0], partialIn(folder), existsSync(dir.file("b.db"))]).toEqual([args[0], false, false]);
+          }
+        }
+      },
+      TIMEOUT_MS,
+    );
+
+    test("because the command was interrupted while it proved the copy leaves no file at all", async () => {
+      using dir = tempDir();
+      const env = { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), RESERVE_BYTES: "0", TRACE: dir.file("trace") };
+      const server = await startServer(env);
+      await fill(server.url, { Authorization: `Bearer ${await mint()}` }, 8);
+      await stop(server);
+      const child = startSlowly(env, "pread64", 1000, ["backup", dir.file("b.db")]);
+      const { size } = statSync(dir.file("data", "gokv.db"));
+      await eventually("all is copied", 20_000, () => copiedIn(dir.path) >= size);
+      child.kill("SIGINT");
+      expect(await child.exited).toBe(130);
+      expect([partialIn(dir.path), existsSync(dir.file("b.db"))]).toEqual([false, false]);
+    });
+
+    test(
+      "of a command because too much is written meanwhile is reported and leaves no file",
+      async () => {
+        using dir = tempDir();
+        const [data, trace] = [dir.file("data"), dir.file("trace")];
+        const env = { JWT_SECRET: SECRET, DB_PATH: data, RESERVE_BYTES: "0", WAL_LIMIT_BYTES: "1MiB", TRACE: trace };
+        const headers = { Authorization: `Bearer ${await mint()}` };
+        await using server = await startServer(env);
+        await fill(server.url, headers, 20);
+        for (const args of [["backup", dir.file("b.db")], ["check"], ["export"]]) {
+          await eventually("the log was cut back", 10_000, async () => {
+            await fill(server.url, headers, 1);
+            return statSync(dir.file("data", "gokv.db-wal")).size <= 2 * 1024 * 1024;
+          });
+          const child = startSlowly(env, "pwrite64", 3000, [...args]);
+          // Only then does it hold the log.
+          await eventually("pages are copied", 5_000, () => copiedIn(dir.path) > 0 || copiedIn(data) > 0);
+          for (let n = 0; n < 60 && child.exitCode === null; n++) await fill(server.url, headers, 1);
+          expect([args[0], await child.exited]).toEqual([args[0], EXIT.failed]);
+          expect(await new Response(child.stderr).text()).toContain("Too much was written while the store was copied");
+          expect([partialIn(dir.path), partialIn(data), existsSync(dir.file("b.db"))]).toEqual([false, false, false]);
+        }
+      },
+      TIMEOUT_MS,
+    );
 
     test("because the server stops leaves no file at all", async () => {
       using dir = tempDir();
@@ -194,7 +278,7 @@ if (has("strace", hasProgram("strace"))) {
         for (let n = 0; !isOver && n < 60; n++) await fill(server.url, headers, 1);
         const response = await asked;
         expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([500, "internal_error"]);
-        await untilLogged(server, /Too much was written while the backup ran/);
+        await untilLogged(server, /Too much was written while the store was copied/);
         expect(readdirSync(join(dir.file("data"), "backups"))).toEqual([]);
         await eventually("a backup succeeds again, once the log was cut back", 10_000, async () => {
           await fill(server.url, headers, 1);

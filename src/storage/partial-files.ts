@@ -1,0 +1,56 @@
+// Copies that are being made: what they are called until they are finished, and how they are removed.
+
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { requireOurs } from "./inspect-store.ts";
+
+/** What SQLite may leave beside a database. */
+const SUFFIXES = ["", "-journal", "-wal", "-shm"] as const;
+const PARTIAL = /\.partial-(\d+)-[0-9a-f]{8}$/;
+/**
+ * The number of a process says nothing of one in another container; that nobody writes to the file any more does. A
+ * copy is written all the time until it is proven, which takes minutes where the store is very large.
+ */
+const ABANDONED_AFTER_MS = 60 * 60 * 1000;
+
+/** A name beside `target` that nobody else uses; it tells which process is at work. */
+export function partialOf(target: string): string {
+  return `${target}.partial-${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
+}
+
+/** The database `path` and whatever lies beside it. */
+export function removePartial(path: string): void {
+  for (const suffix of SUFFIXES) rmSync(`${path}${suffix}`, { force: true });
+}
+
+/** Copies of stores in `directory` that were left by processes which were killed. What cannot be removed stays. */
+export function removeAbandoned(directory: string, nowMs: number): void {
+  try {
+    for (const name of readdirSync(directory)) {
+      const pid = PARTIAL.exec(name)?.[1];
+      if (pid !== undefined) removeIfAbandoned(join(directory, name), Number(pid), nowMs);
+    }
+  } catch {
+    // It is not there, or not for us to read: then we have left nothing in it.
+  }
+}
+
+function removeIfAbandoned(path: string, pid: number, nowMs: number): void {
+  try {
+    if (isAlive(pid) || nowMs - statSync(path).mtimeMs < ABANDONED_AFTER_MS) return;
+    // Whatever it is called, only a copy of a store is ours to remove.
+    requireOurs(path);
+    removePartial(path);
+  } catch {
+    // Another command was quicker, or it belongs to somebody else.
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
