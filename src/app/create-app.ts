@@ -42,6 +42,9 @@ import { reservedBuckets } from "./reserved-buckets.ts";
 /** Some fifty thousand clients at once; those seen least recently are forgiven. */
 const LIMITER_BYTES = 16 * MiB;
 
+/** Of the memory for bodies, on top of it. */
+const STRANGERS_SHARE = 0.25;
+
 /** How long after the start services are opened that nobody has asked for yet. */
 const OPENING_DELAY_MS = 250;
 
@@ -73,7 +76,7 @@ export function createApp(parts: AppParts): App {
   const tools = createTools(parts);
   metrics.observe(
     () => store.figures,
-    () => tools.budget.usedBytes,
+    () => tools.budget.usedBytes + tools.strangers.usedBytes,
   );
   const app = new Hono<AppEnv>({ router: new MountRouter(), getPath: (request) => requestPath(request.url) });
   mountOperations(app, parts, tools);
@@ -144,6 +147,7 @@ function createTools({ settings, clock, metrics, store }: AppParts) {
     ...{ gate, admission, surface: { gate, admission } },
     engine: CachedKvEngine.over(store, settings.readCacheBytes),
     budget: new ByteBudget(settings.bodyBudgetBytes),
+    strangers: new ByteBudget(Math.floor(settings.bodyBudgetBytes * STRANGERS_SHARE)),
     limiter: new GcraLimiter(clock, LIMITER_BYTES),
     templates: new WeakMap<KvEntry, Headers>(),
     reservedBuckets: reservedBuckets(settings.services),
@@ -179,7 +183,7 @@ function mountToken(app: Hono<AppEnv>, { settings, clock, store }: AppParts, too
   const { surface, engine, budget, templates, admission, limiter } = tools;
   const tokens = new TokenStore(store);
   const appGate = new AppGate(tokens, limiter, clock, settings);
-  const services = { engine, budget, templates, admission, settings, tokens, appGate };
+  const services = { engine, budget, strangers: tools.strangers, templates, admission, settings, tokens, appGate };
   app.all("/kv/token/*", createTokenHandler(services, "/kv/token"));
   if (settings.tokenKvAlias) app.all("/kv/*", createTokenHandler(services, "/kv"));
   app.all(

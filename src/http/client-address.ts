@@ -2,6 +2,8 @@
 
 import { type BlockList, isIP } from "node:net";
 
+/** The same as the URL standard writes it. */
+const IPV4_IN_GROUPS = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
 const IPV4_IN_IPV6 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
 
 /**
@@ -30,5 +32,9 @@ function normalise(address: string): string {
   const ipv4 = IPV4_IN_IPV6.exec(address)?.[1];
   if (ipv4 !== undefined) return ipv4;
   if (isIP(address) !== 6) return address;
-  return new URL(`http://[${address.split("%")[0]}]/`).hostname.slice(1, -1);
+  const compressed = new URL(`http://[${address.split("%")[0]}]/`).hostname.slice(1, -1);
+  const mapped = IPV4_IN_GROUPS.exec(compressed);
+  if (mapped === null) return compressed;
+  const bits = (Number.parseInt(mapped[1]!, 16) << 16) | Number.parseInt(mapped[2]!, 16);
+  return [24, 16, 8, 0].map((shift) => (bits >>> shift) & 0xff).join(".");
 }

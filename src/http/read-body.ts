@@ -2,6 +2,7 @@
 
 import { BODY_STEP_BYTES, KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
+import { parsedBytes } from "../shared/json-text.ts";
 import type { ByteBudget } from "./byte-budget.ts";
 import type { BodyReader } from "./linger.ts";
 import type { RequestScope } from "./request-scope.ts";
@@ -43,6 +44,17 @@ export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudg
   if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, isKnown);
   if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
   return readPieces(scope, lengthBytes, maxBytes, budget, isKnown);
+}
+
+/**
+ * Takes what a JSON text will be in memory when it is parsed; to be released when that is gone. Returns how much.
+ * @throws AppError body_too_large when it would never fit, overloaded
+ */
+export function reserveParsed(budget: ByteBudget, text: string): number {
+  const bytes = parsedBytes(text);
+  if (bytes > budget.limitBytes) throw new AppError("body_too_large", "The JSON holds too many values.");
+  if (bytes > 0 && !budget.tryReserve(bytes)) throw overloaded();
+  return bytes;
 }
 
 async function readKnownLength(

@@ -5,7 +5,8 @@
  * would become `/_list`. A raw "#" stays in the path, so that it can be refused.
  */
 export function requestPath(url: string): string {
-  const start = url.indexOf("/", url.indexOf("://") + 3);
+  // Without a Host the target stands there as it came, and may say anything behind its path.
+  const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
   if (start < 0) return "/";
   const query = url.indexOf("?", start);
   return query < 0 ? url.slice(start) : url.slice(start, query);

@@ -2,7 +2,7 @@
 
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { respondOptions } from "../http/methods.ts";
-import { readBody } from "../http/read-body.ts";
+import { readBody, reserveParsed } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond } from "../http/respond.ts";
 import type { AppContext } from "../http/surface.ts";
@@ -117,18 +117,25 @@ function relayTo(endpoint: Endpoint): Act {
     }
     const body = await readBody(scope, bodyBytesMax, budget, false);
     let isHeld = false;
+    let weightBytes = 0;
+    const release = () => {
+      budget.release(weightBytes);
+      body.release();
+    };
     const holdBody = () => {
       isHeld = true;
-      return body.release;
+      return release;
     };
     try {
-      const request = parseRelayRequest(endpoint, decodeRelayBody(body.bytes));
+      const text = decodeRelayBody(body.bytes);
+      weightBytes = reserveParsed(budget, text);
+      const request = parseRelayRequest(endpoint, text);
       requireModels(token, request.names);
       requireRoom(scope, services);
       scope.extendIdleTimeout(0);
       return await engine.relay({ scope, token, endpoint, request, holdBody });
     } finally {
-      if (!isHeld) body.release();
+      if (!isHeld) release();
     }
   };
 }

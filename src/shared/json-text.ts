@@ -1,5 +1,6 @@
 // JSON as text: validated, but kept byte for byte, which a round trip through JSON.parse would not do.
 
+import { KiB } from "./bounds.ts";
 import { AppError } from "./errors.ts";
 
 export const NESTING_MAX = 512;
@@ -19,11 +20,21 @@ export interface JsonMember {
  */
 export function requireJson(bytes: Uint8Array): string {
   const text = requireShallowText(bytes);
+  requireValid(text);
+  return text;
+}
+
+/** Of what requireShallowText gave. @throws AppError invalid_json */
+export function requireValid(text: string): void {
+  if (!isValid(text)) throw new AppError("invalid_json", "The body is not one valid JSON text.");
+}
+
+export function isValid(text: string): boolean {
   try {
     JSON.parse(text);
-    return text;
+    return true;
   } catch {
-    throw new AppError("invalid_json", "The body is not one valid JSON text.");
+    return false;
   }
 }
 
@@ -82,16 +93,39 @@ const CLOSE_BRACKET = 0x5d;
 const COMMA = 0x2c;
 const COLON = 0x3a;
 
-/** The members of an object in order; null when `text` is another value. `text` must be valid JSON. */
+/**
+ * About what a parsed text takes in memory besides its characters, in bytes: an object, an array, a string each have a
+ * head and a place, which of `[{},{},…]` is twenty times what was sent.
+ */
+export function parsedBytes(text: string): number {
+  if (text.length < LIGHT_CHARS_MAX) return 0;
+  let nodes = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code !== QUOTE && code !== OPEN_BRACE && code !== OPEN_BRACKET) continue;
+    nodes++;
+    if (code === QUOTE) at = endOfString(text, at) - 1;
+  }
+  return nodes * NODE_BYTES;
+}
+
+const NODE_BYTES = 64;
+/** Not worth a look. */
+const LIGHT_CHARS_MAX = 64 * KiB;
+
+/**
+ * The members of an object in order; null when `text` is another value. Of a text that is no valid JSON it finds what
+ * it can, and comes to an end.
+ */
 export function topLevelMembers(text: string): JsonMember[] | null {
   let at = skipSpace(text, 0);
   if (text.charCodeAt(at) !== OPEN_BRACE) return null;
   const members: JsonMember[] = [];
   at = skipSpace(text, at + 1);
-  while (text.charCodeAt(at) !== CLOSE_BRACE) {
+  while (at < text.length && text.charCodeAt(at) !== CLOSE_BRACE) {
     const start = at;
     const nameEnd = endOfString(text, at);
-    const name = JSON.parse(text.slice(start, nameEnd)) as string;
+    const name = nameOf(text.slice(start, nameEnd));
     const valueStart = skipSpace(text, skipSpace(text, nameEnd) + 1);
     const end = endOfValue(text, valueStart);
     members.push({ name, start, valueStart, end });
@@ -99,6 +133,16 @@ export function topLevelMembers(text: string): JsonMember[] | null {
     if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
   }
   return members;
+}
+
+/** Of a quoted name; as it stands there, if it is malformed. */
+function nameOf(quoted: string): string {
+  if (!quoted.includes("\\")) return quoted.slice(1, -1);
+  try {
+    return JSON.parse(quoted) as string;
+  } catch {
+    return quoted;
+  }
 }
 
 /** `text` without the member and one adjoining comma; every other character stays. */

@@ -25,7 +25,7 @@ export function tokenOutsideBody(request: Request, sources: ReadonlySet<TokenSou
  * @throws AppError token_invalid when there are two
  */
 export function tokenOfBody(text: string): string | null {
-  const tokens = tokenMembers(text).map((member) => JSON.parse(text.slice(member.valueStart, member.end)) as unknown);
+  const tokens = tokenMembers(text).map((member) => memberValue(text, member));
   if (tokens.length > 1) throw invalidToken();
   const [token] = tokens;
   return typeof token === "string" && token !== "" ? requireToken(token) : null;
@@ -33,7 +33,7 @@ export function tokenOfBody(text: string): string | null {
 
 /** The members that carry the accepted credential and so must not be stored. */
 export function credentialMembers(text: string, credential: string): JsonMember[] {
-  return tokenMembers(text).filter((member) => JSON.parse(text.slice(member.valueStart, member.end)) === credential);
+  return tokenMembers(text).filter((member) => memberValue(text, member) === credential);
 }
 
 export function missingToken(): AppError {
@@ -74,6 +74,15 @@ function queryToken(url: string): string | null {
     return values[0] ? decodeURIComponent(values[0]) : null;
   } catch {
     throw invalidToken();
+  }
+}
+
+/** Undefined for what is no JSON. */
+function memberValue(text: string, { valueStart, end }: JsonMember): unknown {
+  try {
+    return JSON.parse(text.slice(valueStart, end));
+  } catch {
+    return undefined;
   }
 }
 

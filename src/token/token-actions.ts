@@ -1,13 +1,13 @@
 // What the routes of the token API do, once it is known who asks: permission first, then the key, then the store.
 
 import { streamPieces, takeShare } from "../http/held-bytes.ts";
-import { type HeldBody, readBody } from "../http/read-body.ts";
+import { type HeldBody, readBody, reserveParsed } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
 import { describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
 import { INLINE_VALUE_BYTES_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
-import { cutMember, requireJson } from "../shared/json-text.ts";
+import { cutMember, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { Eventually, OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
 import { jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
@@ -19,6 +19,7 @@ import type { Installation } from "./token-tables.ts";
 
 /** What a token in the body may add to the largest value: its member. */
 const CREDENTIAL_BYTES_MAX = 1024;
+const CREDENTIALS_MAX = 16;
 const JSON_REQUEST_TYPE = /^(?:application\/json|[\w.+-]+\/[\w.+-]+\+json)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?$/i;
 
 /** GET /:key */
@@ -261,13 +262,20 @@ async function withJsonBody(
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
   const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, false));
+  let weightBytes = 0;
   try {
-    const text = requireJson(held.bytes);
+    const text = requireShallowText(held.bytes);
+    weightBytes = reserveParsed(budget, text);
+    requireValid(text);
+    const members = credentialMembers(text, credential);
+    // Each is cut out of the whole text.
+    if (members.length > CREDENTIALS_MAX) throw new AppError("invalid_json", "The member token is given too often.");
     // From the last to the first: what stands before a member stays where it is.
-    const rest = credentialMembers(text, credential).reduceRight(cutMember, text);
+    const rest = members.reduceRight(cutMember, text);
     if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw valueTooLarge(bytesMax);
     return await act(rest);
   } finally {
+    budget.release(weightBytes);
     // A body that was read for its token is released by whoever read it.
     if (body === null) held.release();
   }

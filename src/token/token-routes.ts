@@ -1,18 +1,19 @@
 // The token API on the wire: a namespace of JSON values for an installed app.
 
+import type { ByteBudget } from "../http/byte-budget.ts";
 import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
 import { methodNotAllowed } from "../http/methods.ts";
-import type { HeldBody } from "../http/read-body.ts";
-import { readBody } from "../http/read-body.ts";
+import { type HeldBody, readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Admission, AppContext } from "../http/surface.ts";
 import { decodePath, requireNoFragment } from "../kv/kv-path.ts";
 import type { ValueServices } from "../kv/read-value.ts";
 import { AppError } from "../shared/errors.ts";
-import { requireJson } from "../shared/json-text.ts";
+import { isValid, requireShallowText } from "../shared/json-text.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
 import type { Admitted, AppGate, RateKind } from "./app-gate.ts";
+import { missingToken } from "./credential.ts";
 import {
   deleteKey,
   deleteNamespace,
@@ -32,6 +33,8 @@ export interface TokenServices extends ValueServices {
   readonly appGate: AppGate;
   readonly admission: Admission;
   readonly settings: Settings;
+  /** Of those of whom only a body may say who they are: a part of the memory, so that they cannot take all of it. */
+  readonly strangers: ByteBudget;
 }
 
 /** What an action is given: who asks, for which key, with which body, if it was read for its token already. */
@@ -118,30 +121,34 @@ async function actWithBody(
 ): Promise<Response> {
   const body = await readTokenBody(services, scope);
   try {
-    const credential = services.appGate.credentialOfBody(scope, body === null ? null : jsonOrNull(body.bytes));
+    const text = body === null ? null : textOrNull(body.bytes);
+    const credential = services.appGate.credentialOfBody(scope, text);
     const who = await services.appGate.admit(scope, credential, action.kind);
+    // Not before: strangers are not to have megabytes parsed.
+    if (!isValid(text!)) throw missingToken();
     return await action.act(services, { ...who, scope, mount, key: keyOf(path), body });
   } finally {
     body?.release();
   }
 }
 
-async function readTokenBody({ appGate, settings, budget }: TokenServices, scope: RequestScope) {
+async function readTokenBody({ appGate, settings, strangers }: TokenServices, scope: RequestScope) {
   const { method, headers } = scope.request;
   if (!appGate.readsBodies() || (method !== "POST" && method !== "DELETE")) return null;
   // Not even begun: the answer will be 401, and the runtime drops the rest.
   if (Number(headers.get("content-length") ?? 0) > settings.tokenBodyAuthBytes) return null;
   try {
-    return await readBody(scope, settings.tokenBodyAuthBytes, budget, false);
+    return await readBody(scope, settings.tokenBodyAuthBytes, strangers, false);
   } catch (error) {
     if (error instanceof AppError && error.code === "body_too_large") return null;
     throw error;
   }
 }
 
-function jsonOrNull(bytes: Uint8Array): string | null {
+/** What may yet turn out to be no JSON. */
+function textOrNull(bytes: Uint8Array): string | null {
   try {
-    return requireJson(bytes);
+    return requireShallowText(bytes);
   } catch {
     return null;
   }

@@ -82,6 +82,19 @@ function budgetTests(open: OpenTarget, name: string): void {
       expect(failures).toBe(0);
     });
 
+    test("a request counts as what it is in memory when it is parsed", async () => {
+      await using rig = await RelayRig.open(target());
+      const body = (values: number) => ({
+        model: "any",
+        messages: [{ role: "user", content: "hi" }],
+        x: Array(values).fill({}),
+      });
+      const tooMany = await rig.post("/chat/completions", body(30_000));
+      expect([tooMany.status, await chatCode(tooMany)]).toEqual([413, "request_too_large"]);
+      expect((await rig.post("/chat/completions", body(5_000))).status).toBe(200);
+      expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+    });
+
     test("a stream holds the share of its request until it ends, however that is", async () => {
       await using rig = await RelayRig.open(target());
       const used = () => metricOf(target(), "gokv_body_budget_used_bytes");

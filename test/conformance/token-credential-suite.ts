@@ -393,6 +393,17 @@ function bodyTests(target: () => Target): void {
     expect(await keysOf(target(), token)).toEqual(["a", "k"]);
   });
 
+  test("a token that is given over and over is refused, not cut out over and over", async () => {
+    const { token } = await install(target());
+    const members = `"token":"${token}",`.repeat(50_000);
+    const startMs = performance.now();
+    const answer = await ask(target(), "/_batchimport", {
+      ...{ method: "POST", body: `{${members}"k":1}`, headers: bearer(token) },
+    });
+    expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([400, "invalid_json"]);
+    expect(performance.now() - startMs).toBeLessThan(5_000);
+  });
+
   test("a batch with the token in it creates no key of that name, one with another value does", async () => {
     const { token } = await install(target());
     const body = `{"token":"${token}","a":1}`;

@@ -24,6 +24,13 @@ test("without trusted proxies it is the peer, whatever the header says", () => {
   expect(ask(null, "198.51.100.1")).toBeNull();
 });
 
+test("IPv4 in IPv6 is IPv4, however it is spelled", () => {
+  for (const address of ["::ffff:9.0.0.1", "::FFFF:900:1", "0:0:0:0:0:ffff:9.0.0.1", "0:0:0:0:0:FFFF:0900:0001"]) {
+    expect([address, ask("10.0.0.1", address)]).toEqual([address, "9.0.0.1"]);
+  }
+  expect(ask("10.0.0.1", "::ffff:ffff:ffff")).toBe("255.255.255.255");
+});
+
 test("a peer that is no trusted proxy is not believed", () => {
   expect(ask("203.0.113.9", "198.51.100.1")).toBe("203.0.113.9");
   expect(ask("203.0.113.9", "10.0.0.1")).toBe("203.0.113.9");

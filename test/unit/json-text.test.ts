@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { cutMember, isJson, requireJson, topLevelMembers } from "../../src/shared/json-text.ts";
+import { cutMember, isJson, parsedBytes, requireJson, topLevelMembers } from "../../src/shared/json-text.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 function encode(text: string): Uint8Array {
@@ -165,4 +165,18 @@ describe("a cut", () => {
       { numRuns: 2000 },
     );
   });
+});
+
+test("looking for members comes to an end, whatever the text is", () => {
+  const text = fc.stringMatching(/^\{[{}[\]",:\\ a]{0,40}$/);
+  fc.assert(fc.property(text, (garbage) => topLevelMembers(garbage) !== null));
+});
+
+test("what a text takes when it is parsed is told by its objects, arrays and strings", () => {
+  const count = 100_000;
+  expect(parsedBytes(`[${"{},".repeat(count)}0]`)).toBe(64 * (count + 1));
+  expect(parsedBytes(`["${"[{".repeat(count)}"]`)).toBe(128);
+  expect(parsedBytes(`[${"1234,".repeat(count)}0]`)).toBe(64);
+  // What is short is not worth a look.
+  expect(parsedBytes("[{}]")).toBe(0);
 });

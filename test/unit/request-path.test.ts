@@ -17,6 +17,8 @@ test("the path is what stands between host and query, still encoded", () => {
     ["http://h/b/k#x?y", "/b/k#x"],
     ["http://[::1]:80/b/k", "/b/k"],
     ["https://h/b%2Fk", "/b%2Fk"],
+    // Without a Host.
+    ["/b/k?x=://h/c&token=secret", "/b/k"],
   ] as const) {
     expect([url, requestPath(url)]).toEqual([url, path]);
   }
