@@ -60,11 +60,15 @@ async function greet({ secrets, dbPath, services }: Settings, url: URL): Promise
   return [
     `\n# gokv is at ${base}, its data in ${dbPath}. Paste this into another terminal:\n\n`,
     `export TOKEN=${token}\n`,
-    curl(`-X POST ${base}/users/1 -d Ada`),
-    curl(`${base}/users/1`),
-    curl(`${base}/_list`),
-    curl(`"${base}/_list?bucket=users"`),
-    curl(`-X DELETE ${base}/users/1`),
+    ...(services.has("kv")
+      ? [
+          curl(`-X POST ${base}/users/1 -d Ada`),
+          curl(`${base}/users/1`),
+          curl(`${base}/_list`),
+          curl(`"${base}/_list?bucket=users"`),
+          curl(`-X DELETE ${base}/users/1`),
+        ]
+      : [curl(`${base}/openapi.json`)]),
     ...(services.has("token") ? commandLines(base) : []),
     "\n# Ctrl-C stops it.\n\n",
   ].join("");

@@ -47,6 +47,12 @@ describe("the development mode", () => {
       const again = await run(["sh", "-euc", script]);
       expect(again).toEqual({ ...pasted, stdout: expect.stringMatching(printed) });
     });
+
+    test("prints no line for a service that is off", async () => {
+      await using server = await startDev({ SERVICES: "token" });
+      const pasted = await run(["sh", "-euc", server.output().replaceAll("curl -sS ", "curl -sSf ")]);
+      expect([pasted.exitCode, pasted.stderr]).toEqual([0, ""]);
+    });
   }
 
   if (has("npm", hasProgram("npm"))) {
