@@ -6,13 +6,12 @@ import { EXIT, ExitError } from "../shared/errors.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
+import { leapCounters, REVISION_LEAP } from "./leap-counters.ts";
 import { removePartial } from "./partial-files.ts";
 import { openAsItLies, openForWriting } from "./sqlite-connection.ts";
+import { classifySqliteError } from "./sqlite-errors.ts";
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
-
-/** No ETag of the old store, not even one given out after the backup, may ever come back. */
-const REVISION_LEAP = 1_000_000_000;
 
 export interface RestoreReport {
   readonly entries: number;
@@ -38,7 +37,7 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
     const { entries, serviceRows, revision: backedUp } = proveGiven(file, draft);
     const old = existsSync(files.database) ? settleOldStore(files) : null;
     const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
-    writeRevision(draft, revision);
+    writeRevision(draft, revision, backedUp);
     sync(draft);
     const before = old === null ? null : `${files.database}.before-${utcStamp(nowMs)}`;
     if (before !== null) keepOldStore(files, before);
@@ -102,11 +101,22 @@ function keepOldStore(files: StoreFiles, before: string): void {
   sync(files.directory);
 }
 
-function writeRevision(path: string, revision: number): void {
+/**
+ * No ETag or id of the old store, not even one given out after the backup, may ever come back. Other counters leap as
+ * often as the revision does, so that a backup that is restored twice never leads to the same numbers.
+ */
+function writeRevision(path: string, revision: number, backedUp: number): void {
   const database = new Database(path, { readwrite: true });
   try {
-    database.run("PRAGMA journal_mode = DELETE");
-    database.run("UPDATE store SET value = ? WHERE name = 'last_revision'", [revision]);
+    // A draft that fails is removed: a journal would only need room for every task once more.
+    database.run("PRAGMA journal_mode = OFF");
+    database.transaction(() => {
+      database.run("UPDATE store SET value = ? WHERE name = 'last_revision'", [revision]);
+      leapCounters(database, Math.round((revision - backedUp) / REVISION_LEAP));
+    })();
+  } catch (cause) {
+    if (classifySqliteError(cause) !== "full") throw cause;
+    throw new ExitError(EXIT.failed, `There is no space left to write ${path}.`, { cause });
   } finally {
     database.close(true);
   }

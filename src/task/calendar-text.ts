@@ -5,6 +5,8 @@ import type { TaskView } from "./task-view.ts";
 
 /** Of a content line, its line end left out (section 3.1). */
 const LINE_OCTETS_MAX = 75;
+/** Section 3.3.8. Versions get there by some restores; from then on DTSTAMP tells which is newer (RFC 5546, 2.1.5). */
+const INTEGER_MAX = 2 ** 31 - 1;
 
 const STATUS: Readonly<Record<TaskStatus, string>> = {
   ...{ pending: "NEEDS-ACTION", in_progress: "IN-PROCESS", completed: "COMPLETED" },
@@ -28,7 +30,7 @@ export function calendarEntry(task: TaskView, storeId: string): string {
     `DTSTAMP:${timeOf(task.updated_at)}`,
     `CREATED:${timeOf(task.created_at)}`,
     `LAST-MODIFIED:${timeOf(task.updated_at)}`,
-    `SEQUENCE:${task.version}`,
+    `SEQUENCE:${Math.min(task.version, INTEGER_MAX)}`,
     `SUMMARY:${textOf(task.title)}`,
     ...(task.description === "" ? [] : [`DESCRIPTION:${textOf(task.description)}`]),
     ...(task.due_date === null ? [] : [`DUE:${timeOf(task.due_date)}`]),
