@@ -468,14 +468,20 @@ function bodyTests(target: () => Target): void {
     const grants = (count: number) => Array.from({ length: count }, (_, index) => `g${index}`);
     for (const [path, wrong, right] of [
       ["/devices/shape", { name: "x".repeat(201) }, { name: "x".repeat(200) }],
+      ["/devices/shape", { name: "\ud800x" }, { name: "😀x" }],
       ["/devices/shape", {}, { name: null }],
       ["/apps/shape", { name: "" }, { name: "x" }],
       ["/apps/shape", { name: "x".repeat(201) }, { name: "x".repeat(200) }],
+      ["/apps/shape", { name: "x\udc00" }, { name: "x" }],
+      ["/apps/shape", { description: "\ud83d" }, { description: "😀" }],
+      ["/apps/shape", { homepage: "\ud83d" }, { homepage: null }],
       ["/apps/shape", { name: null }, { description: null }],
       ["/apps/shape", { id: "other" }, { homepage: "https://x.example" }],
       ["/apps/shape", { permissionPrefix: "p." }, { permissionPrefix: "p" }],
       [installation, { note: "x".repeat(501) }, { note: "x".repeat(500) }],
       [installation, { deviceType: "x".repeat(33) }, { deviceType: "x".repeat(32) }],
+      [installation, { note: "\ud800" }, { note: "😀" }],
+      [installation, { deviceType: "\ud800" }, { deviceType: "😀" }],
       [installation, { isReadOnly: 1 }, { isReadOnly: true }],
       [installation, { isReadOnly: null }, { isReadOnly: false }],
       [installation, { permissionPrefix: "" }, { permissionPrefix: null }],
@@ -493,6 +499,8 @@ function bodyTests(target: () => Target): void {
       [installation, { expiresAt: "tomorrow" }, { expiresAt: "2126-01-01T00:00:00Z" }],
       [installation, { expiresAt: "2126-02-30T00:00:00Z" }, { expiresAt: "2126-02-28T00:00:00+02:00" }],
       [installation, { expiresAt: "2126-01-01" }, { expiresAt: "2126-01-01T00:00:00.123456Z" }],
+      [installation, { expiresAt: "9999-12-31T23:59:59-23:59" }, { expiresAt: "9999-12-31T23:59:59.999Z" }],
+      [installation, { expiresAt: "0000-01-01T00:00:00+00:01" }, { expiresAt: "0000-01-01T00:00:00Z" }],
       [installation, { expiresAt: 1 }, { expiresAt: null }],
       [installation, { deviceUuid: "shape" }, { note: null }],
       [installation, { tokenHash: "x" }, { note: "" }],
@@ -506,6 +514,22 @@ function bodyTests(target: () => Target): void {
       const body = { deviceUuid: "shape", appId: "shape", [name]: { wrong: true } };
       expect(await send("POST", "/installations", toJson(body))).toEqual([400, "invalid_parameter"]);
     }
+  });
+
+  test("new ones with half a surrogate pair in a name are refused and make nothing", async () => {
+    const { uuid } = await install(target());
+    for (const [path, body] of [
+      ["/devices", { uuid: "half", name: "\ud800x" }],
+      ["/apps", { id: "half", name: "\ud800x" }],
+      ["/installations", { deviceUuid: uuid, appId: "suite", note: "\ud800x" }],
+    ] as const) {
+      expect([path, ...(await send("POST", path, toJson(body)))]).toEqual([path, 400, "invalid_parameter"]);
+    }
+    for (const path of ["/devices/half", "/apps/half"]) {
+      expect((await administer(target(), "GET", path)).status).toBe(404);
+    }
+    const { items } = await answer<Page>(target(), 200, "GET", `/installations?device=${uuid}`);
+    expect(items).toHaveLength(1);
   });
 
   test("grants of a mark and nothing behind it name no key and are refused", async () => {
