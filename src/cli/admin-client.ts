@@ -67,15 +67,25 @@ export class AdminClient {
     return answer;
   }
 
+  /** As `ask`, but null when something that the request names is not there. */
+  async askUnlessMissing(method: string, path: string, body: Record<string, unknown>): Promise<Answer> {
+    const reply = await this.#send(method, path, body);
+    if (reply.status === 404) return null;
+    const answer = isDone(reply) ? parsed(reply.text) : null;
+    if (answer === null) throw this.#refusal(reply);
+    return answer;
+  }
+
   /**
-   * Makes `id` in `collection`, unless it is there or another command makes it at this moment.
+   * Makes `id` in `collection`, unless it is there or another command makes it at this moment. Tells whether it did.
    * @throws ExitError (1) with the server's own message
    */
-  async ensure(collection: string, id: string, body: Record<string, unknown>): Promise<void> {
+  async ensure(collection: string, id: string, body: Record<string, unknown>): Promise<boolean> {
     const found = await this.#send("GET", `${collection}/${encodeURIComponent(id)}`);
-    if (isDone(found)) return;
+    if (isDone(found)) return false;
     const reply = found.status === 404 ? await this.#send("POST", collection, body) : found;
     if (!isDone(reply) && reply.status !== 409) throw this.#refusal(reply);
+    return isDone(reply);
   }
 
   async #send(

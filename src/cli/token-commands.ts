@@ -151,13 +151,14 @@ const ISSUE: Verb = {
     ...INSTALLATION,
   },
   async ask(client, flags) {
-    const deviceUuid = flags.device as string;
-    const appId = flags.app as string;
-    // First of all: a mistake in the flags must not leave a new device behind.
-    const installation = { deviceUuid, appId, ...installationFields(flags) };
-    await client.ensure("/api/kv/devices", deviceUuid, { uuid: deviceUuid });
-    await client.ensure("/api/kv/apps", appId, { id: appId, name: appId });
-    return client.ask("POST", "/api/kv/installations", given(installation));
+    const device = flags.device as string;
+    const app = flags.app as string;
+    const installation = given({ deviceUuid: device, appId: app, ...installationFields(flags) });
+    // First of all: the server judges the flags before it looks for device and app, so a mistake leaves none behind.
+    const issued = await client.askUnlessMissing("POST", "/api/kv/installations", installation);
+    if (issued !== null) return issued;
+    await makeAppAndDevice(client, app, device);
+    return client.ask("POST", "/api/kv/installations", installation);
   },
   show: (answer) => `${answer?.token}\n`,
 };
@@ -171,6 +172,18 @@ export const tokenCommand: StrictCommand = clientGroup("gokv token", "Devices, a
 
 function group(name: string, description: string, verbs: Readonly<Record<string, Verb>>): StrictCommand {
   return verbGroup(`gokv token ${name}`, description, verbs, REPEATABLE);
+}
+
+/** Both or none: an app that was made for a device that is refused goes again. */
+async function makeAppAndDevice(client: AdminClient, app: string, device: string): Promise<void> {
+  const isAppNew = await client.ensure("/api/kv/apps", app, { id: app, name: app });
+  try {
+    await client.ensure("/api/kv/devices", device, { uuid: device });
+  } catch (error) {
+    // Who uses it meanwhile keeps it: the server refuses then. What is told is why the device was refused.
+    if (isAppNew) await client.ask("DELETE", `/api/kv/apps/${encodeURIComponent(app)}`).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** `flag` is a parameter of the route, too, and a refusal names it as such: here it is named as it can be given. */

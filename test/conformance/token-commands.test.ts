@@ -99,6 +99,33 @@ describe("gokv token", () => {
     expect(new Set(all.map(({ stdout }) => stdout)).size).toBe(4);
   });
 
+  test("issue that is refused leaves no device and no app behind", async () => {
+    const narrowed = await mint({ scope: "admin", buckets: ["left-*"] });
+    for (const [device, app, flags, problem, env] of [
+      ["left-1", "bad app", [], "id: ", {}],
+      ["left-2", "left", ["--prefix", "x."], "permissionPrefix: no dot at the end", {}],
+      ["left-3", "left", ["--grant", "read:"], "permissionKey.0: ", {}],
+      ["left-4", "left", ["--note", "n".repeat(501)], "note: ", {}],
+      ["left-5", "left", [], "(403 forbidden)", { GOKV_JWT: narrowed }],
+      ["_left", "left", [], "(400 bucket_reserved)", {}],
+      ["left/6", "left", [], "(400 bucket_invalid)", {}],
+    ] as const) {
+      await refused(["issue", "--device", device, "--app", app, ...flags], problem, env);
+      const left = await Promise.all(
+        [`/devices/${encodeURIComponent(device)}`, `/apps/${encodeURIComponent(app)}`].map(
+          async (path) => (await administer(target(), "GET", path)).status,
+        ),
+      );
+      expect([device, app, ...left]).toEqual([device, app, 404, 404]);
+    }
+  });
+
+  test("issue that is refused keeps the app that was there", async () => {
+    await done(["app", "create", "kept", "--name=Kept"]);
+    await refused(["issue", "--device", "_left", "--app", "kept"], "(400 bucket_reserved)");
+    expect(await stored("/apps/kept")).toMatchObject({ name: "Kept" });
+  });
+
   test("rotate and revoke work while the server runs, and hold at once", async () => {
     const token = await done(["issue", "--device", "rotated", "--app", "board"]);
     const { items } = (await json(["install", "list", "--device", "rotated"])) as { items: { id: string }[] };
