@@ -88,7 +88,11 @@ async function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPag
   if (!scope.isHead) return respond(scope, 200, headers, body);
   // As long as the same GET would be: nobody knows before all of it was read.
   let lengthBytes = 0;
-  for await (const { length } of body) lengthBytes += length;
+  for await (const { length } of body) {
+    // Nobody waits for it any more.
+    if (scope.request.signal.aborted) break;
+    lengthBytes += length;
+  }
   headers["Content-Length"] = `${lengthBytes}`;
   return respond(scope, 200, headers);
 }
