@@ -91,8 +91,8 @@ export class CachedKvEngine implements KvEngine {
     this.#engine.onWipe(listener);
   }
 
-  pageByOffset(query: OffsetPageQuery): Eventually<OffsetPage> {
-    return this.#engine.pageByOffset(query);
+  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage> {
+    return this.#engine.pageByOffset(query, signal);
   }
 
   load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {

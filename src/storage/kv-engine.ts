@@ -146,8 +146,11 @@ export interface KvEngine extends AsyncDisposable {
   listBuckets(query: BucketPageQuery): Eventually<NamePage>;
   /** Live keys in the range. */
   count(range: KeyRange): Promise<number>;
-  /** @throws value_damaged, busy, overloaded, internal_error */
-  pageByOffset(query: OffsetPageQuery): Eventually<OffsetPage>;
+  /**
+   * `signal` is aborted when nobody waits for the page any more; null = somebody does until the end.
+   * @throws value_damaged, busy, overloaded, unavailable, internal_error
+   */
+  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage>;
   /**
    * Resolves after the commit was synced. Writes of one caller are applied in the order of the calls.
    * @throws busy, overloaded, draining, storage_full: surely not applied; storage_failed: outcome unknown

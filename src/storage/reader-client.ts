@@ -5,12 +5,12 @@ import { AppError } from "../shared/errors.ts";
 import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
 import type { StartThread } from "./start-thread.ts";
 import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
+import { TurnQueue } from "./turn-queue.ts";
 
 type Waiting = { resolve(reply: ReaderReply): void; reject(error: AppError): void };
 /** A request without its number, for each kind of request. */
 type Question = ReaderRequest extends infer Request ? (Request extends unknown ? Omit<Request, "id"> : never) : never;
 
-/** They run one at a time; what waits behind them must not grow without bound. */
 const PAGES_WAITING_MAX = 64;
 
 export class ReaderClient implements AsyncDisposable {
@@ -19,8 +19,8 @@ export class ReaderClient implements AsyncDisposable {
   readonly #waiting = new Map<number, Waiting>();
   #thread: Worker | null = null;
   #lastId = 0;
-  /** Pages by position that wait or are being read. */
-  #pages = 0;
+  /** Of pages by position: the thread is given one at a time, so that whatever else is asked comes between two. */
+  readonly #pages = new TurnQueue(PAGES_WAITING_MAX);
 
   constructor(databasePath: string, startThread: StartThread) {
     this.#path = databasePath;
@@ -39,17 +39,15 @@ export class ReaderClient implements AsyncDisposable {
     return reply.type === "total" ? reply.total : 0;
   }
 
-  /** @throws AppError value_damaged, busy, overloaded, internal_error, unavailable */
-  async page(query: OffsetPageQuery): Promise<OffsetPage> {
-    if (this.#pages >= PAGES_WAITING_MAX)
-      throw new AppError("overloaded", "Too many long lists are waiting. Try again.");
-    this.#pages++;
-    try {
+  /**
+   * Buckets take turns. Not read when `signal` is aborted before; what is being read is read to its end.
+   * @throws AppError value_damaged, busy, overloaded, internal_error, unavailable
+   */
+  page(query: OffsetPageQuery, signal: AbortSignal | null): Promise<OffsetPage> {
+    return this.#pages.run(query.bucket, signal, async () => {
       const reply = await this.#ask({ type: "page", query });
       return reply.type === "page" ? reply.page : { total: 0, entries: [] };
-    } finally {
-      this.#pages--;
-    }
+    });
   }
 
   /**

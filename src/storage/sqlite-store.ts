@@ -206,8 +206,8 @@ export class SqliteStore implements KvEngine {
     return this.#readerThread.count(range);
   }
 
-  pageByOffset(query: OffsetPageQuery): Eventually<OffsetPage> {
-    if (this.#isLong(query)) return this.#readerThread.page(query);
+  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage> {
+    if (this.#isLong(query)) return this.#readerThread.page(query, signal);
     return this.#read((reader) => reader.pageByOffset(query, systemClock()));
   }
 

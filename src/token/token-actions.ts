@@ -199,15 +199,16 @@ type Page = { total: number; entries: readonly OffsetEntry[] };
 /** @throws AppError sort_too_large */
 async function readPage(
   { engine, settings }: TokenServices,
-  { installation }: AppRequest,
+  { scope, installation }: AppRequest,
   { sortBy, isReverse, limit, skip }: ListParameters,
   jsonBytesMax: number | null,
 ): Promise<Page> {
   const { tokenMaxSortRows: sortRowsMax } = settings;
-  const page: OffsetPage = await engine.pageByOffset({
+  const query = {
     ...appListAuthMiddleware(installation),
     ...{ sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax },
-  });
+  };
+  const page: OffsetPage = await engine.pageByOffset(query, scope.request.signal);
   if (page.entries !== null) return { total: page.total, entries: page.entries };
   throw new AppError(
     "sort_too_large",
