@@ -121,6 +121,11 @@ export class KvReader {
     return this.#plainListing.bucketEntries(bucket);
   }
 
+  /** Whether a wipe of the bucket has left rows that are not removed yet. */
+  isWiping(bucket: string): boolean {
+    return this.#wipedRevision(bucket) > 0;
+  }
+
   /** @throws AppError value_damaged */
   pageByOffset(query: OffsetPageQuery, nowMs: number): OffsetPage {
     const { bucket, ranges, sortBy, limit, skip, sortRowsMax, jsonBytesMax } = query;
@@ -149,11 +154,15 @@ export class KvReader {
   /** In one snapshot, which also tells whether the bucket is being emptied and up to which revision. */
   #inListing<T>(bucket: string, read: (listing: KeyListing, wiped: number) => T): T {
     return this.#inSnapshot(() => {
-      const wiped = this.#wiped.get(bucket)?.revision ?? 0;
+      const wiped = this.#wipedRevision(bucket);
       if (wiped === 0) return read(this.#plainListing, wiped);
       this.#wipingListing ??= new KeyListing(this.#database, true);
       return read(this.#wipingListing, wiped);
     });
+  }
+
+  #wipedRevision(bucket: string): number {
+    return this.#wiped.get(bucket)?.revision ?? 0;
   }
 
   /** One snapshot for several statements, and one pair of lock calls instead of one per statement. */

@@ -2,7 +2,7 @@
 
 import type { Worker } from "node:worker_threads";
 import { AppError } from "../shared/errors.ts";
-import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { BucketPageQuery, KeyPageQuery, KeyRange, NamePage, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
 import type { StartThread } from "./start-thread.ts";
 import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
 import { TurnQueue } from "./turn-queue.ts";
@@ -12,6 +12,8 @@ type Waiting = { resolve(reply: ReaderReply): void; reject(error: AppError): voi
 type Question = ReaderRequest extends infer Request ? (Request extends unknown ? Omit<Request, "id"> : never) : never;
 
 const PAGES_WAITING_MAX = 64;
+/** Who waits for a list of buckets; no bucket has this name. */
+const ALL_BUCKETS = "";
 
 export class ReaderClient implements AsyncDisposable {
   readonly #path: string;
@@ -19,7 +21,7 @@ export class ReaderClient implements AsyncDisposable {
   readonly #waiting = new Map<number, Waiting>();
   #thread: Worker | null = null;
   #lastId = 0;
-  /** Of pages by position: the thread is given one at a time, so that whatever else is asked comes between two. */
+  /** Of pages: the thread is given one at a time, so that whatever else is asked comes between two. */
   readonly #pages = new TurnQueue(PAGES_WAITING_MAX);
 
   constructor(databasePath: string, startThread: StartThread) {
@@ -50,6 +52,16 @@ export class ReaderClient implements AsyncDisposable {
     });
   }
 
+  /** Of a bucket that is being emptied. @throws AppError busy, overloaded, internal_error, unavailable */
+  keys(query: KeyPageQuery): Promise<NamePage> {
+    return this.#pages.run(query.range.bucket, null, () => this.#names({ type: "keys", query }));
+  }
+
+  /** While some bucket is being emptied. @throws AppError busy, overloaded, internal_error, unavailable */
+  buckets(query: BucketPageQuery): Promise<NamePage> {
+    return this.#pages.run(ALL_BUCKETS, null, () => this.#names({ type: "buckets", query }));
+  }
+
   /**
    * What one statement reads, such as a slice of a search. Slices of different callers take turns.
    * @throws AppError busy, internal_error, unavailable
@@ -57,6 +69,11 @@ export class ReaderClient implements AsyncDisposable {
   async rows(sql: string, parameters: readonly unknown[]): Promise<unknown[]> {
     const reply = await this.#ask({ type: "rows", sql, parameters });
     return reply.type === "rows" ? reply.rows : [];
+  }
+
+  async #names(question: Question): Promise<NamePage> {
+    const reply = await this.#ask(question);
+    return reply.type === "names" ? reply.page : { names: [], entries: [], resumeAt: null };
   }
 
   #ask(question: Question): Promise<ReaderReply> {

@@ -1,10 +1,10 @@
 // The reader thread: what is long (large values, counts, sorts) on a read-only connection of its own.
 
-import type { SQLQueryBindings } from "bun:sqlite";
+import type { Database, SQLQueryBindings } from "bun:sqlite";
 import type { MessagePort } from "node:worker_threads";
 import { systemClock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
-import type { KeyRange } from "./kv-engine.ts";
+import type { Eventually, KeyRange } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { openForReading } from "./sqlite-connection.ts";
 import { readFailure } from "./sqlite-errors.ts";
@@ -15,28 +15,46 @@ export function runReaderThread(port: MessagePort, { path }: { path: string }): 
   const reader = new KvReader(database);
   port.on("message", async (request: ReaderRequest) => {
     const { id } = request;
-    const reply = (message: ReaderReply, transfer: ArrayBuffer[] = []) => port.postMessage(message, transfer);
     try {
-      if (request.type === "load") {
-        const value = reader.load(request.bucket, request.key, request.revision);
-        reply({ id, type: "value", value }, value === null ? [] : [value.buffer]);
-      } else if (request.type === "page") {
-        const page = reader.pageByOffset(request.query, systemClock());
-        const values = (page.entries ?? []).flatMap(({ json }) => (json === null ? [] : [json.buffer]));
-        reply({ id, type: "page", page }, values);
-      } else if (request.type === "rows") {
-        const parameters = request.parameters as SQLQueryBindings[];
-        reply({ id, type: "rows", rows: database.query(request.sql).all(...parameters) });
-      } else {
-        const total = await count(request.range, (slice) => reader.countSlice(slice, systemClock()));
-        reply({ id, type: "total", total });
-      }
+      const reply = await answer(database, reader, request);
+      port.postMessage(reply, buffersOf(reply));
     } catch (error) {
       const { code, message, cause } = readFailure(error);
       const failure = { code: code as "internal_error", message, cause: cause === undefined ? null : messageOf(cause) };
-      reply({ id, type: "error", ...failure });
+      port.postMessage({ id, type: "error", ...failure } satisfies ReaderReply);
     }
   });
+}
+
+function answer(
+  database: Database,
+  reader: KvReader,
+  request: ReaderRequest,
+): Eventually<Exclude<ReaderReply, { type: "error" }>> {
+  const { id } = request;
+  switch (request.type) {
+    case "load":
+      return { id, type: "value", value: reader.load(request.bucket, request.key, request.revision) };
+    case "page":
+      return { id, type: "page", page: reader.pageByOffset(request.query, systemClock()) };
+    case "keys":
+      return { id, type: "names", page: reader.listKeys(request.query, systemClock()) };
+    case "buckets":
+      return { id, type: "names", page: reader.listBuckets(request.query, systemClock()) };
+    case "rows":
+      return { id, type: "rows", rows: database.query(request.sql).all(...(request.parameters as SQLQueryBindings[])) };
+    case "count":
+      return count(request.range, (slice) => reader.countSlice(slice, systemClock())).then((total) => ({
+        ...{ id, type: "total", total },
+      }));
+  }
+}
+
+/** Values change threads without a copy. */
+function buffersOf(reply: ReaderReply): ArrayBuffer[] {
+  if (reply.type === "value") return reply.value === null ? [] : [reply.value.buffer];
+  if (reply.type !== "page") return [];
+  return (reply.page.entries ?? []).flatMap(({ json }) => (json === null ? [] : [json.buffer]));
 }
 
 /** In slices: other requests run between two of them. */

@@ -25,6 +25,7 @@ import type {
   OffsetPageQuery,
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
+import { readWipes } from "./kv-rows.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve, reserveBytesOf } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
@@ -74,6 +75,8 @@ export class SqliteStore implements KvEngine {
   #tables: Kysely<unknown> | null = null;
   #scans: Kysely<unknown> | null = null;
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
+  /** Buckets whose purge may be under way: no message says when it is over. See #isPurging. */
+  readonly #purging = new Set<string>();
   #state: StorageState = { walBytes: 0, fullCause: null, sweptTotal: 0 };
   #hasFailed = false;
 
@@ -153,6 +156,7 @@ export class SqliteStore implements KvEngine {
           this.#state = state;
         },
         onWiped: (bucket) => {
+          this.#purging.add(bucket);
           for (const listener of this.#wipeListeners) listener(bucket);
         },
         onFailed: (reason) => this.#fail(reason),
@@ -160,6 +164,7 @@ export class SqliteStore implements KvEngine {
     );
     this.#database = openForReading(files.database);
     this.#reader = new KvReader(this.#database);
+    for (const bucket of readWipes(this.#database).keys()) this.#purging.add(bucket);
     if (rows !== null) {
       const [{ kyselyOver }, { kyselyOverReader }] = await rows;
       this.#tables = kyselyOver(this.#database, (call) => this.#read(call));
@@ -194,11 +199,14 @@ export class SqliteStore implements KvEngine {
     return this.#readerThread.load(bucket, key, revision);
   }
 
-  listKeys(query: KeyPageQuery): NamePage {
+  listKeys(query: KeyPageQuery): Eventually<NamePage> {
+    if (this.#isPurging(query.range.bucket)) return this.#readerThread.keys(query);
     return this.#read((reader) => reader.listKeys(query, systemClock()));
   }
 
-  listBuckets(query: BucketPageQuery): NamePage {
+  listBuckets(query: BucketPageQuery): Eventually<NamePage> {
+    // Each bucket may have to be proven not empty, and that walks the rows that a wipe has left.
+    if ([...this.#purging].some((bucket) => this.#isPurging(bucket))) return this.#readerThread.buckets(query);
     return this.#read((reader) => reader.listBuckets(query, systemClock()));
   }
 
@@ -262,9 +270,17 @@ export class SqliteStore implements KvEngine {
 
   /** What would hold up the event loop goes to the reader thread. */
   #isLong({ bucket, ranges, sortBy, skip, jsonBytesMax }: OffsetPageQuery): boolean {
-    if (sortBy !== "key" || skip > LONG_ROWS_MIN || jsonBytesMax !== null) return true;
+    if (sortBy !== "key" || skip > LONG_ROWS_MIN || jsonBytesMax !== null || this.#isPurging(bucket)) return true;
     const isWhole = ranges.length === 1 && ranges[0]!.lower === "" && ranges[0]!.upper === null;
     return !isWhole && this.#read((reader) => reader.bucketEntries(bucket)) > LONG_ROWS_MIN;
+  }
+
+  /** Lists and counts of such a bucket walk the rows that its wipe has left, which are in no counter. */
+  #isPurging(bucket: string): boolean {
+    if (!this.#purging.has(bucket)) return false;
+    if (this.#read((reader) => reader.isWiping(bucket))) return true;
+    this.#purging.delete(bucket);
+    return false;
   }
 
   #read<T>(read: (reader: KvReader) => T): T {

@@ -3,7 +3,7 @@
 import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
 import type { FullCause } from "./full-cause.ts";
-import type { KeyRange, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { BucketPageQuery, KeyPageQuery, KeyRange, NamePage, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
 import type { QueuedUnit } from "./unit-queue.ts";
 import type { PackedBatch } from "./write-batch.ts";
 
@@ -68,6 +68,8 @@ export type ReaderRequest = { readonly id: number } & (
   | { readonly type: "load"; readonly bucket: string; readonly key: string; readonly revision: number }
   | { readonly type: "count"; readonly range: KeyRange }
   | { readonly type: "page"; readonly query: OffsetPageQuery }
+  | { readonly type: "keys"; readonly query: KeyPageQuery }
+  | { readonly type: "buckets"; readonly query: BucketPageQuery }
   /** Rows of services: one statement that reads. */
   | { readonly type: "rows"; readonly sql: string; readonly parameters: readonly unknown[] }
 );
@@ -78,6 +80,7 @@ export type ReaderReply = { readonly id: number } & (
   | { readonly type: "value"; readonly value: Uint8Array<ArrayBuffer> | null }
   | { readonly type: "total"; readonly total: number }
   | { readonly type: "page"; readonly page: OffsetPage }
+  | { readonly type: "names"; readonly page: NamePage }
   | { readonly type: "rows"; readonly rows: unknown[] }
   | { readonly type: "error"; readonly code: ReadErrorCode; readonly message: string; readonly cause: string | null }
 );

@@ -276,6 +276,7 @@ describe("a wipe of a hundred thousand entries", () => {
       for (let index = 0; index < MANY; index++) yield jsonEntry("ordered", `k${1e6 + index}`, VALUE);
       // In the order of its keys this one lies scattered over the file.
       for (let index = 0; index < MANY; index++) yield jsonEntry("scattered", mixedKey(index), VALUE);
+      for (let index = 0; index < 2 * MANY; index++) yield jsonEntry("listed", `k${1e6 + index}`, "1");
     }
     return fillLargeStore(directory, entries());
   });
@@ -338,6 +339,32 @@ describe("a wipe of a hundred thousand entries", () => {
     const { total_rows } = await json<KeyPage>(asApp(filled().asked, other.token, "/_keys"));
     expect(total_rows).toBe(Math.max(times.length, before.length));
   }
+
+  test("holds up no read of others, although its lists step over the rows that are still there", async () => {
+    const { asked } = filled();
+    const { token } = await install(asked, {}, "listed");
+    const other = await install(asked);
+    const post = () => asApp(asked, other.token, "/k", { method: "POST", body: "1" });
+    await timesOf(1, post);
+    await timesOf(200, () => asApp(asked, other.token, "/k"));
+    expect((await asApp(asked, token, "/", { method: "DELETE" })).status).toBe(204);
+    expect((await asApp(asked, token, "/later", { method: "POST", body: "1" })).status).toBe(200);
+    let isOver = false;
+    const listing = Promise.all(
+      Array.from({ length: 20 }, async (_, index) => {
+        const path = index % 2 === 0 ? "/_keys" : "/_keys?skip=0&sortDir=desc";
+        expect((await json<KeyPage>(asApp(asked, token, path))).keys).toEqual(["later"]);
+      }),
+    ).finally(() => {
+      isOver = true;
+    });
+    const times: number[] = [];
+    while (!isOver) times.push(...(await timesOf(1, () => asApp(asked, other.token, "/k"))));
+    await listing;
+    report(`GET beside lists of a bucket that is purged: longest ${inMs(percentile(times, 1))} of ${times.length}`);
+    expectTime("GET beside lists of a bucket that is purged, p99", percentile(times, 0.99), 20);
+    expect(times.length).toBeGreaterThan(20);
+  }, 240_000);
 
   test("is told at once, seen as a whole by lists that were waiting, and holds up no other write", async () => {
     const { asked } = filled();
