@@ -56,7 +56,7 @@ export interface RangeCount {
   readonly isPlain: boolean;
 }
 
-type OffsetRow = Omit<OffsetEntry, "json">;
+type OffsetRow = Omit<OffsetEntry, "json" | "jsonBytes">;
 
 /** No key that begins with some text is above that text with this behind it. */
 const LONGEST_KEY_OF_ALL = "\u{10FFFF}".repeat(Math.ceil(KEY_BYTES_MAX / 4) + 1);

@@ -117,12 +117,14 @@ export interface OffsetPageQuery {
   readonly skip: number;
   /** Above this many entries only `sortBy: "key"` is answered; see `OffsetPage.entries`. */
   readonly sortRowsMax: number;
-  /** JSON values are read when all values of the page fit into this many bytes together; null = no values. */
+  /** JSON values are read when all of the page fit into this many bytes together; null = no values. */
   readonly jsonBytesMax: number | null;
 }
 
 export interface OffsetEntry extends KvEntry {
   readonly key: string;
+  /** What its value takes of `jsonBytesMax`: nothing without a JSON content type. */
+  readonly jsonBytes: number;
   /** The value when it is one valid JSON text with a JSON content type, was asked for, and the page fits; else null. */
   readonly json: Uint8Array<ArrayBuffer> | null;
 }

@@ -136,11 +136,12 @@ export class KvReader {
       if (limit === 0 || skip >= total) return { total, entries: [] };
       const rows =
         sortBy === "key" ? listing.pageByKey(query, counts, nowMs, wiped) : listing.pageSorted(query, nowMs, wiped);
-      const bytes = rows.reduce((sum, row) => sum + row.sizeBytes, 0);
+      const sized = rows.map((row) => ({ ...row, jsonBytes: isJsonType(row.contentType) ? row.sizeBytes : 0 }));
+      const bytes = sized.reduce((sum, { jsonBytes }) => sum + jsonBytes, 0);
       const isFitting = jsonBytesMax !== null && bytes <= jsonBytesMax;
-      const entries: OffsetEntry[] = rows.map((row) => ({
+      const entries: OffsetEntry[] = sized.map((row) => ({
         ...row,
-        json: isFitting && isJsonType(row.contentType) ? this.#loadJson(bucket, row.key, row.revision) : null,
+        json: isFitting && row.jsonBytes > 0 ? this.#loadJson(bucket, row.key, row.revision) : null,
       }));
       return { total, entries };
     });

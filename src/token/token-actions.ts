@@ -216,11 +216,11 @@ async function readPage(
   );
 }
 
-/** A page is never shortened silently. @throws AppError page_too_large */
+/** Only values that stand in the page count. It is never shortened silently. @throws AppError page_too_large */
 function requireFittingPage(entries: readonly OffsetEntry[], bytesMax: number): void {
   let bytes = 0;
   const fitting = entries.findIndex((entry) => {
-    bytes += entry.sizeBytes;
+    bytes += entry.jsonBytes;
     return bytes > bytesMax;
   });
   if (fitting >= 0) {

@@ -344,6 +344,19 @@ function tooMuchTests(target: () => Target): void {
     expect((await ask<KeyPage>(target(), token, "/_keys")).keys).toEqual(keys);
   }, 120_000);
 
+  test("are not too large for values that do not stand in them", async () => {
+    const { uuid, token } = await install(target());
+    const image = new Uint8Array(MiB);
+    for (const key of numbered(39).keys())
+      await put(target(), keyPath(uuid, key), image, { "Content-Type": "image/png" });
+    await put(target(), keyPath(uuid, "last"), "[1]", { "Content-Type": "application/json" });
+    for (const sortBy of ["key", "createdAt"]) {
+      const { items } = await ask<ItemPage>(target(), token, `/?sortBy=${sortBy}`);
+      expect(items.map(({ value }) => value)).toEqual([...new Array(39).fill(null), [1]]);
+      expect(items[0]).toMatchObject({ contentType: "image/png", size: MiB });
+    }
+  }, 120_000);
+
   test("too long to be sorted are refused by any field but the key, counting what this token may read", async () => {
     const { uuid, token } = await fill(target(), numbered(SORT_ROWS_MAX + 1));
     const narrow = await install(target(), { permissionKey: ["key-0000", "key-0040"] }, uuid);
