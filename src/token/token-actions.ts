@@ -1,11 +1,12 @@
 // What the routes of the token API do, once it is known who asks: permission first, then the key, then the store.
 
+import type { BudgetShare } from "../http/byte-budget.ts";
 import { streamPieces, takeShare } from "../http/held-bytes.ts";
 import { type HeldBody, readBody, reserveParsed } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
 import { describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
-import { INLINE_VALUE_BYTES_MAX } from "../shared/bounds.ts";
+import { INLINE_VALUE_BYTES_MAX, MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { cutMember, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { Eventually, OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
@@ -20,6 +21,8 @@ import type { Installation } from "./token-tables.ts";
 /** What a token in the body may add to the largest value: its member. */
 const CREDENTIAL_BYTES_MAX = 1024;
 const CREDENTIALS_MAX = 16;
+/** What a page of values is given before it is known what it needs. */
+const SMALL_PAGE_BYTES = MiB;
 const JSON_REQUEST_TYPE = /^(?:application\/json|[\w.+-]+\/[\w.+-]+\+json)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?$/i;
 
 /** GET /:key */
@@ -127,15 +130,11 @@ export async function listKeys(services: TokenServices, request: AppRequest): Pr
 
 /** GET / */
 export async function listValues(services: TokenServices, request: AppRequest): Promise<Response> {
-  const { settings, budget } = services;
   const { scope, mount } = request;
-  const bytesMax = settings.tokenMaxPageBytes;
-  const parameters = parseListParameters(scope.request.url, settings.tokenMaxLimit);
-  // How much it will be is known when it was read: until then as much is held as it may be.
-  const share = await takeShare(budget, Math.min(bytesMax, budget.limitBytes));
+  const parameters = parseListParameters(scope.request.url, services.settings.tokenMaxLimit);
+  const { page, share } = await readValues(services, request, parameters);
   try {
-    const { total, entries } = await readPage(services, request, parameters, bytesMax);
-    requireFittingPage(entries, bytesMax);
+    const { total, entries } = page;
     const rest = { total_rows: total, ...loadMore(`${mount}/`, parameters, entries.length, total) };
     const body = valuesBody(entries, rest);
     share.shrinkTo(body.length);
@@ -216,16 +215,46 @@ async function readPage(
   );
 }
 
-/** Only values that stand in the page count. It is never shortened silently. @throws AppError page_too_large */
-function requireFittingPage(entries: readonly OffsetEntry[], bytesMax: number): void {
+/**
+ * A page with its values and their share of the budget. Most pages are small. A larger one is read without its values
+ * at first, which tells what they take, and then with them; when they have grown meanwhile, with all a page may hold.
+ * @throws AppError page_too_large, sort_too_large, overloaded
+ */
+async function readValues(
+  services: TokenServices,
+  request: AppRequest,
+  parameters: ListParameters,
+): Promise<{ page: Page; share: BudgetShare }> {
+  const { budget, settings } = services;
+  const bytesMax = settings.tokenMaxPageBytes;
+  const smallBytes = Math.min(SMALL_PAGE_BYTES, bytesMax);
+  for (let bytes = smallBytes; ; ) {
+    const share = await takeShare(budget, Math.min(bytes, budget.limitBytes));
+    try {
+      const page = await readPage(services, request, parameters, bytes);
+      const neededBytes = requireFittingPage(page.entries, bytesMax);
+      if (neededBytes <= bytes) return { page, share };
+      bytes = bytes === smallBytes ? neededBytes : bytesMax;
+    } catch (error) {
+      share.release();
+      throw error;
+    }
+    share.release();
+  }
+}
+
+/**
+ * How much its values take; only those that stand in the page count. It is never shortened silently.
+ * @throws AppError page_too_large
+ */
+function requireFittingPage(entries: readonly OffsetEntry[], bytesMax: number): number {
   let bytes = 0;
   const fitting = entries.findIndex((entry) => {
     bytes += entry.jsonBytes;
     return bytes > bytesMax;
   });
-  if (fitting >= 0) {
-    throw new AppError("page_too_large", `The values of this page are too large together; limit=${fitting} fits.`);
-  }
+  if (fitting < 0) return bytes;
+  throw new AppError("page_too_large", `The values of this page are too large together; limit=${fitting} fits.`);
 }
 
 /** Values stand in it as they are stored, not as a parser would write them again; as bytes, since pages can be long. */

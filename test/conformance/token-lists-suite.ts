@@ -2,9 +2,11 @@
 
 import { describe, expect, test } from "bun:test";
 import { MiB } from "../../src/shared/bounds.ts";
+import { eventually } from "../support/eventually.ts";
 import { keyPath, put } from "../support/kv-requests.ts";
 import { byBytes } from "../support/list-model.ts";
-import type { OpenTarget, Target } from "../support/targets.ts";
+import { openRaw, type RawConnection } from "../support/raw-request.ts";
+import { mint, type OpenTarget, type Target } from "../support/targets.ts";
 import { asApp, type Installed, install } from "../support/token-client.ts";
 import { useTarget } from "../support/use-target.ts";
 
@@ -21,6 +23,9 @@ export function tokenListsSuite(name: string, open: OpenTarget): void {
   });
   describe(`long lists of tokens on ${name}`, () => {
     tooMuchTests(useTarget(open, { ...NO_RATES, TOKEN_MAX_SORT_ROWS: `${SORT_ROWS_MAX}`, TOKEN_KV_ALIAS: "1" }));
+  });
+  describe(`lists of tokens beside uploads on ${name}`, () => {
+    budgetTests(useTarget(open, { ...NO_RATES, METRICS: "open" }));
   });
 }
 
@@ -386,4 +391,47 @@ function tooMuchTests(target: () => Target): void {
       expect((await target().fetch(load_more, { headers })).status).toBe(200);
     }
   });
+}
+
+const BUDGET_IN_USE = /^gokv_body_budget_used_bytes (.+)$/m;
+
+/** An upload that has announced `bytes` and sends no more than one: its share of the memory for bodies is taken. */
+async function holdUpload(target: Target, path: string, bytes: number): Promise<RawConnection> {
+  const inUse = async () => Number(BUDGET_IN_USE.exec(await (await target.fetch("/metrics")).text())![1]);
+  const expected = (await inUse()) + bytes;
+  const connection = await openRaw(target.url);
+  const head = [
+    `PUT ${path} HTTP/1.1`,
+    `Host: ${new URL(target.url).host}`,
+    `Authorization: Bearer ${await mint()}`,
+    `Content-Length: ${bytes}`,
+  ];
+  connection.send(`${head.join("\r\n")}\r\n\r\nx`);
+  await eventually("the upload has its share", 5000, async () => (await inUse()) === expected);
+  return connection;
+}
+
+function budgetTests(target: () => Target): void {
+  test("take of the memory for bodies what their values need, and no more", async () => {
+    const { token } = await install(target());
+    const value = `"${"v".repeat(MiB - 2)}"`;
+    for (const key of numbered(20).keys()) {
+      expect((await asApp(target(), token, `/${key}`, { method: "POST", body: value })).status).toBe(200);
+    }
+    const few = await fill(target(), numbered(5));
+    const countOf = async (limit: number) => (await ask<ItemPage>(target(), token, `/?limit=${limit}`)).items.length;
+    {
+      using _ = await holdUpload(target(), "/uploads/a", 17 * MiB);
+      for (const limit of [1, 2, 20]) expect(await countOf(limit)).toBe(limit);
+      using __ = await holdUpload(target(), "/uploads/b", 24 * MiB);
+      expect(await countOf(5)).toBe(5);
+      expect((await ask<ItemPage>(target(), few.token, "/")).items.length).toBe(5);
+      expect(await refusalOf(target(), token, "/?limit=8")).toEqual([503, "overloaded"]);
+    }
+    await eventually("the uploads are given up", 5000, async () => {
+      const answer = await asApp(target(), token, "/");
+      await answer.arrayBuffer();
+      return answer.status === 200;
+    });
+  }, 120_000);
 }
