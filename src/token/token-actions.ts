@@ -21,6 +21,8 @@ import type { Installation } from "./token-tables.ts";
 /** What a token in the body may add to the largest value: its member. */
 const CREDENTIAL_BYTES_MAX = 1024;
 const CREDENTIALS_MAX = 16;
+/** A list may wait for its turn behind others that are long. */
+const LIST_IDLE_SECONDS = 60;
 /** What a page of values is given before it is known what it needs. */
 const SMALL_PAGE_BYTES = MiB;
 const JSON_REQUEST_TYPE = /^(?:application\/json|[\w.+-]+\/[\w.+-]+\+json)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?$/i;
@@ -207,6 +209,7 @@ async function readPage(
     ...appListAuthMiddleware(installation),
     ...{ sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax },
   };
+  scope.extendIdleTimeout(LIST_IDLE_SECONDS);
   const page: OffsetPage = await engine.pageByOffset(query, scope.request.signal);
   if (page.entries !== null) return { total: page.total, entries: page.entries };
   throw new AppError(

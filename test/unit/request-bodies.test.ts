@@ -2,7 +2,9 @@
 
 import { describe, expect, test } from "bun:test";
 import { schemaOf } from "../../src/http/openapi.ts";
+import { AppError } from "../../src/shared/errors.ts";
 import { TaskPatchBody } from "../../src/task/item-bodies.ts";
+import { parseFields } from "../../src/task/request-bodies.ts";
 import { WebhookChangesBody } from "../../src/task/webhook-bodies.ts";
 
 describe("a list in a body", () => {
@@ -25,4 +27,18 @@ describe("a list in a body", () => {
     };
     expect(properties.events).toMatchObject(events);
   });
+});
+
+test("bounds are told in what they count: characters of texts, elements of lists, nothing of numbers", () => {
+  const problemOf = (body: object) => {
+    try {
+      parseFields(new TextEncoder().encode(JSON.stringify(body)), TaskPatchBody);
+    } catch (error) {
+      return error instanceof AppError ? error.message : String(error);
+    }
+    return null;
+  };
+  expect(problemOf({ assignee_id: 0 })).toBe("assignee_id: must be at least 1");
+  expect(problemOf({ assignee_id: 2 ** 53 })).toBe(`assignee_id: must be at most ${2 ** 53 - 1}`);
+  expect(problemOf({ labels: new Array(1001).fill("a") })).toBe("labels: must have at most 1000 elements");
 });
