@@ -147,11 +147,16 @@ function createTools({ settings, clock, metrics, store }: AppParts) {
     ...{ gate, admission, surface: { gate, admission } },
     engine: CachedKvEngine.over(store, settings.readCacheBytes),
     budget: new ByteBudget(settings.bodyBudgetBytes),
-    strangers: new ByteBudget(Math.floor(settings.bodyBudgetBytes * STRANGERS_SHARE)),
+    strangers: new ByteBudget(strangersBytes(settings)),
     limiter: new GcraLimiter(clock, LIMITER_BYTES),
     templates: new WeakMap<KvEntry, Headers>(),
     reservedBuckets: reservedBuckets(settings.services),
   };
+}
+
+/** At least what one of them may send. */
+function strangersBytes({ bodyBudgetBytes, tokenBodyAuthBytes }: Settings): number {
+  return Math.max(Math.floor(bodyBudgetBytes * STRANGERS_SHARE), tokenBodyAuthBytes);
 }
 
 type Tools = ReturnType<typeof createTools>;

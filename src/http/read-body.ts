@@ -47,11 +47,12 @@ export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudg
 }
 
 /**
- * Takes what a JSON text will be in memory when it is parsed; to be released when that is gone. Returns how much.
+ * Takes what a JSON text will be in memory when it is parsed, `bytesMax` at most; to be released when that is gone.
+ * Returns how much.
  * @throws AppError body_too_large when it would never fit, overloaded
  */
-export function reserveParsed(budget: ByteBudget, text: string): number {
-  const bytes = parsedBytes(text);
+export function reserveParsed(budget: ByteBudget, text: string, bytesMax = Number.POSITIVE_INFINITY): number {
+  const bytes = Math.min(parsedBytes(text), bytesMax);
   if (bytes > budget.limitBytes) throw new AppError("body_too_large", "The JSON holds too many values.");
   if (bytes > 0 && !budget.tryReserve(bytes)) throw overloaded();
   return bytes;
@@ -107,8 +108,11 @@ async function readPieces(
       if (isKnown) scope.extendIdleTimeout(IDLE_SECONDS);
       total += value.length;
       if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
-      for (; reserved < total; reserved += stepBytes) {
-        if (!budget.tryReserve(stepBytes)) throw refuse(scope, overloaded(), reader);
+      // Not beyond what is to come: a body as large as the budget fits into it.
+      const wanted = Math.min(Math.ceil(total / stepBytes) * stepBytes, Math.max(total, lengthBytes ?? maxBytes));
+      if (wanted > reserved) {
+        if (!budget.tryReserve(wanted - reserved)) throw refuse(scope, overloaded(), reader);
+        reserved = wanted;
       }
       chunks.push(value);
     }

@@ -94,8 +94,8 @@ const COMMA = 0x2c;
 const COLON = 0x3a;
 
 /**
- * About what a parsed text takes in memory besides its characters, in bytes: an object, an array, a string each have a
- * head and a place, which of `[{},{},…]` is twenty times what was sent.
+ * About what a parsed text takes in memory beyond the length of the text, in bytes: an object, an array, a string each
+ * have a head and a place, which of `[{},{},…]` is twenty times what was sent, and of ordinary text nothing.
  */
 export function parsedBytes(text: string): number {
   if (text.length < LIGHT_CHARS_MAX) return 0;
@@ -106,7 +106,7 @@ export function parsedBytes(text: string): number {
     nodes++;
     if (code === QUOTE) at = endOfString(text, at) - 1;
   }
-  return nodes * NODE_BYTES;
+  return Math.max(0, nodes * NODE_BYTES - text.length);
 }
 
 const NODE_BYTES = 64;

@@ -298,7 +298,8 @@ async function withJsonBody(
   let weightBytes = 0;
   try {
     const text = requireShallowText(held.bytes);
-    weightBytes = reserveParsed(budget, text);
+    // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values.
+    weightBytes = reserveParsed(budget, text, Math.floor(budget.limitBytes / 2));
     requireValid(text);
     const members = credentialMembers(text, credential);
     // Each is cut out of the whole text.

@@ -37,6 +37,15 @@ function memberTests(target: () => Target): void {
     expect(await keysOf(target(), token)).toEqual(["-1", "0", "1", "10", "a", "b"]);
   });
 
+  test("as many and as small values as fit into a batch are not too many", async () => {
+    const { token } = await install(target());
+    const value = JSON.stringify(new Array(200).fill("a"));
+    const members = Array.from({ length: 9_900 }, (_, index) => `"k${index}":${value}`);
+    const json = `{${members.join(",")}}`;
+    expect(json.length).toBeWithin(7.5 * MiB, 8 * MiB);
+    expect(await importBatch(target(), token, json)).toMatchObject({ total: 9_900, successful: 9_900 });
+  });
+
   test("good members are stored, every other one is named once with its reason", async () => {
     const { uuid, token } = await install(target(), {
       permissionPrefix: "p",

@@ -22,6 +22,8 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 const STRANGERS = 48;
 const WAIT_MS_MAX = 5_000;
+/** Other bounds may not be above the budget. */
+const SMALL_REST = { RELAY_BODY_MAX: "1000000", RELAY_RESPONSE_MAX: "1000000" };
 const WITHOUT_AUTHORIZATION = { Authorization: null };
 
 type Ask = (target: Target, app: Installed) => Promise<Response>;
@@ -42,6 +44,9 @@ export function tokenLimitsSuite(name: string, open: OpenTarget): void {
     manyGuessesTests(useTarget(open));
   });
   describe(`bodies of strangers on ${name}`, () => strangerTests(useTarget(open)));
+  describe(`bodies beside a small budget on ${name}`, () => {
+    smallBudgetTests(useTarget(open, { MAX_VALUE_BYTES: "1000000", BODY_BUDGET_BYTES: "1000000", ...SMALL_REST }));
+  });
 }
 
 function strangerTests(target: () => Target): void {
@@ -75,6 +80,26 @@ function strangerTests(target: () => Target): void {
     await sendRaw(target().url, cut, { isHalfClosed: true, answerMs: 500 });
     expect((await asApp(target(), token, "/whole")).status).toBe(200);
     expect((await asApp(target(), token, "/cut")).status).toBe(404);
+  });
+}
+
+function smallBudgetTests(target: () => Target): void {
+  test("a token in a body is found however large the body may be", async () => {
+    const { token } = await install(target());
+    const headers = { ...JSON_TYPE, ...WITHOUT_AUTHORIZATION };
+    for (const length of [300_000, 900_000, 999_000]) {
+      const body = JSON.stringify({ token, value: "x".repeat(length) });
+      const chunked = new Blob([body]).stream();
+      expect((await target().fetch("/kv/token/k", { method: "POST", headers, body })).status).toBe(200);
+      expect((await target().fetch("/kv/token/k", { method: "POST", headers, body: chunked })).status).toBe(200);
+    }
+    expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+  });
+
+  test("a body of an app that is as large as the budget fits into it", async () => {
+    const { token } = await install(target());
+    const body = JSON.stringify("x".repeat(999_998));
+    expect((await asApp(target(), token, "/large", { method: "POST", body })).status).toBe(200);
   });
 }
 
