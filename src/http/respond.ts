@@ -7,6 +7,9 @@ import type { RequestScope } from "./request-scope.ts";
 export type ResponseHeaders = Record<string, string>;
 export type ResponseBody = string | Uint8Array<ArrayBuffer> | ReadableStream | null;
 
+/** For HEAD of a body whose length nobody knows: without it the runtime would announce 0. */
+export const UNKNOWN_LENGTH = { "Transfer-Encoding": "chunked" } as const;
+
 /**
  * Adds the request id, `nosniff`, `Cache-Control: no-store` unless another is given, and `Connection: close` when this
  * is the last answer of its connection. `headers` is taken over and changed.

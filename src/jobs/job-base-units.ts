@@ -5,6 +5,9 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { JobKind } from "./job-kinds.ts";
 import type { JobTables } from "./job-tables.ts";
 
+/** Lower goes first. Those above `usual` share half of the slots of a queue, so that others always find some. */
+export const JOB_PRIORITY = { usual: 0, later: 1, last: 2 } as const;
+
 export interface NewJob {
   readonly kind: JobKind;
   readonly payload: unknown;
@@ -12,7 +15,7 @@ export interface NewJob {
   readonly runAtMs: number;
   readonly dedupKey?: string;
   readonly groupKey?: string;
-  /** Lower goes first; 0 without one. */
+  /** Usual without one. */
   readonly priority?: number;
   readonly requestId?: string;
 }
@@ -29,7 +32,8 @@ export async function enqueueJob(work: UnitOfWork, job: NewJob): Promise<string 
     .insertInto("job")
     .values({
       ...{ id, queue, kind, owner_id: job.ownerId, group_key: job.groupKey ?? null },
-      ...{ payload: JSON.stringify(job.payload), priority: job.priority ?? 0, state: "ready", run_at_ms: job.runAtMs },
+      ...{ payload: JSON.stringify(job.payload), state: "ready", run_at_ms: job.runAtMs },
+      priority: job.priority ?? JOB_PRIORITY.usual,
       ...{ attempts: 0, max_attempts: maxAttempts, fence: 0, cancel_requested: 0, progress: 0 },
       ...{ dedup_key: job.dedupKey ?? null, request_id: job.requestId ?? null, created_at_ms: work.nowMs },
     });

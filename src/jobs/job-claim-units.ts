@@ -2,7 +2,7 @@
 
 import type { Kysely } from "kysely";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { jobTables } from "./job-base-units.ts";
+import { JOB_PRIORITY, jobTables } from "./job-base-units.ts";
 import type { JobTables } from "./job-tables.ts";
 
 /** So that one slow receiver does not take all slots of a node. */
@@ -24,6 +24,8 @@ export interface QueueClaim {
   readonly slots: number;
   /** So that one user does not take all slots of a node: jobs of each that run at most, and that run already. */
   readonly owners?: { readonly max: number; readonly busy: Readonly<Record<string, number>> };
+  /** At most so many that are not of the usual priority; without it as many as there are slots. */
+  readonly yieldingSlots?: number;
 }
 
 /** A job that is this node's until its lease ends. */
@@ -33,6 +35,7 @@ export interface ClaimedJob {
   readonly kind: string;
   readonly ownerId: number | null;
   readonly groupKey: string | null;
+  readonly priority: number;
   /** JSON. */
   readonly payload: string;
   /** From 1. */
@@ -51,11 +54,11 @@ export async function claimJobs(work: UnitOfWork, claim: Claim): Promise<Claimed
   const db = jobTables(work);
   const groups = new Running(GROUP_RUNNING_MAX, Object.entries(claim.busyGroups));
   const ids: string[] = [];
-  for (const { queue, slots, owners } of claim.queues) {
+  for (const { queue, slots, owners, yieldingSlots = slots } of claim.queues) {
     if (slots === 0 || (await isPaused(db, queue))) continue;
     const busy = Object.entries(owners?.busy ?? {}).map(([id, running]) => [Number(id), running] as const);
     const running = { groups, owners: new Running(owners?.max ?? slots, busy) };
-    ids.push(...(await pick(db, queue, slots, claim.nowMs, running)));
+    ids.push(...(await pick(db, { queue, slots, yieldingSlots }, claim.nowMs, running)));
   }
   return ids.length === 0 ? [] : await take(db, ids, claim);
 }
@@ -103,16 +106,18 @@ class Running<Key> {
 /** Ids of up to `slots` jobs; `running` counts them. */
 async function pick(
   db: Db,
-  queue: string,
-  slots: number,
+  { queue, slots, yieldingSlots }: Required<Omit<QueueClaim, "owners">>,
   nowMs: number,
   { groups, owners }: { readonly groups: Running<string>; readonly owners: Running<number> },
 ): Promise<string[]> {
   const ids: string[] = [];
+  let end = slots;
   for await (const priority of readyPriorities(db, queue)) {
+    // They come last, one priority behind the other.
+    if (priority > JOB_PRIORITY.usual && end === slots) end = Math.min(slots, ids.length + yieldingSlots);
     // Each round fills slots or finds a group or an owner that is full now, so there are few.
-    for (let after: Candidate | null = null; ids.length < slots; ) {
-      const limit = slots - ids.length;
+    for (let after: Candidate | null = null; ids.length < end; ) {
+      const limit = end - ids.length;
       const full = { groups: groups.full(), owners: owners.full() };
       const rows = await candidates(db, { queue, priority, nowMs, after, limit, full });
       for (const { id, group_key, owner_id } of rows) {
@@ -124,7 +129,7 @@ async function pick(
       if (rows.length < limit) break;
       after = rows.at(-1)!;
     }
-    if (ids.length === slots) break;
+    if (ids.length === end) break;
   }
   return ids;
 }
@@ -171,7 +176,7 @@ async function take(db: Db, ids: readonly string[], { node, leaseMs, nowMs }: Cl
     }))
     .where("id", "in", ids)
     .where("state", "=", "ready")
-    .returning(["id", "queue", "kind", "owner_id", "group_key", "payload", "attempts", "fence"])
+    .returning(["id", "queue", "kind", "owner_id", "group_key", "priority", "payload", "attempts", "fence"])
     .execute();
   const order = new Map(ids.map((id, index) => [id, index]));
   return rows

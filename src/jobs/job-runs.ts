@@ -1,6 +1,7 @@
 // The runs of a node: which jobs it holds, and what it has room for.
 
 import type { QueueName } from "../shared/setting-parsers.ts";
+import { JOB_PRIORITY } from "./job-base-units.ts";
 import type { Claim, QueueClaim } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
 import type { Heartbeat } from "./job-lease-units.ts";
@@ -49,9 +50,11 @@ export class JobRuns {
     const taken: Record<string, number> = Object.create(null);
     const busyGroups: Record<string, number> = Object.create(null);
     const busyOwners: Record<string, Record<string, number>> = Object.create(null);
+    const yielding: Record<string, number> = Object.create(null);
     for (const [key, { job }] of this.#runs) {
       if (gone.has(key)) continue;
       taken[job.queue] = (taken[job.queue] ?? 0) + 1;
+      if (job.priority > JOB_PRIORITY.usual) yielding[job.queue] = (yielding[job.queue] ?? 0) + 1;
       if (job.groupKey !== null) busyGroups[job.groupKey] = (busyGroups[job.groupKey] ?? 0) + 1;
       if (job.ownerId === null) continue;
       busyOwners[job.queue] ??= Object.create(null) as Record<string, number>;
@@ -61,6 +64,7 @@ export class JobRuns {
     const free = queues.map((queue) => ({
       ...{ queue, slots: this.#slots[queue] - (taken[queue] ?? 0) },
       owners: { max: ownerMax(this.#slots[queue]), busy: busyOwners[queue] ?? {} },
+      yieldingSlots: Math.max(0, yieldingMax(this.#slots[queue]) - (yielding[queue] ?? 0)),
     }));
     return { queues: free.filter(({ slots }) => slots > 0), busyGroups };
   }
@@ -77,6 +81,11 @@ export class JobRuns {
 /** Half of the slots; of one or two all. */
 function ownerMax(slots: number): number {
   return slots <= 2 ? slots : Math.ceil(slots / 2);
+}
+
+/** One is left to the others wherever there are two. */
+function yieldingMax(slots: number): number {
+  return Math.max(1, Math.floor(slots / 2));
 }
 
 function keyOf({ id, fence }: Named): string {

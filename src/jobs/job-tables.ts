@@ -15,7 +15,7 @@ export type JobTables = {
     group_key: string | null;
     /** JSON. */
     payload: string;
-    /** Lower goes first. */
+    /** See JOB_PRIORITY. */
     priority: number;
     state: JobState;
     run_at_ms: number;

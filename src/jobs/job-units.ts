@@ -16,7 +16,7 @@ import { type EndedRun, finishRuns, type JobRules, type Settled } from "./job-fi
 import { keepLeases } from "./job-lease-units.ts";
 import { PURGE_KIND } from "./job-purge.ts";
 
-export { enqueueJob, jobTables, type NewJob } from "./job-base-units.ts";
+export { enqueueJob, JOB_PRIORITY, jobTables, type NewJob } from "./job-base-units.ts";
 
 /** What has ended, and what is wanted next: one commit for both. */
 export interface Exchange {

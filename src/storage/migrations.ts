@@ -15,6 +15,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "token", up: createToken },
   { name: "relay", up: createRelay },
   { name: "task", up: createTask },
+  { name: "task-webhook-priority", up: addWebhookPriority },
 ];
 
 /** To be imported as a macro: the migrations themselves are loaded only when there is one to run. */
@@ -203,5 +204,13 @@ async function createRelayLedger(db: Kysely<unknown>): Promise<void> {
     .addColumn("name", "text", (column) => column.primaryKey().notNull())
     .addColumn("value", "integer", (column) => column.notNull())
     .modifyEnd(sql`STRICT`)
+    .execute();
+}
+
+/** To the hooks that are there a new one's: each has to show what it is worth. */
+async function addWebhookPriority(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .alterTable("task_webhook")
+    .addColumn("job_priority", "integer", (column) => column.notNull().defaultTo(1))
     .execute();
 }

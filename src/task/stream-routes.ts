@@ -1,7 +1,7 @@
 // Routes of the task service that lead to streams.
 
 import { parseQuery } from "../http/query-parameters.ts";
-import { respond } from "../http/respond.ts";
+import { respond, UNKNOWN_LENGTH } from "../http/respond.ts";
 import { UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { forUsers, type TaskRoutes, type UserRequest } from "./task-request.ts";
@@ -18,7 +18,7 @@ async function openStream({ services, scope, who }: UserRequest): Promise<Respon
   const lastRev = readLastEventId(request.headers.get("last-event-id"));
   // Nginx would hold events back until it has a page of them.
   const headers = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" };
-  if (scope.isHead) return respond(scope, 200, headers);
+  if (scope.isHead) return respond(scope, 200, { ...headers, ...UNKNOWN_LENGTH });
   const body = await services.streams.open(who, lastRev, request.signal);
   scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
   return respond(scope, 200, headers, body);

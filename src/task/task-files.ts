@@ -1,7 +1,7 @@
 // Lists of tasks as files that are sent while they are read.
 
 import { parseQuery } from "../http/query-parameters.ts";
-import { respond } from "../http/respond.ts";
+import { respond, UNKNOWN_LENGTH } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
 import { BYTE_ORDER_MARK } from "./csv-text.ts";
 import { ExportStore } from "./export-store.ts";
@@ -49,7 +49,7 @@ async function sendFile(
   const gone = AbortSignal.any([signal, left.signal]);
   const pieces = textOf(services.lists.items(view, sort, gone), text);
   const headers = { "Content-Type": type, "Content-Disposition": `attachment; filename="${name}"` };
-  if (scope.isHead) return respond(scope, 200, headers);
+  if (scope.isHead) return respond(scope, 200, { ...headers, ...UNKNOWN_LENGTH });
   return respond(
     scope,
     200,

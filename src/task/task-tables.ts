@@ -109,6 +109,8 @@ export type TaskTables = {
     pending: number;
     created_at_ms: number;
     updated_at_ms: number;
+    /** Of the jobs that deliver to it, by how its receiver has fared: see JOB_PRIORITY. */
+    job_priority: number;
   };
   task_delivery: {
     id: string;

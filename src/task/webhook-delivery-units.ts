@@ -21,7 +21,7 @@ export interface DeliveryPayload {
 
 type Database = Kysely<TaskTables>;
 type DeliveryRow = TaskTables["task_delivery"];
-type Hook = Pick<TaskTables["task_webhook"], "id" | "user_id" | "pending">;
+type Hook = Pick<TaskTables["task_webhook"], "id" | "user_id" | "pending" | "job_priority">;
 
 export const WEBHOOK_DELIVERY_UNITS = {
   /** The id of the delivery. @throws AppError not_found; state_conflict when the hook is not active */
@@ -161,9 +161,40 @@ async function enqueueDelivery(
   const payload: DeliveryPayload = { deliveryId };
   const id = await enqueueJob(work, {
     ...{ kind: TASK_JOBS.deliver, payload, ownerId: hook.user_id, runAtMs: work.nowMs, groupKey: hook.id },
+    priority: hook.job_priority,
     ...(requestId === null ? {} : { requestId }),
   });
   return id!;
+}
+
+/**
+ * From now on its deliveries have this priority; those that wait are only ever put back, so that a receiver that keeps
+ * changing its mind moves each row twice at most.
+ */
+export async function rankHook(
+  work: UnitOfWork,
+  { id, job_priority }: Pick<Hook, "id" | "job_priority">,
+  priority: number,
+): Promise<void> {
+  if (job_priority === priority) return;
+  const db = taskTables(work);
+  await db.updateTable("task_webhook").set({ job_priority: priority }).where("id", "=", id).execute();
+  if (priority < job_priority) return;
+  const pending = await db
+    .selectFrom("task_delivery")
+    .select("job_id")
+    .where("webhook_id", "=", id)
+    .where("state", "=", "pending")
+    .execute();
+  const ids = pending.map(({ job_id }) => job_id);
+  if (ids.length === 0) return;
+  await jobTables(work)
+    .updateTable("job")
+    .set({ priority })
+    .where("id", "in", ids)
+    .where("state", "=", "ready")
+    .where("priority", "<", priority)
+    .execute();
 }
 
 async function countPending(work: UnitOfWork, { id, pending }: Hook): Promise<void> {

@@ -1,11 +1,18 @@
 // What the end of an attempt changes: its delivery, and how its hook fares.
 
 import type { JobOutcome, Settlement } from "../jobs/job-kinds.ts";
+import { JOB_PRIORITY } from "../jobs/job-units.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Effects, NO_EFFECTS } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
-import { type DeliveryPayload, disableWebhook, findDelivery, updateDelivery } from "./webhook-delivery-units.ts";
+import {
+  type DeliveryPayload,
+  disableWebhook,
+  findDelivery,
+  rankHook,
+  updateDelivery,
+} from "./webhook-delivery-units.ts";
 
 /** Deliveries in a row that were given up. */
 const FAILURES_MAX = 50;
@@ -54,7 +61,7 @@ async function settleHook(
   const db = taskTables(work);
   const hook = await db
     .selectFrom("task_webhook")
-    .select(["active", "failures", "pending"])
+    .select(["id", "active", "failures", "pending", "job_priority"])
     .where("id", "=", id)
     .executeTakeFirst();
   if (hook === undefined) return;
@@ -62,6 +69,10 @@ async function settleHook(
   const failures = run.outcome === "done" ? 0 : hook.failures + (isDead ? 1 : 0);
   const pending = Math.max(0, hook.pending - (run.isEnded ? 1 : 0));
   await db.updateTable("task_webhook").set({ failures, pending }).where("id", "=", id).execute();
+  // A receiver that is silent holds a slot until the time is out: it has to leave some to those that answer.
+  if (run.report?.isSkipped !== true && run.outcome !== "cancelled") {
+    await rankHook(work, hook, run.outcome === "done" ? JOB_PRIORITY.usual : JOB_PRIORITY.last);
+  }
   if (hook.active === 0) return;
   if (run.report?.status === GONE) await disableWebhook(work, id, "the receiver answered 410 Gone");
   else if (failures >= FAILURES_MAX) await disableWebhook(work, id, `${FAILURES_MAX} deliveries in a row failed`);

@@ -1,5 +1,6 @@
 // The write units of webhooks: what their owners change in them, and which of them hear of an event.
 
+import { JOB_PRIORITY } from "../jobs/job-units.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
@@ -8,7 +9,13 @@ import { requireActive } from "./item-base-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
 import type { TaskTables } from "./task-tables.ts";
-import { endPending, queueDelivery, requireWebhook, WEBHOOK_DELIVERY_UNITS } from "./webhook-delivery-units.ts";
+import {
+  endPending,
+  queueDelivery,
+  rankHook,
+  requireWebhook,
+  WEBHOOK_DELIVERY_UNITS,
+} from "./webhook-delivery-units.ts";
 import { type Announced, messagesOf } from "./webhook-messages.ts";
 
 export { WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
@@ -42,6 +49,7 @@ export const WEBHOOK_UNITS = {
       ...{ id: args.id, user_id: args.userId, url: args.url, events: JSON.stringify(args.events) },
       ...{ secret: args.secret, previous_secret: null, previous_until_ms: null, active: 1, disabled_reason: null },
       ...{ failures: 0, pending: 0, created_at_ms: work.nowMs, updated_at_ms: work.nowMs },
+      job_priority: JOB_PRIORITY.later,
     };
     await db.insertInto("task_webhook").values(row).execute();
     return changed(row);
@@ -59,6 +67,8 @@ export const WEBHOOK_UNITS = {
     const row = await requireWebhook(db, args);
     const { url, events, isActive } = args;
     if (isActive === false) await endPending(work, row.id, "the webhook was switched off");
+    // What answers there has not shown it yet.
+    if (url !== undefined && url !== row.url) await rankHook(work, row, JOB_PRIORITY.later);
     const set = {
       ...given({ url, events: events && JSON.stringify(events) }),
       ...(isActive === undefined ? {} : { active: isActive ? 1 : 0, disabled_reason: null }),
@@ -113,6 +123,7 @@ export async function queueDeliveries(work: UnitOfWork, event: Announced): Promi
     .selectFrom("task_webhook")
     .innerJoin("task_user", "task_user.id", "task_webhook.user_id")
     .select(["task_webhook.id", "task_webhook.user_id", "task_webhook.events", "task_webhook.pending"])
+    .select("task_webhook.job_priority")
     .where("task_webhook.user_id", "in", [...event.recipients])
     .where("task_webhook.active", "=", 1)
     .where("task_user.disabled_at_ms", "is", null)

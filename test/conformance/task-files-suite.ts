@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { readCalendar } from "../support/calendar-reader.ts";
 import { readCsv } from "../support/csv-reader.ts";
+import { sendRaw } from "../support/raw-request.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { type Account, ask, createTask, signUp, type Task, UNLIMITED } from "../support/task-client.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -103,6 +104,21 @@ function fileTests(target: () => Target): void {
     expect(await uids("localhost:8080")).toEqual(before);
     await target().restart();
     expect(await uids("localhost:8080")).toEqual(before);
+  });
+
+  test("of an unknown length, and streams: HEAD says no length for them, and sends no byte", async () => {
+    const me = await signUp(target());
+    for (const path of ["/tasks/export.csv", "/tasks/export.ics", "/tasks/stream"]) {
+      const authorization = `Authorization: Bearer ${me.token}\r\nConnection: close\r\n`;
+      const request = `HEAD /api/v1${path} HTTP/1.1\r\nHost: h\r\n${authorization}\r\n`;
+      const { text, statuses } = await sendRaw(target().url, request);
+      expect([path, statuses, text.endsWith("\r\n\r\n")]).toEqual([path, [200], true]);
+      expect([path, /content-length/i.test(text), /transfer-encoding: chunked/i.test(text)]).toEqual([
+        path,
+        false,
+        true,
+      ]);
+    }
   });
 
   test("hold what the filters of lists leave, and refuse parameters that mean nothing to them", async () => {

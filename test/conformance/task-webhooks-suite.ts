@@ -240,6 +240,34 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
       expectTime("a delivery beside a silent receiver", delayMs, 2_000);
     });
 
+    test("receivers of several users that never answer delay no hook that has answered", async () => {
+      const [silent, quick] = [freshPath(), freshPath()];
+      receiver.answer(silent, neverAnswer);
+      const friend = await signUp(target());
+      await hookAt(quick, ["task.created"], friend);
+      await createTask(target(), friend);
+      await arrived(quick, 1);
+      const others = await Promise.all(Array.from({ length: 3 }, () => signUp(target())));
+      for (const other of others) {
+        for (let hooks = 0; hooks < 10; hooks++) await hookAt(silent, ["task.created"], other);
+        for (let index = 0; index < 10; index++) await createTask(target(), other);
+      }
+      await arrived(silent, 2);
+      const delaysMs: number[] = [];
+      for (let count = 2; count <= 8; count++) {
+        const startedMs = performance.now();
+        await createTask(target(), friend);
+        await arrived(quick, count);
+        delaysMs.push(performance.now() - startedMs);
+      }
+      const slowestMs = Math.max(...delaysMs);
+      report(`a delivery beside 30 receivers that never answer: ${Math.round(slowestMs)} ms at most`);
+      expectTime("a delivery beside 30 silent receivers", slowestMs, 1_000);
+      for (const other of others) {
+        for (const { id } of await read<Hook[]>(other, "/webhooks")) await as(other, "DELETE", `/webhooks/${id}`);
+      }
+    });
+
     test("is shown without its secret, changed, and deleted by its owner alone", async () => {
       const stranger = await signUp(target());
       const { secret, ...hook } = await hookAt(freshPath(), ["comment.created", "task.created", "task.created"]);

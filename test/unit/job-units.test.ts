@@ -71,7 +71,7 @@ describe("a claim", () => {
     expect(await claim(5)).toEqual([
       {
         ...{ id: id!, queue: "default", kind: "test.plain", ownerId: 7, groupKey: "g", payload: '{"a":[1]}' },
-        ...{ attempt: 1, fence: 1 },
+        ...{ priority: 0, attempt: 1, fence: 1 },
       },
     ]);
     expect(await claim(5)).toEqual([]);
@@ -92,6 +92,19 @@ describe("a claim", () => {
     ]);
     expect(idsOf(await claim(8, { queue, busyGroups: { crowd: 2, pair: 2 } }))).toEqual([]);
     expect(idsOf(await claim(8, { queue }))).toEqual([...crowd.slice(1, 3), pair[2]!]);
+  });
+
+  test("gives those that are not of the usual priority what it has for them, and no more", async () => {
+    const last = await rig.enqueue(hook, 4, { priority: 2 });
+    const later = await rig.enqueue(hook, 3, { priority: 1 });
+    const usual = await rig.enqueue(hook, 3);
+    const claimWith = (yieldingSlots: number, slots = 8) =>
+      claim(slots, { queues: [{ queue: "webhook", slots, yieldingSlots }] });
+    expect(idsOf(await claimWith(1, 2))).toEqual(usual.slice(0, 2));
+    expect(idsOf(await claimWith(4))).toEqual([usual[2]!, ...later, last[0]!]);
+    expect(idsOf(await claimWith(0))).toEqual([]);
+    expect(idsOf(await claimWith(8, 2))).toEqual(last.slice(1, 3));
+    expect(idsOf(await claim(8, { queue: "webhook" }))).toEqual([last[3]!]);
   });
 
   test("takes no more of an owner than the queue allows, those that run already counted", async () => {

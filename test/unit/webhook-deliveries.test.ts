@@ -1,6 +1,7 @@
 // What becomes of deliveries in time: tries, failures in a row, rotation, and addresses that change.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { JOB_PRIORITY } from "../../src/jobs/job-units.ts";
 import { isAccepted } from "../support/webhook-receiver.ts";
 import { WebhookRig } from "../support/webhook-rig.ts";
 
@@ -94,6 +95,42 @@ describe("a delivery that fails", () => {
     const [delivery] = await rig.deliveries();
     expect(delivery).toMatchObject({ state: "pending", last_status: null, last_error: "no answer within 2000 ms" });
     expect(delivery!.last_ms).toBeGreaterThanOrEqual(1_990);
+  });
+});
+
+describe("the place of a hook among others", () => {
+  const ranks = async () => (await rig.jobs()).map(({ priority }) => priority);
+
+  test("is behind those that answer while it is new, and the last while it fails", async () => {
+    await rig.ping();
+    expect(await ranks()).toEqual([JOB_PRIORITY.later]);
+    await rig.workAll();
+    await rig.ping();
+    expect(await ranks()).toEqual([JOB_PRIORITY.later, JOB_PRIORITY.usual]);
+    rig.receiver.answer("/hook", fail);
+    const [failing] = await rig.claim(1);
+    await rig.ping();
+    await rig.work(failing!);
+    await rig.ping();
+    // Those that were waiting with it go back with it.
+    const { usual, later, last } = JOB_PRIORITY;
+    expect(await ranks()).toEqual([later, last, last, last]);
+    rig.receiver.answer("/hook", () => new Response(null, { status: 204 }));
+    await rig.workAll();
+    await rig.ping();
+    expect((await ranks()).at(-1)).toBe(usual);
+  });
+
+  test("is that of a new one at a new address; a delivery that is given up unsent changes nothing", async () => {
+    await rig.ping();
+    await rig.workAll();
+    expect(await rig.hook()).toMatchObject({ job_priority: JOB_PRIORITY.usual });
+    await rig.ping();
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: false });
+    expect(await rig.hook()).toMatchObject({ job_priority: JOB_PRIORITY.usual });
+    const url = rig.receiver.url("/moved");
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true, url });
+    expect(await rig.hook()).toMatchObject({ job_priority: JOB_PRIORITY.later });
   });
 });
 
