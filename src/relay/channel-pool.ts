@@ -137,6 +137,8 @@ export class ChannelPool {
   readonly #clock: Clock;
   readonly #random: () => number;
   #channels = new Map<number, PoolChannel>();
+  /** Those in use, by the groups of a token: it may be one of hundreds, and is asked for with every request. */
+  #inUse = new WeakMap<readonly string[], readonly PoolChannel[]>();
 
   /** `random` gives numbers from 0 to below 1. */
   constructor(clock: Clock, random: () => number) {
@@ -163,14 +165,20 @@ export class ChannelPool {
       next.set(one.channel.id, kept);
     }
     this.#channels = next;
+    this.#inUse = new WeakMap();
   }
 
   /** Enabled and unlocked channels in one of the groups. */
-  inGroups(groups: readonly string[]): PoolChannel[] {
-    return [...this.#channels.values()].filter(
-      (member) =>
-        member.isEnabled && member.key !== null && member.channel.groups.some((group) => groups.includes(group)),
-    );
+  inGroups(groups: readonly string[]): readonly PoolChannel[] {
+    let members = this.#inUse.get(groups);
+    if (members === undefined) {
+      members = [...this.#channels.values()].filter(
+        (member) =>
+          member.isEnabled && member.key !== null && member.channel.groups.some((group) => groups.includes(group)),
+      );
+      this.#inUse.set(groups, members);
+    }
+    return members;
   }
 
   /** Null when at least one of the models can be asked for right now. */
