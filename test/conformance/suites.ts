@@ -101,11 +101,10 @@ export const SUITES = {
     relayErrorsSuite,
     relayWireSuite,
     relayExtrasSuite,
-    relayAbortsSuite,
-    relayRetrySuite,
-    relaySelectionSuite,
-    relayStreamsSuite,
   ],
+  /** These wait for most of their time: beside others, not behind them. */
+  relayChoice: [relayRetrySuite, relaySelectionSuite],
+  relayStreams: [relayAbortsSuite, relayStreamsSuite],
   task: [
     taskCorsSuite,
     taskSessionsSuite,

@@ -1,0 +1,6 @@
+// What the relay streams, and who leaves meanwhile: against the executable, where a restart is SIGKILL and a start on the same data.
+
+import { openBinary } from "../support/targets.ts";
+import { SUITES } from "./suites.ts";
+
+for (const suite of SUITES.relayStreams) suite("the executable", openBinary);

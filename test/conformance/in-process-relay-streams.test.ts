@@ -1,0 +1,6 @@
+// What the relay streams, and who leaves meanwhile: against a server in this process.
+
+import { openInProcess } from "../support/targets.ts";
+import { SUITES } from "./suites.ts";
+
+for (const suite of SUITES.relayStreams) suite("a server in this process", openInProcess);
