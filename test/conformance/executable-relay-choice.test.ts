@@ -1,4 +1,4 @@
-// Which channel the relay asks, and asks next: against the executable, where a restart is SIGKILL and a start on the same data.
+// Which channel the relay asks, and asks next: on the executable, where a restart is SIGKILL and a start.
 
 import { openBinary } from "../support/targets.ts";
 import { SUITES } from "./suites.ts";

@@ -1,4 +1,4 @@
-// What the relay streams, and who leaves meanwhile: against the executable, where a restart is SIGKILL and a start on the same data.
+// What the relay streams, and who leaves meanwhile: on the executable, where a restart is SIGKILL and a start.
 
 import { openBinary } from "../support/targets.ts";
 import { SUITES } from "./suites.ts";

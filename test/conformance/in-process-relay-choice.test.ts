@@ -1,4 +1,4 @@
-// Which channel the relay asks, and asks next: against a server in this process.
+// Which channel the relay asks, and asks next: on a server in this process.
 
 import { openInProcess } from "../support/targets.ts";
 import { SUITES } from "./suites.ts";

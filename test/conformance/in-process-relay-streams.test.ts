@@ -1,4 +1,4 @@
-// What the relay streams, and who leaves meanwhile: against a server in this process.
+// What the relay streams, and who leaves meanwhile: on a server in this process.
 
 import { openInProcess } from "../support/targets.ts";
 import { SUITES } from "./suites.ts";

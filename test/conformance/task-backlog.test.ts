@@ -38,7 +38,7 @@ test("a task is made in its usual time while ten thousand jobs wait and every wo
   const hook = { url: receiver.url("/slow"), events: ["task.created"] };
   expect((await send(target, bob, "POST", "/webhooks", hook)).status).toBe(201);
   await createTask(target, bob);
-  // Deliveries without end to one receiver that has answered before, of no hook's group, and of two users, since one may
+  // Deliveries without end, as of a hook that has answered before, but of no hook's group; of two users, since one may
   // not have every worker.
   await alterStore(
     target.dbPath,
