@@ -48,6 +48,9 @@ const STRANGERS_SHARE = 0.25;
 /** How long after the start services are opened that nobody has asked for yet. */
 const OPENING_DELAY_MS = 250;
 
+/** In the log and the figures alone, as proxies write it: its client left before the answer. */
+const CLIENT_GONE = 499;
+
 export interface App extends AsyncDisposable {
   fetch(request: Request, server: HttpServer | null): Response | Promise<Response>;
   /** Opens what a service needs before its first request; to be called when requests are taken. */
@@ -92,9 +95,9 @@ export function createApp(parts: AppParts): App {
 
   function finish(scope: RequestScope, response: Response): Response {
     tools.admission.leave(scope);
-    const { status } = response;
+    const status = statusOf(scope, response);
     metrics.countRequest(scope.route, scope.request.method, status, (performance.now() - scope.startedMs) / 1000);
-    if (scope.failure instanceof AppError) metrics.countFailure(scope.failure);
+    if (scope.failure instanceof AppError && status !== CLIENT_GONE) metrics.countFailure(scope.failure);
     logRequest(log, settings.accessLog, scope, status);
     return response;
   }
@@ -299,6 +302,11 @@ function mountKv(app: Hono<AppEnv>, { settings }: AppParts, tools: Tools): void 
   app.all("/_list", createListHandler(services));
   app.all("/_meta/*", createMetaHandler(services));
   app.all("*", createKvHandler(services));
+}
+
+/** What could not be done because nobody waited for it any more is no failure of the server. */
+function statusOf({ request }: RequestScope, { status }: Response): number {
+  return status === 503 && request.signal.aborted ? CLIENT_GONE : status;
 }
 
 /** Whatever is no AppError is a defect: the client is told nothing, the log everything. */

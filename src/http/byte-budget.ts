@@ -15,6 +15,11 @@ export class ByteBudget {
     return this.#used;
   }
 
+  /** What has been asked for and is not granted yet. */
+  get waitingBytes(): number {
+    return this.#waiting.reduce((total, { bytes }) => total + bytes, 0);
+  }
+
   /** Takes the bytes at once or not at all. */
   tryReserve(bytes: number): boolean {
     if (this.#used + bytes > this.limitBytes) return false;

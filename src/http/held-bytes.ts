@@ -27,9 +27,12 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
 /** An answer up to this size is the business of the runtime and the system. */
 const FREE_BYTES_MAX = 128 * KiB;
 
+/** What waits for a share is in memory already: only so much of the budget may wait on top of it. */
+const WAITING_SHARE = 0.25;
+
 /**
  * JSON that may be large: it holds its share of the budget until the client has taken it, so that clients who ask and
- * do not read cannot fill the memory.
+ * do not read cannot fill the memory. One that is larger than the budget goes alone.
  * @throws AppError overloaded
  */
 export async function respondHeldJson(
@@ -41,8 +44,9 @@ export async function respondHeldJson(
   headers["Content-Type"] = "application/json";
   const text = JSON.stringify(value);
   if (text.length <= FREE_BYTES_MAX || scope.isHead) return respond(scope, 200, headers, text);
+  if (budget.waitingBytes > budget.limitBytes * WAITING_SHARE) throw tooManyRead();
+  const share = await takeShare(budget, Math.min(Buffer.byteLength(text), budget.limitBytes));
   const bytes = new TextEncoder().encode(text);
-  const share = await takeShare(budget, bytes.length);
   scope.bytesOut = bytes.length;
   return respond(
     scope,
@@ -58,6 +62,10 @@ export async function takeShare(budget: ByteBudget, bytes: number): Promise<Budg
     throw new AppError("overloaded", "This value is larger than all memory for bodies. Raise BODY_BUDGET_BYTES.");
   }
   const share = await BudgetShare.take(budget, bytes, STREAM_WAIT_MS);
-  if (share === null) throw new AppError("overloaded", "Too many large values are being read. Try again.");
+  if (share === null) throw tooManyRead();
   return share;
+}
+
+function tooManyRead(): AppError {
+  return new AppError("overloaded", "Too many large values are being read. Try again.");
 }

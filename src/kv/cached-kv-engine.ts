@@ -16,6 +16,7 @@ import type {
   NamePage,
   OffsetPage,
   OffsetPageQuery,
+  PageTurn,
 } from "../storage/kv-engine.ts";
 
 /** What a cached entry costs besides its value and its name. */
@@ -91,8 +92,8 @@ export class CachedKvEngine implements KvEngine {
     this.#engine.onWipe(listener);
   }
 
-  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage> {
-    return this.#engine.pageByOffset(query, signal);
+  pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage> {
+    return this.#engine.pageByOffset(query, turn);
   }
 
   load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {

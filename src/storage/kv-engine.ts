@@ -102,6 +102,17 @@ export interface BucketPageQuery extends NameRange {
 
 export type SortField = "key" | "createdAt" | "updatedAt" | "creatorIp";
 
+/** What a page that waits for its turn is given with it. */
+export interface PageTurn {
+  /** Aborted when nobody waits for the page any more. */
+  readonly signal: AbortSignal;
+  /**
+   * Awaited when a page with values has its turn, and before it is read: what it needs is not to be held by those that
+   * wait.
+   */
+  readonly begin: () => Promise<void>;
+}
+
 /** A page by position, with the total: what clients that count and skip need. */
 export interface OffsetPageQuery {
   readonly bucket: string;
@@ -149,10 +160,10 @@ export interface KvEngine extends AsyncDisposable {
   /** Live keys in the range. */
   count(range: KeyRange): Promise<number>;
   /**
-   * `signal` is aborted when nobody waits for the page any more; null = somebody does until the end.
-   * @throws value_damaged, busy, overloaded, unavailable, internal_error
+   * `turn` is for pages that wait for others; null = somebody waits until the end, and nothing is to be done before.
+   * @throws value_damaged, busy, overloaded, unavailable, internal_error; what `turn.begin` throws
    */
-  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage>;
+  pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage>;
   /**
    * Resolves after the commit was synced. Writes of one caller are applied in the order of the calls.
    * @throws busy, overloaded, draining, storage_full: surely not applied; storage_failed: outcome unknown

@@ -2,7 +2,15 @@
 
 import type { Worker } from "node:worker_threads";
 import { AppError } from "../shared/errors.ts";
-import type { BucketPageQuery, KeyPageQuery, KeyRange, NamePage, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type {
+  BucketPageQuery,
+  KeyPageQuery,
+  KeyRange,
+  NamePage,
+  OffsetPage,
+  OffsetPageQuery,
+  PageTurn,
+} from "./kv-engine.ts";
 import type { StartThread } from "./start-thread.ts";
 import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
 import { TurnQueue } from "./turn-queue.ts";
@@ -42,11 +50,12 @@ export class ReaderClient implements AsyncDisposable {
   }
 
   /**
-   * Buckets take turns. Not read when `signal` is aborted before; what is being read is read to its end.
-   * @throws AppError value_damaged, busy, overloaded, internal_error, unavailable
+   * Buckets take turns. Not read when nobody waits any more; what is being read is read to its end.
+   * @throws AppError value_damaged, busy, overloaded, internal_error, unavailable; what `turn.begin` throws
    */
-  page(query: OffsetPageQuery, signal: AbortSignal | null): Promise<OffsetPage> {
-    return this.#pages.run(query.bucket, signal, async () => {
+  page(query: OffsetPageQuery, turn: PageTurn | null): Promise<OffsetPage> {
+    return this.#pages.run(query.bucket, turn?.signal ?? null, async () => {
+      if (query.jsonBytesMax !== null) await turn?.begin();
       const reply = await this.#ask({ type: "page", query });
       return reply.type === "page" ? reply.page : { total: 0, entries: [] };
     });

@@ -23,6 +23,7 @@ import type {
   NamePage,
   OffsetPage,
   OffsetPageQuery,
+  PageTurn,
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { readWipes } from "./kv-rows.ts";
@@ -214,8 +215,8 @@ export class SqliteStore implements KvEngine {
     return this.#readerThread.count(range);
   }
 
-  pageByOffset(query: OffsetPageQuery, signal: AbortSignal | null): Eventually<OffsetPage> {
-    if (this.#isLong(query)) return this.#readerThread.page(query, signal);
+  pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage> {
+    if (this.#isLong(query)) return this.#readerThread.page(query, turn);
     return this.#read((reader) => reader.pageByOffset(query, systemClock()));
   }
 

@@ -120,7 +120,7 @@ export async function deleteNamespace(
 /** GET /_keys */
 export async function listKeys(services: TokenServices, request: AppRequest): Promise<Response> {
   const parameters = parseListParameters(request.scope.request.url, services.settings.tokenMaxLimit);
-  const { total, entries } = await readPage(services, request, parameters, null);
+  const { total, entries } = await readPage(services, request, parameters);
   const { limit, skip } = parameters;
   return respondJson(request.scope, 200, {
     keys: entries.map((entry) => entry.key),
@@ -197,12 +197,20 @@ function readOnly(): AppError {
 
 type Page = { total: number; entries: readonly OffsetEntry[] };
 
+interface ValuesWanted {
+  /** Null = the keys alone. */
+  readonly jsonBytesMax: number | null;
+  readonly begin: () => Promise<void>;
+}
+
+const KEYS_ALONE: ValuesWanted = { jsonBytesMax: null, begin: async () => undefined };
+
 /** @throws AppError sort_too_large */
 async function readPage(
   { engine, settings }: TokenServices,
   { scope, installation }: AppRequest,
   { sortBy, isReverse, limit, skip }: ListParameters,
-  jsonBytesMax: number | null,
+  { jsonBytesMax, begin }: ValuesWanted = KEYS_ALONE,
 ): Promise<Page> {
   const { tokenMaxSortRows: sortRowsMax } = settings;
   const query = {
@@ -210,7 +218,7 @@ async function readPage(
     ...{ sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax },
   };
   scope.extendIdleTimeout(LIST_IDLE_SECONDS);
-  const page: OffsetPage = await engine.pageByOffset(query, scope.request.signal);
+  const page: OffsetPage = await engine.pageByOffset(query, { signal: scope.request.signal, begin });
   if (page.entries !== null) return { total: page.total, entries: page.entries };
   throw new AppError(
     "sort_too_large",
@@ -219,8 +227,9 @@ async function readPage(
 }
 
 /**
- * A page with its values and their share of the budget. Most pages are small. A larger one is read without its values
- * at first, which tells what they take, and then with them; when they have grown meanwhile, with all a page may hold.
+ * A page with its values and their share of the budget, which is taken when its turn has come. Most pages are small. A
+ * larger one is read without its values at first, which tells what they take, and then with them; when they have grown
+ * meanwhile, with all a page may hold.
  * @throws AppError page_too_large, sort_too_large, overloaded
  */
 async function readValues(
@@ -228,13 +237,11 @@ async function readValues(
   request: AppRequest,
   parameters: ListParameters,
 ): Promise<{ page: Page; share: BudgetShare }> {
-  const { budget, settings } = services;
-  const bytesMax = settings.tokenMaxPageBytes;
+  const bytesMax = services.settings.tokenMaxPageBytes;
   const smallBytes = Math.min(SMALL_PAGE_BYTES, bytesMax);
   for (let bytes = smallBytes; ; ) {
-    const share = await takeShare(budget, Math.min(bytes, budget.limitBytes));
+    const { page, share } = await readHeldPage(services, request, parameters, bytes);
     try {
-      const page = await readPage(services, request, parameters, bytes);
       const neededBytes = requireFittingPage(page.entries, bytesMax);
       if (neededBytes <= bytes) return { page, share };
       bytes = bytes === smallBytes ? neededBytes : bytesMax;
@@ -243,6 +250,27 @@ async function readValues(
       throw error;
     }
     share.release();
+  }
+}
+
+/** @throws AppError sort_too_large, overloaded */
+async function readHeldPage(
+  services: TokenServices,
+  request: AppRequest,
+  parameters: ListParameters,
+  jsonBytesMax: number,
+): Promise<{ page: Page; share: BudgetShare }> {
+  const { budget } = services;
+  let share = null as BudgetShare | null;
+  const begin = async () => {
+    share = await takeShare(budget, Math.min(jsonBytesMax, budget.limitBytes));
+  };
+  try {
+    const page = await readPage(services, request, parameters, { jsonBytesMax, begin });
+    return { page, share: share! };
+  } catch (error) {
+    share?.release();
+    throw error;
   }
 }
 

@@ -6,6 +6,7 @@ import { eventually } from "../support/eventually.ts";
 import { keyPath, put } from "../support/kv-requests.ts";
 import { byBytes } from "../support/list-model.ts";
 import { openRaw, type RawConnection } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
 import { mint, type OpenTarget, type Target } from "../support/targets.ts";
 import { asApp, type Installed, install } from "../support/token-client.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -393,11 +394,11 @@ function tooMuchTests(target: () => Target): void {
   });
 }
 
-const BUDGET_IN_USE = /^gokv_body_budget_used_bytes (.+)$/m;
+const BUDGET_IN_USE = "gokv_body_budget_used_bytes";
 
 /** An upload that has announced `bytes` and sends no more than one: its share of the memory for bodies is taken. */
 async function holdUpload(target: Target, path: string, bytes: number): Promise<RawConnection> {
-  const inUse = async () => Number(BUDGET_IN_USE.exec(await (await target.fetch("/metrics")).text())![1]);
+  const inUse = () => metricOf(target, BUDGET_IN_USE);
   const expected = (await inUse()) + bytes;
   const connection = await openRaw(target.url);
   const head = [
@@ -412,6 +413,47 @@ async function holdUpload(target: Target, path: string, bytes: number): Promise<
 }
 
 function budgetTests(target: () => Target): void {
+  test("take nothing of the memory for bodies while they wait for their turn", async () => {
+    const { token } = await fill(target(), numbered(10_000));
+    let left = 60;
+    const lists = Array.from({ length: left }, async () => {
+      const answer = await asApp(target(), token, "/?sortBy=updatedAt&limit=1");
+      left--;
+      return answer.status;
+    });
+    const mostUsed: number[] = [];
+    for (let round = 0; left > 0; round++) {
+      const put = await target().fetch(`/beside/${round}`, { method: "PUT", body: "small" });
+      expect(put.status).toBe(200);
+      mostUsed.push(await metricOf(target(), BUDGET_IN_USE));
+    }
+    expect(await Promise.all(lists)).toEqual(lists.map(() => 200));
+    expect(mostUsed.length).toBeGreaterThan(2);
+    // One of them is read, another may have been answered just now.
+    expect(Math.max(...mostUsed)).toBeLessThanOrEqual(3 * MiB);
+  });
+
+  test("whose clients leave while they wait are no failures of the server", async () => {
+    const { token } = await fill(target(), numbered(10_000));
+    const left = new AbortController();
+    const lists = Array.from({ length: 30 }, () =>
+      asApp(target(), token, "/?sortBy=updatedAt&limit=1", { signal: left.signal }).catch(() => null),
+    );
+    await Bun.sleep(50);
+    left.abort();
+    await Promise.all(lists);
+    const answered = async (status: number) => {
+      const text = await (await target().fetch("/metrics")).text();
+      const line = new RegExp(
+        `^gokv_http_requests_total\\{route="/kv/token/",method="GET",status="${status}"\\} (\\d+)$`,
+        "m",
+      );
+      return Number(line.exec(text)?.[1] ?? 0);
+    };
+    await eventually("all are accounted for", 5000, async () => (await answered(499)) > 0);
+    expect(await answered(503)).toBe(0);
+  });
+
   test("take of the memory for bodies what their values need, and no more", async () => {
     const { token } = await install(target());
     const value = `"${"v".repeat(MiB - 2)}"`;

@@ -1,0 +1,44 @@
+// Large JSON on its way out: what it holds, what waits, and what is refused before it fills the memory.
+
+import { expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { respondHeldJson } from "../../src/http/held-bytes.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
+import { MiB } from "../../src/shared/bounds.ts";
+import { AppError } from "../../src/shared/errors.ts";
+
+const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
+
+/** An answer of about `bytes`, on its way. */
+function answer(budget: ByteBudget, bytes: number): Promise<Response> {
+  const scope = new RequestScope(new Request("http://localhost/"), null, STATE);
+  return respondHeldJson(scope, budget, "x".repeat(bytes - 2), {});
+}
+
+test("holds its share until the client has taken it, and is whole", async () => {
+  const budget = new ByteBudget(4 * MiB);
+  const response = await answer(budget, MiB);
+  expect(budget.usedBytes).toBe(MiB);
+  expect((await response.text()).length).toBe(MiB);
+  expect(budget.usedBytes).toBe(0);
+});
+
+test("waits while little waits, and is refused at once behind much", async () => {
+  const budget = new ByteBudget(4 * MiB);
+  const held = await answer(budget, 4 * MiB);
+  const waiting = [answer(budget, MiB), answer(budget, MiB)];
+  const refused = await answer(budget, MiB).catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(AppError);
+  expect(refused).toMatchObject({ code: "overloaded" });
+  await held.text();
+  for (const response of await Promise.all(waiting)) expect((await response.text()).length).toBe(MiB);
+  expect(budget.usedBytes).toBe(0);
+});
+
+test("goes alone when it is larger than all memory for bodies", async () => {
+  const budget = new ByteBudget(MiB);
+  const response = await answer(budget, 2 * MiB);
+  expect(budget.usedBytes).toBe(MiB);
+  expect((await response.text()).length).toBe(2 * MiB);
+  expect(budget.usedBytes).toBe(0);
+});
