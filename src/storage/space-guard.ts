@@ -1,10 +1,11 @@
 // Full mode: what still works when the volume or the quota is full, and when a put is worth a try again.
 
 import type { Database } from "bun:sqlite";
-import { rmSync, statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { monotonicMs } from "../shared/clock.ts";
+import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
+import { giveUpReserve } from "./space-reserve.ts";
 
 const RETRY_MS = 1000;
 /** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
@@ -60,8 +61,14 @@ export class SpaceGuard {
     if (this.#fullCause !== null) return;
     const cause = this.#findCause();
     this.#fullCause = cause;
-    this.#giveUpReserve(cause);
+    this.#keepSize(cause, giveUpReserve(this.#reservePath));
     this.#store?.makeRoom();
+  }
+
+  /** The volume had no room to open the store in, and a reserve of so many bytes was given up for that. */
+  noteOpenedFull(reserveBytes: number): void {
+    this.#fullCause = "volume";
+    this.#keepSize("volume", reserveBytes);
   }
 
   /**
@@ -81,8 +88,7 @@ export class SpaceGuard {
   /** To be called about once a second: lets the file grow again when there is room for that and for a new reserve. */
   keepHouse(): void {
     if (this.#cap === null) return;
-    const { bavail, bsize } = statfsSync(dirname(this.#reservePath));
-    if (bavail * bsize < 2 * this.#cap.reserveBytes) return;
+    if (freeBytesAt(dirname(this.#reservePath)) < 2 * this.#cap.reserveBytes) return;
     this.#limitPages(this.#cap.pagesMax);
     this.#cap = null;
   }
@@ -108,8 +114,7 @@ export class SpaceGuard {
   #findCause(): FullCause {
     if (this.#cap !== null) return this.#cap.cause;
     if (this.#store?.isLimited !== true) return "volume";
-    const { bavail, bsize } = statfsSync(dirname(this.#reservePath));
-    return bavail * bsize > VOLUME_REST_BYTES_MAX ? "DB_MAX_BYTES" : "volume";
+    return freeBytesAt(dirname(this.#reservePath)) > VOLUME_REST_BYTES_MAX ? "DB_MAX_BYTES" : "volume";
   }
 
   /**
@@ -117,9 +122,7 @@ export class SpaceGuard {
    * the pages that deletes have freed. If it grew into the last free block, the log could never be copied into it, and
    * then not even a delete would find room.
    */
-  #giveUpReserve(cause: FullCause): void {
-    const reserveBytes = statSync(this.#reservePath, { throwIfNoEntry: false })?.size ?? 0;
-    rmSync(this.#reservePath, { force: true });
+  #keepSize(cause: FullCause, reserveBytes: number): void {
     if (this.#store === null || this.#cap !== null || reserveBytes === 0) return;
     const pages = this.#pages("page_count");
     const pagesMax = this.#limitPages(0);

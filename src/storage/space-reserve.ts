@@ -1,7 +1,8 @@
 // The reserve file: space that is given up when the volume is full, and taken again when there is plenty.
 
-import { statfsSync } from "node:fs";
-import { open, rename, rm, stat, statfs } from "node:fs/promises";
+import { rmSync, statfsSync, statSync } from "node:fs";
+import { open, rename, rm, stat } from "node:fs/promises";
+import { freeBytesAt } from "./free-space.ts";
 
 const PIECE_BYTES = 1024 * 1024;
 const VOLUME_SHARE = 16;
@@ -10,6 +11,13 @@ const VOLUME_SHARE = 16;
 export function reserveBytesOf(directory: string, wantedBytes: number): number {
   const { blocks, bsize } = statfsSync(directory);
   return Math.min(wantedBytes, Math.floor((blocks * bsize) / VOLUME_SHARE));
+}
+
+/** Returns how many bytes it held; 0 = there was none. */
+export function giveUpReserve(path: string): number {
+  const bytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  rmSync(path, { force: true });
+  return bytes;
 }
 
 /**
@@ -21,8 +29,7 @@ export async function ensureReserve(path: string, directory: string, wantedBytes
   if (bytes === 0) return rm(path, { force: true });
   const existing = await stat(path).catch(() => null);
   if (existing !== null) return;
-  const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < 2 * bytes) return;
+  if (freeBytesAt(directory) < 2 * bytes) return;
   const draft = `${path}.new`;
   try {
     await using file = await open(draft, "w", 0o600);

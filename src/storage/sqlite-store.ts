@@ -3,11 +3,12 @@
 import type { Database } from "bun:sqlite";
 import { statSync } from "node:fs";
 import type { Kysely } from "kysely";
-import { LOCK_WAIT_MS, MiB } from "../shared/bounds.ts";
+import { KiB, LOCK_WAIT_MS, MiB } from "../shared/bounds.ts";
 import { monotonicMs, systemClock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
+import { AppError, ExitError } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
+import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
 import { inspectStore, type StoreInspection } from "./inspect-store.ts";
 import type {
@@ -28,9 +29,9 @@ import type {
 import { KvReader } from "./kv-reader.ts";
 import { readWipes } from "./kv-rows.ts";
 import { ReaderClient } from "./reader-client.ts";
-import { ensureReserve, reserveBytesOf } from "./space-reserve.ts";
+import { ensureReserve, giveUpReserve, reserveBytesOf } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
-import { readFailure } from "./sqlite-errors.ts";
+import { classifySqliteError, readFailure } from "./sqlite-errors.ts";
 import type { StartThread } from "./start-thread.ts";
 import { StorageClient } from "./storage-client.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "./store-files.ts";
@@ -43,6 +44,8 @@ import { toOutcome, WriteQueue } from "./write-queue.ts";
 const CHECK_BYTES_MAX = 64 * MiB;
 const CHECK_ALWAYS_BYTES_MAX = 16 * MiB;
 const RESERVE_INTERVAL_MS = 5000;
+/** A store is opened in less: the index of its log takes 32 KiB, the rest is for the first deletes. */
+const OPENING_BYTES = 128 * KiB;
 /** Counting or skipping more rows than this would be felt by the other requests. */
 const LONG_ROWS_MIN = 100_000;
 
@@ -92,12 +95,14 @@ export class SqliteStore implements KvEngine {
       const files = storeFiles(settings.dbPath);
       prepareDirectory(files.directory);
       warnOfOpenDirectory(files.directory, log);
-      lock = StoreLock.acquire(files);
+      const acquired = acquireLock(files);
+      lock = acquired.lock;
       requireSafeSqlite();
       const inspection = inspectStore(files, settings.walDamage);
       const readerThread = new ReaderClient(files.database, startThread);
       const store = new SqliteStore(files, lock, storage, readerThread, settings, events);
-      await store.#open(settings, inspection, log);
+      const givenUpBytes = acquired.givenUpBytes || makeRoomToOpen(files);
+      await store.#open(settings, inspection, givenUpBytes, log);
       return store;
     } catch (error) {
       await storage.abandon();
@@ -126,7 +131,7 @@ export class SqliteStore implements KvEngine {
     });
   }
 
-  async #open(settings: Settings, inspection: StoreInspection, log: Log): Promise<void> {
+  async #open(settings: Settings, inspection: StoreInspection, givenUpBytes: number, log: Log): Promise<void> {
     const { files } = this;
     // KV alone has no rows that are built this way. Otherwise it is loaded while the storage thread opens the store.
     const hasRows = [...settings.services].some((service) => service !== "kv");
@@ -142,6 +147,7 @@ export class SqliteStore implements KvEngine {
         path: files.database,
         reservePath: files.reserve,
         reserveBytes: reserveBytesOf(files.directory, settings.reserveBytes),
+        givenUpBytes,
         walLimitBytes: settings.walLimitBytes,
         databaseBytesMax: settings.dbMaxBytes,
         sweepIntervalMs: settings.sweepIntervalMs,
@@ -307,6 +313,27 @@ export class SqliteStore implements KvEngine {
 
 function lockDeadline(): number {
   return monotonicMs() + LOCK_WAIT_MS;
+}
+
+/**
+ * A volume may have become full while no server ran: then the reserve is given up for the lock, or else for the store.
+ * Returns what it held.
+ * @throws ExitError (1) the directory cannot be written, (3) another process holds the lock
+ */
+function acquireLock(files: StoreFiles): { lock: StoreLock; givenUpBytes: number } {
+  try {
+    return { lock: StoreLock.acquire(files), givenUpBytes: 0 };
+  } catch (error) {
+    const isFull = error instanceof ExitError && classifySqliteError(error.cause) === "full";
+    const givenUpBytes = isFull ? giveUpReserve(files.reserve) : 0;
+    if (givenUpBytes === 0) throw error;
+    return { lock: StoreLock.acquire(files), givenUpBytes };
+  }
+}
+
+/** To be called by the holder of the lock: the reserve is nobody else's then. */
+function makeRoomToOpen({ directory, reserve }: StoreFiles): number {
+  return freeBytesAt(directory) < OPENING_BYTES ? giveUpReserve(reserve) : 0;
 }
 
 function warnOfOpenDirectory(directory: string, log: Log): void {

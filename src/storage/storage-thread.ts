@@ -75,6 +75,7 @@ class OpenedStore {
     const isLimited = options.databaseBytesMax > 0;
     const makeRoom = () => this.#wal.makeRoom();
     this.#space = new SpaceGuard(options.reservePath, { database, isLimited, makeRoom });
+    if (options.givenUpBytes > 0) this.#space.noteOpenedFull(options.givenUpBytes);
     this.#wal = new WalKeeper(database, {
       limitBytes: options.walLimitBytes,
       reserveBytes: options.reserveBytes,

@@ -14,6 +14,8 @@ export interface StoreOptions {
   readonly reservePath: string;
   /** What it holds when there is room for it; 0 = there is none. */
   readonly reserveBytes: number;
+  /** What it held before it was given up to have room for the start; 0 = there was room. */
+  readonly givenUpBytes: number;
   readonly walLimitBytes: number;
   /** 0 = no limit. */
   readonly databaseBytesMax: number;

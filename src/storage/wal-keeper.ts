@@ -1,10 +1,11 @@
 // Keeps the write-ahead log small: when to copy its pages into the database file, when to cut it back.
 
 import type { Database, Statement } from "bun:sqlite";
-import { statfsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { MiB } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
+import { freeBytesAt } from "./free-space.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 
 const PAGE_BYTES = 4096;
@@ -98,10 +99,7 @@ export class WalKeeper {
     const { page_count: pages } = this.#pageCount.get()!;
     const { filename } = this.#database;
     const grownBytes = pages * PAGE_BYTES - (statSync(filename, { throwIfNoEntry: false })?.size ?? 0);
-    if (grownBytes <= 0) return true;
-    const { bavail, bsize, blocks } = statfsSync(dirname(filename));
-    // A file system that does not tell its size does not tell what is free.
-    return blocks === 0 || bavail * bsize >= grownBytes;
+    return grownBytes <= 0 || freeBytesAt(dirname(filename)) >= grownBytes;
   }
 
   #run(mode: Mode): WalState {

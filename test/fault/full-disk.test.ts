@@ -1,7 +1,7 @@
 // A volume or a quota that is full: puts are refused, all else goes on, and puts again once there is room.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync, openSync, truncateSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { idOf, storedValue } from "../support/durable-load.ts";
 import { eventually } from "../support/eventually.ts";
@@ -20,6 +20,20 @@ const RESERVE_TIMEOUT_MS = 12_000;
 
 const FULL = /"level":"warning".*"the store is full/;
 const WRITABLE = /"level":"info".*"the store takes writes again"/;
+
+/** Writes to `path` until the volume has exactly `leftBytes` free. */
+function fillVolume(path: string, leftBytes: number): void {
+  const descriptor = openSync(path, "w");
+  let bytes = 0;
+  try {
+    for (const piece = new Uint8Array(4096); ; ) bytes += writeSync(descriptor, piece);
+  } catch (error) {
+    expect((error as NodeJS.ErrnoException).code).toBe("ENOSPC");
+  } finally {
+    closeSync(descriptor);
+  }
+  truncateSync(path, bytes - leftBytes);
+}
 
 type Send = (method: string, key: string, body?: Uint8Array<ArrayBuffer>) => Promise<Response>;
 
@@ -148,5 +162,38 @@ if (has("root, to mount a small volume", isRoot())) {
       );
       await eventually("the reserve is back", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
     }, 160_000);
+
+    // With nothing left the lock cannot be taken, with a few pages the store cannot be opened.
+    test.each([0, 12, 40])(
+      "is started with %i KiB left, reads, and takes deletes",
+      async (leftKiB) => {
+        using volume = mountSmallVolume(16 * MiB);
+        const env = { JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data") };
+        const token = await mint();
+        const first = await startServer(env);
+        const reserve = join(env.DB_PATH, "reserve");
+        await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
+        for (let id = 1; id <= DELETED; id++) await sender(first, token)("PUT", `k${id}`, storedValue(id, VALUE_BYTES));
+        first.kill("SIGTERM");
+        expect(await first.exited).toBe(0);
+        const ballast = join(volume.path, "ballast");
+        fillVolume(ballast, leftKiB * 1024);
+
+        await using server = await startServer(env);
+        const send = sender(server, token);
+        expect(existsSync(reserve)).toBe(false);
+        expect((await send("PUT", "new", storedValue(1, 4 * VALUE_BYTES))).status).toBe(507);
+        for (let id = 1; id <= DELETED; id++) {
+          expect(idOf(new Uint8Array(await (await send("GET", `k${id}`)).arrayBuffer()))).toBe(id);
+          expect((await send("DELETE", `k${id}`)).status).toBe(200);
+        }
+        await eventually("the log says that it is full", LOGGED_MS, () => logged(server, FULL).length > 0);
+        await Bun.file(ballast).delete();
+        const isPut = async () => (await send("PUT", "new", storedValue(1, 10))).ok;
+        await eventually("a put is taken", RESERVE_TIMEOUT_MS, isPut);
+        await eventually("the reserve is back", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
+      },
+      60_000,
+    );
   });
 }

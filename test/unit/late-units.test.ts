@@ -54,6 +54,7 @@ const OPTIONS = {
   walLimitBytes: 1_000_000,
   databaseBytesMax: 0,
   reserveBytes: 0,
+  givenUpBytes: 0,
   sweepIntervalMs: 60_000,
   isChecked: false,
 };
