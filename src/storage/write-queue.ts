@@ -50,9 +50,10 @@ export class WriteQueue {
     return promise;
   }
 
-  /** The outcomes of the oldest batch in flight. */
+  /** The outcomes of the oldest batch in flight; of one that was given up by `fail` they come too late. */
   settle(outcomes: readonly ItemOutcome[]): void {
-    const batch = this.#inFlight.shift()!;
+    const batch = this.#inFlight.shift();
+    if (batch === undefined) return;
     for (const [index, { resolve, reject }] of batch.entries()) {
       const outcome = toOutcome(outcomes[index]!);
       if (outcome instanceof AppError) reject(outcome);
