@@ -13,6 +13,12 @@ export interface HeldBody {
   release(): void;
 }
 
+/**
+ * An operator; a user, an app or a client of the relay who was let in; anybody else. What users may shut others out
+ * with is bounded, and so is how long strangers may take.
+ */
+export type Sender = "operator" | "user" | "stranger";
+
 const IDLE_SECONDS = 10;
 /** What was announced is held back from others for so long. */
 const IDLE_SECONDS_MAX = 60;
@@ -27,12 +33,17 @@ const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), rel
 
 /**
  * The raw body, whatever its encoding; no body is an empty one. What the client of an operator announces is its share
- * of the budget. Of others (`isKnown` false: users, apps, strangers) only what arrived counts, but for a little: an
- * announced length costs nothing, and some of them would shut everybody out. While it waits for the body the request
- * is not among those at work: clients that send slowly, or nothing, take nobody's place.
+ * of the budget. Of others only what arrived counts, but for a little: an announced length costs nothing, and some of
+ * them would shut everybody out. Who was let in may be as slow as he is, if something comes all the time. While it
+ * waits for the body the request is not among those at work: clients that send slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
-export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudget, isKnown = true): Promise<HeldBody> {
+export function readBody(
+  scope: RequestScope,
+  maxBytes: number,
+  budget: ByteBudget,
+  sender: Sender = "operator",
+): Promise<HeldBody> {
   const { request } = scope;
   const length = request.headers.get("content-length");
   // The runtime lets one that is given twice with the same number pass, as "3, 3".
@@ -40,10 +51,11 @@ export function readBody(scope: RequestScope, maxBytes: number, budget: ByteBudg
     return Promise.reject(refuse(scope, new AppError("body_incomplete", "Content-Length is given twice.")));
   }
   const lengthBytes = length === null ? null : Number(length);
-  const isSimple = isKnown || lengthBytes! <= STRANGER_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
-  if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, isKnown);
+  const isSimple =
+    sender === "operator" || lengthBytes! <= STRANGER_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
+  if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, sender);
   if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
-  return readPieces(scope, lengthBytes, maxBytes, budget, isKnown);
+  return readPieces(scope, lengthBytes, maxBytes, budget, sender);
 }
 
 /**
@@ -63,11 +75,11 @@ async function readKnownLength(
   lengthBytes: number,
   maxBytes: number,
   budget: ByteBudget,
-  isKnown: boolean,
+  sender: Sender,
 ): Promise<HeldBody> {
   if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
   if (!budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
-  if (isKnown && lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
+  if (sender !== "stranger" && lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
   scope.place?.leave(scope);
   try {
     const bytes = new Uint8Array(await scope.request.arrayBuffer());
@@ -92,10 +104,10 @@ async function readPieces(
   lengthBytes: number | null,
   maxBytes: number,
   budget: ByteBudget,
-  isKnown: boolean,
+  sender: Sender,
 ): Promise<HeldBody> {
   const reader: BodyReader = scope.request.body!.getReader();
-  const stepBytes = isKnown ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
+  const stepBytes = sender === "operator" ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
   const chunks: Uint8Array[] = [];
   let total = 0;
   let reserved = 0;
@@ -105,7 +117,7 @@ async function readPieces(
       const { done, value } = await reader.read();
       if (done) break;
       // The runtime counts less than 16 KiB a second as silence.
-      if (isKnown) scope.extendIdleTimeout(IDLE_SECONDS);
+      if (sender !== "stranger") scope.extendIdleTimeout(IDLE_SECONDS);
       total += value.length;
       if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
       // Not beyond what is to come: a body as large as the budget fits into it.

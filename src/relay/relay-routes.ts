@@ -115,7 +115,7 @@ function relayTo(endpoint: Endpoint): Act {
     if (!isPlain(scope.request.headers.get("content-encoding"))) {
       throw new RelayError("unsupported_encoding", "the body must not be compressed");
     }
-    const body = await readBody(scope, bodyBytesMax, budget, false);
+    const body = await readBody(scope, bodyBytesMax, budget, "user");
     let isHeld = false;
     let weightBytes = 0;
     const release = () => {

@@ -101,7 +101,7 @@ export async function readJsonBody<T>(
   parse: (bytes: Uint8Array) => T,
 ): Promise<T> {
   requireJsonType(scope);
-  const body = await readBody(scope, bytesMax, services.budget, false);
+  const body = await readBody(scope, bytesMax, services.budget, who === null ? "stranger" : "user");
   try {
     // A body may take its time, and the session may have ended meanwhile.
     const isLive = who === null || services.gate === undefined || services.gate.isLive(who);

@@ -322,7 +322,7 @@ async function withJsonBody(
   act: (text: string) => Promise<Response>,
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
-  const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, false));
+  const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, "user"));
   let weightBytes = 0;
   try {
     const text = requireShallowText(held.bytes);

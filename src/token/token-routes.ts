@@ -138,7 +138,7 @@ async function readTokenBody({ appGate, settings, strangers }: TokenServices, sc
   // Not even begun: the answer will be 401, and the runtime drops the rest.
   if (Number(headers.get("content-length") ?? 0) > settings.tokenBodyAuthBytes) return null;
   try {
-    return await readBody(scope, settings.tokenBodyAuthBytes, strangers, false);
+    return await readBody(scope, settings.tokenBodyAuthBytes, strangers, "stranger");
   } catch (error) {
     if (error instanceof AppError && error.code === "body_too_large") return null;
     throw error;

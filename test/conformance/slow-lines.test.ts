@@ -6,6 +6,7 @@ import { has, hasProgram } from "../support/needs.ts";
 import { openRaw } from "../support/raw-request.ts";
 import { metricOf } from "../support/relay-books.ts";
 import { mint, openBinary, type Target } from "../support/targets.ts";
+import { asApp, install } from "../support/token-client.ts";
 import { useTarget } from "../support/use-target.ts";
 
 setDefaultTimeout(120_000);
@@ -44,6 +45,30 @@ describe.concurrent("a slow line", () => {
     client.send(end);
     expect(await client.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
     expect((await read(target(), path))?.length).toBe(PIECES * PIECE.length);
+  });
+
+  test.each([
+    ["of known length", `Content-Length: ${PIECES * PIECE.length}\r\n`, (text: string) => text, ""],
+    [
+      "of unknown length",
+      "Transfer-Encoding: chunked\r\n",
+      (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`,
+      "0\r\n\r\n",
+    ],
+  ])("that brings 4 KB a second of the value %s of an app is not cut", async (_, header, framed, end) => {
+    const { token } = await install(target());
+    using client = await openRaw(target().url);
+    const { host } = new URL(target().url);
+    const type = "Content-Type: application/json\r\n";
+    client.send(`POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${type}${header}\r\n`);
+    const value = JSON.stringify("v".repeat(PIECES * PIECE.length - 2));
+    for (let piece = 0; piece < PIECES; piece++) {
+      client.send(framed(value.slice(piece * PIECE.length, (piece + 1) * PIECE.length)));
+      await Bun.sleep(PAUSE_MS);
+    }
+    client.send(end);
+    expect(await client.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
+    expect(await (await asApp(target(), token, "/k")).text()).toBe(value);
   });
 
   if (has("curl, for a client that reads slowly", hasProgram("curl"))) {
