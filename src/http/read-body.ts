@@ -121,7 +121,8 @@ async function readPieces(
       total += value.length;
       if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
       // Not beyond what is to come: a body as large as the budget fits into it.
-      const wanted = Math.min(Math.ceil(total / stepBytes) * stepBytes, Math.max(total, lengthBytes ?? maxBytes));
+      const bytesMax = Math.min(lengthBytes ?? maxBytes, budget.limitBytes);
+      const wanted = Math.min(Math.ceil(total / stepBytes) * stepBytes, Math.max(total, bytesMax));
       if (wanted > reserved) {
         if (!budget.tryReserve(wanted - reserved)) throw refuse(scope, overloaded(), reader);
         reserved = wanted;
@@ -132,7 +133,9 @@ async function readPieces(
     else if (total !== lengthBytes) throw incomplete();
     scope.place?.enter(scope);
     scope.bytesIn = total;
-    return { bytes: concat(chunks, total), release: () => budget.release(reserved) };
+    budget.release(reserved - total);
+    reserved = total;
+    return { bytes: concat(chunks, total), release: () => budget.release(total) };
   } catch (error) {
     budget.release(reserved);
     throw error instanceof AppError ? error : incomplete(error);

@@ -410,16 +410,17 @@ function boundsOf(env: Environment, parsed: Parsed, problems: string[]) {
   if (tokenMaxPageBytes < maxValueBytes) {
     problems.push("TOKEN_MAX_PAGE_BYTES must be at least MAX_VALUE_BYTES, or one value could fill no page");
   }
-  const underBudget = (name: string, value: number) => {
+  const underBudget = (service: ServiceName, name: string, value: number) => {
     const bound = follow(name, value, Math.min(value, bodyBudgetBytes));
-    if (parsed.services.has("relay") && bound > bodyBudgetBytes) {
+    if (parsed.services.has(service) && bound > bodyBudgetBytes) {
       problems.push(`${name} must be at most BODY_BUDGET_BYTES`);
     }
     return bound;
   };
-  const relayBodyMax = underBudget("RELAY_BODY_MAX", parsed.relayBodyMax);
-  const relayResponseMax = underBudget("RELAY_RESPONSE_MAX", parsed.relayResponseMax);
-  return { tokenMaxValueBytes, tokenMaxPageBytes, relayBodyMax, relayResponseMax };
+  const tokenMaxBatchBytes = underBudget("token", "TOKEN_MAX_BATCH_BYTES", parsed.tokenMaxBatchBytes);
+  const relayBodyMax = underBudget("relay", "RELAY_BODY_MAX", parsed.relayBodyMax);
+  const relayResponseMax = underBudget("relay", "RELAY_RESPONSE_MAX", parsed.relayResponseMax);
+  return { tokenMaxValueBytes, tokenMaxPageBytes, tokenMaxBatchBytes, relayBodyMax, relayResponseMax };
 }
 
 /** Rows of the table for the help of a command: what each variable means. */

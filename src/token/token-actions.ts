@@ -326,8 +326,10 @@ async function withJsonBody(
   let weightBytes = 0;
   try {
     const text = requireShallowText(held.bytes);
-    // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values.
-    weightBytes = reserveParsed(budget, text, Math.floor(budget.limitBytes / 2));
+    // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values, or too
+    // many beside its own text.
+    const weightMax = Math.min(Math.floor(budget.limitBytes / 2), budget.limitBytes - held.bytes.length);
+    weightBytes = reserveParsed(budget, text, weightMax);
     requireValid(text);
     const members = credentialMembers(text, credential);
     // Each is cut out of the whole text.

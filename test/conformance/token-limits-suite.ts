@@ -101,6 +101,17 @@ function smallBudgetTests(target: () => Target): void {
     const body = JSON.stringify("x".repeat(999_998));
     expect((await asApp(target(), token, "/large", { method: "POST", body })).status).toBe(200);
   });
+
+  test("a batch as large as the budget fits into it, however many values it holds", async () => {
+    const { token } = await install(target());
+    const body = `{"k":[${"[],".repeat(333_330)}1]}`;
+    expect(body.length).toBeWithin(990_000, 1_000_000);
+    for (const sent of [body, new Blob([body]).stream()]) {
+      const answer = await asApp(target(), token, "/_batchimport", { method: "POST", body: sent, headers: JSON_TYPE });
+      expect([answer.status, await answer.json()]).toMatchObject([200, { successful: 1 }]);
+    }
+    expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+  });
 }
 
 function rateTests(target: () => Target): void {

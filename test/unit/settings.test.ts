@@ -247,6 +247,15 @@ describe("settings", () => {
     ]);
   });
 
+  test("hold batches of apps within the budget, which their bound follows when it was not set", () => {
+    const small = { MAX_VALUE_BYTES: "1MiB", BODY_BUDGET_BYTES: "2MiB" };
+    expect(read(small)).toMatchObject({ tokenMaxBatchBytes: 2 * MiB });
+    expect(read({})).toMatchObject({ tokenMaxBatchBytes: 8 * MiB });
+    const large = { JWT_SECRET, ...small, TOKEN_MAX_BATCH_BYTES: "3MiB" };
+    expect(problems(large)).toEqual(["TOKEN_MAX_BATCH_BYTES must be at most BODY_BUDGET_BYTES"]);
+    expect(problems({ ...large, SERVICES: "kv,relay" })).toEqual([]);
+  });
+
   test("of a first channel and token are judged as the ones of an operator", () => {
     const key = { RELAY_BOOTSTRAP_KEY: "sk-canary", RELAY_BOOTSTRAP_TOKEN: "sk-nexus-abc" };
     expect(read(key)).toMatchObject({ relayBootstrapKey: "sk-canary", relayBootstrapToken: "sk-nexus-abc" });
