@@ -1,6 +1,6 @@
 // Reads request bodies under the byte budget: what is too large or does not fit is refused before it is read.
 
-import { BODY_STEP_BYTES, KiB } from "../shared/bounds.ts";
+import { BODY_STEP_BYTES, KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { parsedBytes } from "../shared/json-text.ts";
 import type { ByteBudget } from "./byte-budget.ts";
@@ -26,9 +26,6 @@ const SLOWEST_BYTES_PER_SECOND = 4 * KiB;
 /** What arrives in the time that every connection may be idle. */
 const QUICK_BYTES = IDLE_SECONDS * SLOWEST_BYTES_PER_SECOND;
 
-/** Small, so that many who have sent next to nothing hold next to nothing. */
-const STRANGER_STEP_BYTES = 16 * KiB;
-
 const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), release: () => undefined });
 
 /**
@@ -52,7 +49,7 @@ export function readBody(
   }
   const lengthBytes = length === null ? null : Number(length);
   const isSimple =
-    sender === "operator" || lengthBytes! <= STRANGER_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
+    sender === "operator" || lengthBytes! <= SMALL_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
   if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, sender);
   if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
   return readPieces(scope, lengthBytes, maxBytes, budget, sender);
@@ -107,7 +104,7 @@ async function readPieces(
   sender: Sender,
 ): Promise<HeldBody> {
   const reader: BodyReader = scope.request.body!.getReader();
-  const stepBytes = sender === "operator" ? BODY_STEP_BYTES : STRANGER_STEP_BYTES;
+  const stepBytes = sender === "operator" ? BODY_STEP_BYTES : SMALL_STEP_BYTES;
   const chunks: Uint8Array[] = [];
   let total = 0;
   let reserved = 0;

@@ -2,7 +2,7 @@
 
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
-import { BODY_STEP_BYTES } from "../shared/bounds.ts";
+import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import { parseEvent } from "./event-splitter.ts";
@@ -287,7 +287,7 @@ async function readBytes(
       abort();
       return null;
     }
-    share?.growTo(Math.ceil(total / BODY_STEP_BYTES) * BODY_STEP_BYTES, abort);
+    share?.growTo(Math.min(bytesMax, Math.ceil(total / SMALL_STEP_BYTES) * SMALL_STEP_BYTES), abort);
     chunks.push(chunk);
   }
   return new Uint8Array(Buffer.concat(chunks, total));

@@ -28,6 +28,8 @@ export const STREAM_PIECE_BYTES = 256 * KiB;
 export const STREAM_WAIT_MS = 1000;
 /** A body of unknown length reserves its share of the budget in steps of this size. */
 export const BODY_STEP_BYTES = 256 * KiB;
+/** That of a stranger, or of an upstream, in smaller ones: many who have sent next to nothing hold next to nothing. */
+export const SMALL_STEP_BYTES = 16 * KiB;
 /** After an answer in mid-body, a body announced with at most this length is read to its end. */
 export const LINGER_BYTES_MAX = 64 * KiB;
 /** How long a client of the relay may leave what it was sent unread, and its connection idle. */

@@ -7,21 +7,39 @@ import { PoolChannel } from "../../src/relay/channel-pool.ts";
 import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
 import { attemptUpstream } from "../../src/relay/upstream-attempt.ts";
+import { KiB, MiB } from "../../src/shared/bounds.ts";
 
 const BYTES = new TextEncoder().encode(JSON.stringify({ choices: [], pad: "x".repeat(100_000) }));
 const BOUND_MS = 1_000;
+const RESPONSE_BYTES_MAX = 1_000_000;
+
+const JSON_TYPE = { "Content-Type": "application/json" };
 
 /** An attempt that is answered with a body of which `onRead` sees the end, in the turn in which it is complete. */
-async function attempt(onRead: (client: AbortController) => void, budget: ByteBudget) {
+function attempt(onRead: (client: AbortController) => void, budget: ByteBudget) {
   const client = new AbortController();
   const read = async () => {
     onRead(client);
     return BYTES.buffer;
   };
-  const answer = {
-    ...{ status: 200, headers: new Headers({ "Content-Type": "application/json" }), body: null },
-    whole: { lengthBytes: BYTES.length, read },
-  } satisfies OutboundAnswer;
+  const whole = { lengthBytes: BYTES.length, read };
+  return attemptAnswered({ status: 200, headers: new Headers(JSON_TYPE), body: null, whole }, budget, client);
+}
+
+/** One that is answered in chunks, which come when they are written. */
+function attemptInChunks(budget: ByteBudget, responseBytesMax = RESPONSE_BYTES_MAX) {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const answer = { status: 200, headers: new Headers(JSON_TYPE), body: readable, whole: null };
+  const result = attemptAnswered(answer, budget, new AbortController(), responseBytesMax);
+  return { chunks: writable.getWriter(), result };
+}
+
+function attemptAnswered(
+  answer: OutboundAnswer,
+  budget: ByteBudget,
+  client: AbortController,
+  responseBytesMax = RESPONSE_BYTES_MAX,
+) {
   const transport: Pick<OutboundTransport, "send"> = { send: async () => answer };
   const channel = { baseUrl: "http://upstream.example" } as Channel;
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
@@ -34,7 +52,7 @@ async function attempt(onRead: (client: AbortController) => void, budget: ByteBu
     budget,
     bounds: {
       ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
-      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+      ...{ responseBytesMax, eventBytesMax: 1_000_000 },
     },
   });
 }
@@ -53,6 +71,34 @@ describe("the share of a whole answer in the byte budget", () => {
     const budget = new ByteBudget(1_000_000);
     expect((await attempt((client) => client.abort(), budget)).kind).toBe("client_gone");
     expect(budget.usedBytes).toBe(0);
+  });
+
+  test("grows with what has come: two hundred answers that have just begun leave room", async () => {
+    const budget = new ByteBudget(48 * MiB);
+    const begun = Array.from({ length: 200 }, () => attemptInChunks(budget));
+    for (const { chunks } of begun) await chunks.write(BYTES.subarray(0, 10));
+    await Bun.sleep(0);
+    expect(budget.usedBytes).toBeGreaterThan(0);
+    expect(budget.usedBytes).toBeLessThan(4 * MiB);
+    for (const { chunks, result } of begun) {
+      await chunks.abort();
+      await result;
+    }
+    expect(budget.usedBytes).toBe(0);
+  });
+
+  test("is never more than the largest answer takes, however small the budget", async () => {
+    for (const bytesMax of [128 * KiB, BYTES.length]) {
+      const budget = new ByteBudget(bytesMax);
+      const { chunks, result } = attemptInChunks(budget, bytesMax);
+      const written = chunks.write(BYTES).then(() => chunks.close());
+      const answer = await result;
+      await written;
+      if (answer.kind !== "answer") throw new Error(`no answer but ${answer.kind}`);
+      expect(answer.bytes).toEqual(BYTES);
+      answer.release();
+      expect(budget.usedBytes).toBe(0);
+    }
   });
 });
 
