@@ -2,6 +2,7 @@
 
 import type { Clock } from "../shared/clock.ts";
 import { CircuitBreaker } from "./circuit-breaker.ts";
+import { Pause } from "./pause.ts";
 import type { Channel } from "./relay-tables.ts";
 import { apiRootOf } from "./upstream-url.ts";
 
@@ -29,10 +30,10 @@ export interface LastError {
 }
 
 interface ModelState {
-  coolUntilMs: number;
+  readonly cooling: Pause;
   /** 429s without a Retry-After since the last success. */
   rejections: number;
-  offUntilMs: number;
+  readonly off: Pause;
 }
 
 /** One channel and everything that is known of it in this process. */
@@ -68,7 +69,7 @@ export class PoolChannel {
   waitUntilMs(model: string): number {
     const nowMs = this.#clock();
     const state = this.#models.get(upstreamModelOf(this.channel, model));
-    const blockedMs = Math.max(state?.coolUntilMs ?? 0, state?.offUntilMs ?? 0);
+    const blockedMs = state === undefined ? 0 : Math.max(state.cooling.untilMs(nowMs), state.off.untilMs(nowMs));
     if (blockedMs > nowMs) return blockedMs;
     if (this.breaker.isPassable) return 0;
     // Half-open with its one request out: nobody knows for how long.
@@ -78,20 +79,20 @@ export class PoolChannel {
   /** `retryAfterMs` null = the upstream gave no time. Returns how long the model is left alone from now on, in ms. */
   cool(model: string, retryAfterMs: number | null): number {
     const state = this.#stateOf(model);
+    const { cooling } = state;
     const nowMs = this.#clock();
-    const isCooling = state.coolUntilMs > nowMs;
     // What was under way when the first was refused is no reason to wait longer still.
-    if (retryAfterMs === null && !isCooling) {
+    if (retryAfterMs === null && cooling.isOver(nowMs)) {
       const doubled = COOL_MS_DEFAULT * 2 ** Math.min(state.rejections++, 4);
-      state.coolUntilMs = nowMs + Math.min(COOL_MS_DEFAULT_MAX, doubled);
+      cooling.begin(nowMs, Math.min(COOL_MS_DEFAULT_MAX, doubled));
     } else if (retryAfterMs !== null) {
-      state.coolUntilMs = Math.max(state.coolUntilMs, nowMs + retryAfterMs);
+      cooling.extend(nowMs, retryAfterMs);
     }
-    return state.coolUntilMs - nowMs;
+    return cooling.untilMs(nowMs) - nowMs;
   }
 
   switchOff(model: string): void {
-    this.#stateOf(model).offUntilMs = this.#clock() + MODEL_OFF_MS;
+    this.#stateOf(model).off.begin(this.#clock(), MODEL_OFF_MS);
   }
 
   succeeded(model: string): void {
@@ -106,16 +107,19 @@ export class PoolChannel {
   }
 
   cooling(): { model: string; untilMs: number }[] {
-    return this.#marked((state) => state.coolUntilMs).map(([model, untilMs]) => ({ model, untilMs }));
+    return this.#marked((state) => state.cooling).map(([model, untilMs]) => ({ model, untilMs }));
   }
 
   modelsOff(): string[] {
-    return this.#marked((state) => state.offUntilMs).map(([model]) => model);
+    return this.#marked((state) => state.off).map(([model]) => model);
   }
 
-  #marked(time: (state: ModelState) => number): [string, number][] {
+  #marked(pauseOf: (state: ModelState) => Pause): [string, number][] {
     const nowMs = this.#clock();
-    return [...this.#models].flatMap(([model, state]) => (time(state) > nowMs ? [[model, time(state)]] : []));
+    return [...this.#models].flatMap(([model, state]) => {
+      const pause = pauseOf(state);
+      return pause.isOver(nowMs) ? [] : [[model, pause.untilMs(nowMs)]];
+    });
   }
 
   #stateOf(name: string): ModelState {
@@ -123,7 +127,7 @@ export class PoolChannel {
     let state = this.#models.get(model);
     if (state === undefined) {
       if (this.#models.size >= MODELS_KEPT) this.#models.delete(this.#models.keys().next().value!);
-      state = { coolUntilMs: 0, rejections: 0, offUntilMs: 0 };
+      state = { cooling: new Pause(), rejections: 0, off: new Pause() };
       this.#models.set(model, state);
     }
     return state;

@@ -1,6 +1,7 @@
 // Whether a channel is worth asking: open after failures, half-open for a single request when its time is over.
 
 import type { Clock } from "../shared/clock.ts";
+import { Pause } from "./pause.ts";
 
 const BUCKET_MS = 6_000;
 const BUCKETS = 10;
@@ -21,13 +22,15 @@ interface Bucket {
 /**
  * Circuit breaker (M. Nygard, Release It!, chapter 5) over a window of one minute. Closed: opens when at least five
  * requests of the window failed by half, or three could not connect in a row. Open: nothing passes for 15 s, doubled
- * each time up to 5 min. Half-open: one request passes; its outcome closes or opens.
+ * each time up to 5 min. Half-open: one request passes; its outcome closes or opens. A clock that is set back keeps
+ * nothing open, and no failure, for longer than that.
  */
 export class CircuitBreaker {
   readonly #clock: Clock;
   #buckets: Bucket[] = [];
   #connectFailures = 0;
-  #openUntilMs = 0;
+  readonly #pause = new Pause();
+  /** 0 = closed. */
   #openMs = 0;
   #isTrialOut = false;
 
@@ -37,12 +40,12 @@ export class CircuitBreaker {
 
   get state(): BreakerState {
     if (this.#openMs === 0) return "closed";
-    return this.#clock() < this.#openUntilMs ? "open" : "half_open";
+    return this.#pause.isOver(this.#clock()) ? "half_open" : "open";
   }
 
   /** When it becomes half-open; 0 when closed. */
   get openUntilMs(): number {
-    return this.#openMs === 0 ? 0 : this.#openUntilMs;
+    return this.#openMs === 0 ? 0 : this.#pause.untilMs(this.#clock());
   }
 
   /** Whether a request may pass now. */
@@ -78,7 +81,7 @@ export class CircuitBreaker {
     this.#buckets = [];
     this.#connectFailures = 0;
     this.#openMs = 0;
-    this.#openUntilMs = 0;
+    this.#pause.end();
     this.#isTrialOut = false;
   }
 
@@ -116,7 +119,7 @@ export class CircuitBreaker {
 
   #open(): void {
     this.#openMs = Math.min(OPEN_MS_MAX, Math.max(OPEN_MS_MIN, this.#openMs * 2));
-    this.#openUntilMs = this.#clock() + this.#openMs;
+    this.#pause.begin(this.#clock(), this.#openMs);
     this.#buckets = [];
     this.#connectFailures = 0;
   }
@@ -136,10 +139,11 @@ export class CircuitBreaker {
   }
 
   #live(): Bucket[] {
-    const oldestMs = this.#clock() - BUCKETS * BUCKET_MS;
-    const first = this.#buckets[0];
-    return first === undefined || first.startMs > oldestMs
+    const nowMs = this.#clock();
+    const oldestMs = nowMs - BUCKETS * BUCKET_MS;
+    const [first, last] = [this.#buckets[0], this.#buckets.at(-1)];
+    return first === undefined || (first.startMs > oldestMs && last!.startMs <= nowMs)
       ? this.#buckets
-      : this.#buckets.filter(({ startMs }) => startMs > oldestMs);
+      : this.#buckets.filter(({ startMs }) => startMs > oldestMs && startMs <= nowMs);
   }
 }

@@ -147,7 +147,7 @@ export class LiveChannels implements ChannelMonitor {
     const nowMs = this.#clock();
     this.#refusedMs.set(channel.id, nowMs);
     // It stayed enabled as the last of a group: not each of its refusals is worth a commit.
-    if (channel.statusReason === reason && nowMs - (this.#bannedMs.get(channel.id) ?? 0) < BAN_AGAIN_MS) return;
+    if (channel.statusReason === reason && isRecent(this.#bannedMs.get(channel.id), nowMs)) return;
     this.#bannedMs.set(channel.id, nowMs);
     const { id, sealedKey } = channel;
     const status = await this.#store.change("relay.banChannel", { id, sealedKey, reason, unusable: this.locked });
@@ -158,7 +158,7 @@ export class LiveChannels implements ChannelMonitor {
   /** Asks the disabled channels that are due whether their keys work again. To be called now and then. */
   async probe(): Promise<void> {
     const nowMs = this.#clock();
-    const due = [...this.#probes].filter(([, { dueMs }]) => dueMs <= nowMs);
+    const due = [...this.#probes].filter(([, probe]) => isDue(probe, nowMs));
     await Promise.all(
       due.map(async ([id, probe]) => {
         probe.delayMs = Math.min(PROBE_MS_MAX, probe.delayMs * 2);
@@ -185,7 +185,7 @@ export class LiveChannels implements ChannelMonitor {
   /** A key that works and is refused by turns keeps its reason, and costs no commit for each request. */
   #forgetReason({ id, sealedKey }: Channel, reason: string): void {
     const nowMs = this.#clock();
-    if (nowMs - (this.#refusedMs.get(id) ?? 0) < BAN_AGAIN_MS) return;
+    if (isRecent(this.#refusedMs.get(id), nowMs)) return;
     this.#refusedMs.set(id, nowMs);
     this.#store
       .change("relay.forgetReason", { id, sealedKey, reason })
@@ -260,6 +260,16 @@ export class LiveChannels implements ChannelMonitor {
     if (result.kind === "answer") result.release();
     return result;
   }
+}
+
+/** A clock that was set back makes it due: it would wait for longer than its delay. */
+function isDue({ dueMs, delayMs }: Probe, nowMs: number): boolean {
+  return dueMs <= nowMs || (dueMs !== Number.POSITIVE_INFINITY && dueMs > nowMs + delayMs);
+}
+
+/** What lies ahead was noted before the clock was set back. */
+function isRecent(atMs: number | undefined, nowMs: number): boolean {
+  return atMs !== undefined && Math.abs(nowMs - atMs) < BAN_AGAIN_MS;
 }
 
 /** The operator who asked is told in any case. */

@@ -162,6 +162,20 @@ describe("a model that cools down", () => {
   });
 });
 
+test("a clock that is set back lets no model wait for longer than was meant", () => {
+  const { pool, pass, picked } = poolOf([channel(1)]);
+  const member = pool.find(1)!;
+  member.cool("a", 60_000);
+  member.switchOff("b");
+  pass(-900_000);
+  expect(member.cooling()).toEqual([{ model: "a", untilMs: 160_000 }]);
+  expect(member.waitUntilMs("b")).toBe(700_000);
+  pass(60_000);
+  expect([picked("a"), picked("b")]).toEqual([1, null]);
+  pass(540_000);
+  expect([picked("b"), member.cooling(), member.modelsOff()]).toEqual([1, [], []]);
+});
+
 describe("a change of the channels", () => {
   test("keeps what is known of those that stay, and forgets it when the address or the key changes", () => {
     const { pool, replace, picked } = poolOf([channel(1)]);

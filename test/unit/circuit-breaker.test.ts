@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { CircuitBreaker } from "../../src/relay/circuit-breaker.ts";
 
 const MINUTE_MS = 60_000;
+const HOUR_MS = 3_600_000;
 
 function breakerAt(startMs = 1_000_000) {
   let nowMs = startMs;
@@ -107,6 +108,26 @@ describe("a circuit breaker", () => {
     expect(breaker.openUntilMs).toBe(untilMs);
     pass(10_000);
     expect(breaker.state).toBe("half_open");
+  });
+
+  test("is open for no longer than meant when the clock is set back, and shows the time that it holds to", () => {
+    const { breaker, ask, pass, nowMs } = breakerAt(100 * HOUR_MS);
+    for (let failures = 0; failures < 5; failures++) ask("failure");
+    pass(-2 * HOUR_MS);
+    expect([breaker.state, breaker.openUntilMs - nowMs()]).toEqual(["open", 15_000]);
+    pass(14_999);
+    expect(breaker.state).toBe("open");
+    pass(1);
+    expect(breaker.state).toBe("half_open");
+  });
+
+  test("holds nothing against an upstream from before the clock was set back", () => {
+    const { breaker, ask, pass } = breakerAt(100 * HOUR_MS);
+    for (let failures = 0; failures < 4; failures++) ask("failure");
+    pass(-2 * HOUR_MS);
+    expect(breaker.figures).toEqual({ requests: 0, failures: 0 });
+    ask("failure");
+    expect([breaker.state, breaker.figures]).toEqual(["closed", { requests: 1, failures: 1 }]);
   });
 
   test("takes one outcome of a request", () => {

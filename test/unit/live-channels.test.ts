@@ -164,6 +164,14 @@ describe("a channel whose key is refused", () => {
     expect(statusOf(id)).toBe(3);
   });
 
+  test("is asked again all the same when the clock is set back by hours", async () => {
+    const [id] = [await add("first"), await add("second")];
+    await disable(id);
+    nowMs -= 5 * HOUR_MS;
+    expect(await probesWithin(2)).toEqual([1]);
+    expect(statusOf(id)).toBe(1);
+  });
+
   test("is in use again when its key works, and is not asked any more", async () => {
     const [id] = [await add("first"), await add("second")];
     upstream.next(wrongKey, refuse(500));
