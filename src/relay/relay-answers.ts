@@ -2,7 +2,7 @@
 
 import { streamPieces } from "../http/held-bytes.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import { type ResponseHeaders, respond } from "../http/respond.ts";
+import { type ResponseHeaders, respond, UNKNOWN_LENGTH } from "../http/respond.ts";
 import { INLINE_VALUE_BYTES_MAX, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import type { AnswerCache, KeptAnswer } from "./answer-cache.ts";
 import type { PoolChannel } from "./channel-pool.ts";
@@ -82,6 +82,7 @@ export class RelayAnswers {
 
   stream(call: RelayCall, member: PoolChannel, begun: BegunStream): Response {
     const { scope, endpoint, request, account, keep } = call;
+    if (scope.isHead) return this.#headOf(call, begun);
     const watch = new StreamWatch(endpoint, request.wantsUsage, createScrubber([member.key!]));
     const collected = keep === null ? null : new CollectedEvents(this.#cache.answerBytesMax);
     const release = call.holdBody();
@@ -110,6 +111,14 @@ export class RelayAnswers {
     this.#streams.add(stream);
     scope.isWatched = true;
     return respond(scope, begun.status, { ...this.#headers(call, begun.headers), ...STREAM_HEADERS }, stream.body);
+  }
+
+  /** HEAD takes no stream: nobody would read it to its end, or leave. */
+  #headOf(call: RelayCall, { status, headers, source, end }: BegunStream): Response {
+    source.cancel();
+    end();
+    call.account.close({ ...UNBILLED, status, errorCode: null });
+    return respond(call.scope, status, { ...this.#headers(call, headers), ...STREAM_HEADERS, ...UNKNOWN_LENGTH });
   }
 
   /** Costs nothing and is logged. */

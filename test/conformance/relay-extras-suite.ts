@@ -5,6 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
+import { sendRaw } from "../support/raw-request.ts";
 import { chatAnswer, metricOf } from "../support/relay-books.ts";
 import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV } from "../support/relay-client.ts";
 import { RelayRig } from "../support/relay-rig.ts";
@@ -295,6 +296,23 @@ function stickyTests(target: () => Target): void {
       `/v1/responses/${id}?${query}`,
       `/v1/responses/${id}?stream=true&starting_after=0`,
     ]);
+  });
+
+  test("HEAD of a response as a stream says no length, and lets the upstream go at once", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    rig.upstream.next(stream({ events: [event({ type: "response.created", response: { id } })], end: "still" }));
+    const { text } = await sendRaw(
+      target().url,
+      `HEAD /v1/responses/${id}?stream=true HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${rig.token.key}\r\n\r\n`,
+    );
+    expect(text).toMatch(/^HTTP\/1\.1 200 /);
+    expect(text).toMatch(/\r\ncontent-type: text\/event-stream/i);
+    expect(text).not.toMatch(/\r\ncontent-length:/i);
+    await rig.upstream.requests.at(-1)!.closed;
+    expect((await rig.rows(2))[1]).toMatchObject({ status: 200, error_code: null, quota: 0 });
+    const isIdle = async () => (await metricOf(target(), "gokv_relay_inflight")) === 0;
+    await eventually("its place is free", USED_MS_MAX, isIdle);
   });
 
   test("there is nothing else below a response", async () => {
