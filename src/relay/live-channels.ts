@@ -10,6 +10,7 @@ import { type ChannelPool, PoolChannel, upstreamModelOf } from "./channel-pool.t
 import type { ChannelStore } from "./channel-store.ts";
 import { UNREADABLE_ADVICE } from "./channel-units.ts";
 import { ENDPOINTS, type Endpoint } from "./relay-endpoints.ts";
+import { RelayError } from "./relay-errors.ts";
 import type { Channel } from "./relay-tables.ts";
 import { StreamWatch } from "./stream-watch.ts";
 import { type AttemptBounds, type AttemptResult, attemptUpstream, type BegunStream } from "./upstream-attempt.ts";
@@ -250,7 +251,7 @@ export class LiveChannels implements ChannelMonitor {
       totalMs,
     }: { endpoint: Endpoint; body: string | null; isStream: boolean; totalMs: number },
   ): Promise<AttemptResult> {
-    const result = await attemptUpstream(this.#transport, member, {
+    const result = await attemptForOperator(this.#transport, member, {
       ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, whenGivenUp: never },
       passedHeaders: { "content-type": "application/json", "accept-encoding": "identity" },
       bounds: { ...this.#bounds, totalMs },
@@ -270,6 +271,16 @@ function isDue({ dueMs, delayMs }: Probe, nowMs: number): boolean {
 /** What lies ahead was noted before the clock was set back. */
 function isRecent(atMs: number | undefined, nowMs: number): boolean {
   return atMs !== undefined && Math.abs(nowMs - atMs) < BAN_AGAIN_MS;
+}
+
+/** Who asks is no client of the relay. @throws AppError overloaded */
+async function attemptForOperator(...asked: Parameters<typeof attemptUpstream>): Promise<AttemptResult> {
+  try {
+    return await attemptUpstream(...asked);
+  } catch (error) {
+    if (!(error instanceof RelayError && error.code === "overloaded")) throw error;
+    throw new AppError("overloaded", "Too many answers are being received. Try again.", { cause: error });
+  }
 }
 
 /** The operator who asked is told in any case. */

@@ -32,17 +32,19 @@ let store: ChannelStore;
 let transport: OutboundTransport;
 let pool: ChannelPool;
 let live: LiveChannels;
+let budget: ByteBudget;
 
 /** As after a start of the server. */
 async function open(): Promise<void> {
   const clock = () => nowMs;
   pool = new ChannelPool(clock, Math.random);
+  budget = new ByteBudget(BOUNDS.responseBytesMax);
   live = new LiveChannels({
     store,
     pool,
     transport,
     bounds: BOUNDS,
-    budget: new ByteBudget(BOUNDS.responseBytesMax),
+    budget,
     clock,
     log,
   });
@@ -278,6 +280,21 @@ test("an address that is refused says what would allow it", async () => {
     named,
   ]);
   expect(await refusal(upstream.url)).toBeUndefined();
+});
+
+test("an answer that there is no room for is told as such to whoever asked, and breaks nothing", async () => {
+  const [id] = [await add("first"), await add("second")];
+  const { channel } = pool.find(id)!;
+  budget.tryReserve(BOUNDS.responseBytesMax);
+  const refused = { name: "AppError", code: "overloaded", status: 503 };
+  expect(await live.readModels(channel).catch((error) => error)).toMatchObject(refused);
+  expect(await live.test(channel, { model: "any", isStream: false }).catch((error) => error)).toMatchObject(refused);
+  await disable(id);
+  nowMs += MINUTE_MS;
+  expect(await live.probe().catch((error) => error)).toMatchObject(refused);
+  budget.release(BOUNDS.responseBytesMax);
+  expect(await probesWithin(2)).toEqual([2]);
+  expect(statusOf(id)).toBe(1);
 });
 
 describe("the test of a channel", () => {
