@@ -23,6 +23,7 @@ import { CachedKvEngine } from "../kv/cached-kv-engine.ts";
 import { createKvHandler, createMetaHandler } from "../kv/kv-routes.ts";
 import { createListHandler } from "../kv/list-routes.ts";
 import { GcraLimiter } from "../limits/gcra-limiter.ts";
+import { RelayError } from "../relay/relay-errors.ts";
 import type { Relay } from "../relay/relay-service.ts";
 import { MiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
@@ -97,7 +98,9 @@ export function createApp(parts: AppParts): App {
     tools.admission.leave(scope);
     const status = statusOf(scope, response);
     metrics.countRequest(scope.route, scope.request.method, status, (performance.now() - scope.startedMs) / 1000);
-    if (scope.failure instanceof AppError && status !== CLIENT_GONE) metrics.countFailure(scope.failure);
+    const { failure } = scope;
+    const hasFailed = failure instanceof AppError || failure instanceof RelayError;
+    if (hasFailed && status !== CLIENT_GONE) metrics.countFailure(failure);
     logRequest(log, settings.accessLog, scope, status);
     return response;
   }
@@ -187,10 +190,11 @@ function mountOperations(app: Hono<AppEnv>, parts: AppParts, { surface }: Tools)
   );
 }
 
-function mountToken(app: Hono<AppEnv>, { settings, clock, store }: AppParts, tools: Tools): void {
+function mountToken(app: Hono<AppEnv>, { settings, clock, metrics, store }: AppParts, tools: Tools): void {
   const { surface, engine, budget, templates, admission, limiter } = tools;
   const tokens = new TokenStore(store);
-  const appGate = new AppGate(tokens, limiter, clock, settings);
+  const onFailure = (reason: string) => metrics.countAuthFailure(reason);
+  const appGate = new AppGate({ tokens, limiter, clock, settings, onFailure });
   const services = { engine, budget, strangers: tools.strangers, templates, admission, settings, tokens, appGate };
   app.all("/kv/token/*", createTokenHandler(services, "/kv/token"));
   if (settings.tokenKvAlias) app.all("/kv/*", createTokenHandler(services, "/kv"));

@@ -1,7 +1,6 @@
 // The figures that /metrics shows. Labels hold routes, methods, statuses and fixed reasons, never a bucket or a key.
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { AppError } from "../shared/errors.ts";
 import { VERSION } from "../shared/version.ts";
 import { RequestTally } from "./request-tally.ts";
 
@@ -115,11 +114,13 @@ export class Metrics {
     this.#batchItems.observe(items);
   }
 
+  /** `reason` is one of a closed list. */
   countAuthFailure(reason: string): void {
     this.#authFailures.inc({ reason });
   }
 
-  countFailure({ code, status }: AppError): void {
+  /** Of whatever surface: `code` is one of a closed list. */
+  countFailure({ code, status }: { readonly code: string; readonly status: number }): void {
     if (code === "value_damaged") this.#checksumFailures.inc();
     if (status === 503 || status === 507) this.#rejected.inc({ reason: code });
   }

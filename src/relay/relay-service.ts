@@ -126,7 +126,7 @@ export class Relay implements AsyncDisposable {
       ...{ pool, channels, transport, budget, answers, limits, usageLog, cache, responses, clock, log },
       metrics: relayMetrics,
     });
-    const gate = new RelayGate(tokens, clock);
+    const gate = new RelayGate(tokens, clock, (reason) => metrics.countAuthFailure(reason));
     const adminServices = {
       ...surface,
       ...{ channels: channelStore, tokens, usageLog: new UsageLogStore(store), monitor: channels, budget, clock },

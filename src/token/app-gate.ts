@@ -3,7 +3,7 @@
 import type { RequestScope } from "../http/request-scope.ts";
 import type { GcraLimiter, RateLimit } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
+import { AppError, type ErrorCode } from "../shared/errors.ts";
 import type { TokenSource } from "../shared/setting-parsers.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
@@ -28,11 +28,21 @@ export class AppGate {
   readonly #sources: ReadonlySet<TokenSource>;
   readonly #rates: Readonly<Record<RateKind, RateLimit>>;
   readonly #failureRate: RateLimit;
+  readonly #onFailure: (reason: ErrorCode) => void;
 
-  constructor(tokens: TokenStore, limiter: GcraLimiter, clock: Clock, settings: Settings) {
-    this.#tokens = tokens;
-    this.#limiter = limiter;
-    this.#clock = clock;
+  /** `onFailure`: a credential is refused, or there is none, and why. */
+  constructor(parts: {
+    tokens: TokenStore;
+    limiter: GcraLimiter;
+    clock: Clock;
+    settings: Settings;
+    onFailure: (reason: ErrorCode) => void;
+  }) {
+    const { settings } = parts;
+    this.#tokens = parts.tokens;
+    this.#limiter = parts.limiter;
+    this.#clock = parts.clock;
+    this.#onFailure = parts.onFailure;
     this.#sources = settings.tokenSources;
     this.#rates = {
       read: perMinute(settings.tokenRateRead),
@@ -105,6 +115,7 @@ export class AppGate {
 
   /** Guessing is slowed down by address; a valid token is never refused for its address. */
   #failure(scope: RequestScope, error: AppError): AppError {
+    this.#onFailure(error.code);
     if (this.#failureRate.limit === 0) return error;
     const verdict = this.#limiter.take(`app failure ${networkOf(scope.clientIp)}`, this.#failureRate);
     return verdict.isAllowed ? error : rateLimited(verdict.retryAfterMs);

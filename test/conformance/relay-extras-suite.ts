@@ -6,6 +6,7 @@ import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { sendRaw } from "../support/raw-request.ts";
+import { growthOf } from "../support/reason-figure.ts";
 import { chatAnswer, metricOf } from "../support/relay-books.ts";
 import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV } from "../support/relay-client.ts";
 import { RelayRig } from "../support/relay-rig.ts";
@@ -565,6 +566,36 @@ function metricsTests(target: () => Target): void {
   const PARALLEL = 32;
   const scrape = async () => (await target().fetch("/metrics")).text();
   const linesOf = (text: string) => text.split("\n").filter((line) => line.startsWith("gokv_relay_"));
+
+  test("keys that are refused are counted by reason", async () => {
+    await using rig = await RelayRig.open(target());
+    const { group } = rig;
+    const disabled = await makeToken(target(), { group, status: 0 });
+    const expired = await makeToken(target(), { group, expired_time: 1 });
+    const elsewhere = await makeToken(target(), { group, allow_ips: ["192.0.2.1"] });
+    const keys = [null, "sk-fake-token", "sk-fake-token", disabled.key, expired.key, elsewhere.key, rig.token.key];
+    const askAll = async () => {
+      for (const key of keys) await (await chat(target(), key)).text();
+    };
+    const expected = {
+      ...{ missing_api_key: 1, invalid_api_key: 2, token_disabled: 1, token_expired: 1, ip_not_allowed: 1 },
+    };
+    const grown = await growthOf(target(), "gokv_auth_failures_total", Object.keys(expected), askAll);
+    expect(grown).toEqual(expected);
+  });
+
+  test("what is refused for want of a channel is counted by its code, what an upstream refuses is not", async () => {
+    await using rig = await RelayRig.open(target());
+    rig.upstream.next(refuse(503), rateLimit({ "retry-after": "60" }));
+    const askAll = async () => {
+      const statuses: number[] = [];
+      for (let times = 0; times < 3; times++) statuses.push((await rig.chat()).status);
+      expect(statuses).toEqual([503, 429, 503]);
+    };
+    const reasons = ["channels_cooling_down", "bad_upstream_response"];
+    const grown = await growthOf(target(), "gokv_rejected_total", reasons, askAll);
+    expect(grown).toEqual({ channels_cooling_down: 1, bad_upstream_response: 0 });
+  });
 
   test("all figures are there, with their labels, and are bounded whatever is asked for", async () => {
     await using rig = await RelayRig.open(target(), [{ models: ["known"] }]);

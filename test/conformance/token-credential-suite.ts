@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import type { ErrorCode } from "../../src/shared/errors.ts";
 import { expectError } from "../support/kv-requests.ts";
 import { sendRaw } from "../support/raw-request.ts";
+import { growthOf } from "../support/reason-figure.ts";
 import { mint, type OpenTarget, type Target } from "../support/targets.ts";
 import {
   expectRefusal,
@@ -65,6 +66,19 @@ function ask(
 const bearer = (token: string): Headers => ({ Authorization: `Bearer ${token}` });
 
 function sourceTests(target: () => Target): void {
+  test("one that is missing or wrong is counted once, by that reason", async () => {
+    const { token } = await install(target());
+    const askAll = async () => {
+      await ask(target(), "/k", {});
+      await ask(target(), "/k", { headers: bearer(UNKNOWN) });
+      await ask(target(), "/k", { headers: bearer("of another form") });
+      await ask(target(), "/k", { headers: bearer(token) });
+    };
+    const reasons = ["token_missing", "token_invalid"];
+    const grown = await growthOf(target(), "gokv_auth_failures_total", reasons, askAll);
+    expect(grown).toEqual({ token_missing: 1, token_invalid: 2 });
+  });
+
   test("every method takes it as a Bearer header, in X-App-Token and in the query", async () => {
     const { token } = await install(target());
     const places: readonly Sent[] = [
