@@ -56,13 +56,20 @@ export function readBody(
 }
 
 /**
- * Takes what a JSON text will be in memory when it is parsed, `bytesMax` at most; to be released when that is gone.
- * Returns how much.
- * @throws AppError body_too_large when it would never fit, overloaded
+ * Takes what a JSON text will be in memory when it is parsed, `bytesMax` at most, beside the `heldBytes` that it has of
+ * the budget already; to be released when that is gone. Returns how much.
+ * @throws AppError body_too_large when the two would never fit together, overloaded
  */
-export function reserveParsed(budget: ByteBudget, text: string, bytesMax = Number.POSITIVE_INFINITY): number {
+export function reserveParsed(
+  budget: ByteBudget,
+  text: string,
+  { heldBytes = 0, bytesMax = Number.POSITIVE_INFINITY }: { readonly heldBytes?: number; readonly bytesMax?: number },
+): number {
   const bytes = Math.min(parsedBytes(text), bytesMax);
-  if (bytes > budget.limitBytes) throw new AppError("body_too_large", "The JSON holds too many values.");
+  if (heldBytes + bytes > budget.limitBytes) {
+    const message = "The JSON holds too many values: parsed, it would be larger than all memory for bodies.";
+    throw new AppError("body_too_large", message);
+  }
   if (bytes > 0 && !budget.tryReserve(bytes)) throw overloaded();
   return bytes;
 }
@@ -130,6 +137,7 @@ async function readPieces(
     else if (total !== lengthBytes) throw incomplete();
     scope.place?.enter(scope);
     scope.bytesIn = total;
+    // Of a body in chunks the last step may have been longer than what came.
     budget.release(reserved - total);
     reserved = total;
     return { bytes: concat(chunks, total), release: () => budget.release(total) };

@@ -128,7 +128,7 @@ function relayTo(endpoint: Endpoint): Act {
     };
     try {
       const text = decodeRelayBody(body.bytes);
-      weightBytes = reserveParsed(budget, text);
+      weightBytes = reserveParsed(budget, text, { heldBytes: body.bytes.length });
       const request = parseRelayRequest(endpoint, text);
       requireModels(token, request.names);
       requireRoom(scope, services);

@@ -329,7 +329,7 @@ async function withJsonBody(
     // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values, or too
     // many beside its own text.
     const weightMax = Math.min(Math.floor(budget.limitBytes / 2), budget.limitBytes - held.bytes.length);
-    weightBytes = reserveParsed(budget, text, weightMax);
+    weightBytes = reserveParsed(budget, text, { bytesMax: weightMax });
     requireValid(text);
     const members = credentialMembers(text, credential);
     // Each is cut out of the whole text.

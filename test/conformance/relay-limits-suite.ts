@@ -8,6 +8,7 @@ import {
   chat,
   chatCode,
   clearRelay,
+  expectRelayError,
   type Json,
   makeChannel,
   makeToken,
@@ -30,6 +31,7 @@ import {
 } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
+const MiB = 1024 * 1024;
 const RELEASED_MS_MAX = 5_000;
 /** With "hi", which is one token, it sets aside nine hundred. */
 const NINE_HUNDRED = { max_tokens: 899 };
@@ -92,6 +94,39 @@ function budgetTests(open: OpenTarget, name: string): void {
       const tooMany = await rig.post("/chat/completions", body(30_000));
       expect([tooMany.status, await chatCode(tooMany)]).toEqual([413, "request_too_large"]);
       expect((await rig.post("/chat/completions", body(5_000))).status).toBe(200);
+      expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+    });
+
+    test("a body that never fits into the budget with its values is too large, not told to come back", async () => {
+      await using rig = await RelayRig.open(target());
+      const bodyOf = (values: number) =>
+        JSON.stringify({
+          model: "any",
+          messages: ["hi"],
+          x: Array(values).fill("123456789"),
+          pad: "x".repeat(265_000),
+        });
+      // A string is sent in 12 bytes and is 64 in memory.
+      const body = bodyOf(18_500);
+      const weight = 18_500 * 64 - body.length;
+      expect([body.length < MiB, weight < MiB, body.length + weight > MiB]).toEqual([true, true, true]);
+      const inChunks = (text: string) => ({
+        body: new ReadableStream({
+          start(controller) {
+            controller.enqueue(new TextEncoder().encode(text));
+            controller.close();
+          },
+        }),
+      });
+      for (const init of [{}, inChunks(body)]) {
+        const refused = await rig.post("/chat/completions", body, init);
+        await expectRelayError(refused, 413, "invalid_request_error", "request_too_large");
+      }
+      // A few hundred bytes below.
+      const fitting = bodyOf(16_350);
+      for (const init of [{}, inChunks(fitting)]) {
+        expect((await rig.post("/chat/completions", fitting, init)).status).toBe(200);
+      }
       expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
     });
 
