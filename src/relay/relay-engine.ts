@@ -73,6 +73,8 @@ interface Ask {
 }
 
 const POST: Ask = { method: "POST", subpath: "" };
+/** Where a stored response is asked for: after a 429 all such requests of the channel wait under this name. */
+const NO_MODEL = "";
 
 export class RelayEngine {
   readonly #parts: EngineParts;
@@ -126,12 +128,12 @@ export class RelayEngine {
   ): Promise<Response> {
     const { token } = incoming;
     const member = await this.#requireBound(token, responseId, "response_id");
-    this.#requireCool(member, "");
+    this.#requireCool(member, NO_MODEL);
     return this.#account(incoming, async (call) => {
       const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}${search}` };
-      const result = await this.#attempt(call, member, "", ask);
+      const result = await this.#attempt(call, member, NO_MODEL, ask);
       if (result.kind === "client_gone") return this.#parts.answers.gone(call, !call.scope.state.isDraining);
-      if (result.kind === "failure") return this.#answerFailure(call, member, "", result);
+      if (result.kind === "failure") return this.#answerFailure(call, member, NO_MODEL, result);
       if (method === "DELETE") {
         await this.#unlessRefused("forgotten", this.#parts.responses.unbind(responseId, token.id));
       }
@@ -340,7 +342,8 @@ export class RelayEngine {
         break;
       }
       case "model_off":
-        member.switchOff(model);
+        // A response that is gone says nothing of a model: no one was asked for.
+        if (model !== NO_MODEL) member.switchOff(model);
         break;
       case "disable":
         channels.disable(member, reason).catch((cause: unknown) => {

@@ -342,6 +342,21 @@ function stickyTests(target: () => Target): void {
     expect(rig.calls[home]).toBe(2);
   });
 
+  test("a response that is gone keeps nobody from the others, one that is refused for now does", async () => {
+    await using rig = await RelayRig.open(target());
+    const ids = [await create(rig), await create(rig)];
+    const read = (id: string) => ask(target(), rig.token.key, `/responses/${id}`);
+    for (const error of [{ type: "not_found_error" }, { code: "model_not_found" }]) {
+      rig.upstream.next(refuse(404, error), answerJson({ id: ids[1], object: "response" }));
+      expect([(await read(ids[0]!)).status, (await read(ids[1]!)).status]).toEqual([404, 200]);
+    }
+    expect(await rig.health(0)).toMatchObject({ state: "closed", models_off: [], cooling: [] });
+    rig.upstream.next(rateLimit({ "retry-after": "30" }));
+    expect((await read(ids[0]!)).status).toBe(429);
+    await expectRelayError(await read(ids[1]!), 503, "server_error", "channels_cooling_down");
+    await create(rig);
+  });
+
   test("without its channel a response is not available", async () => {
     await using rig = await RelayRig.open(target(), EVEN);
     const id = await create(rig);
