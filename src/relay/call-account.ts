@@ -162,7 +162,8 @@ export class CallAccount {
       model: this.model,
       upstream_model: this.upstreamModel,
       status,
-      stream: request.isStream ? 1 : 0,
+      // A stored response is streamed without a word about it in a request.
+      stream: request.isStream || this.ttftMs !== null ? 1 : 0,
       ttft_ms: rounded(this.ttftMs),
       duration_ms: Math.round(this.elapsedMs),
       overhead_ms: Math.round(this.overheadMs * 100) / 100,

@@ -96,7 +96,8 @@ export class RelayAnswers {
         release();
         scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
         this.#streams.delete(stream);
-        if (end === "interrupted" || end === "upstream_error") member.breaker.breakOff();
+        const isBroken = end === "interrupted" || end === "upstream_error";
+        if (isBroken && call.blamesChannel) member.breaker.breakOff();
         // What was said of a stream so far is not the last word: an estimate is, unless it came to its end.
         const usage = watch.isComplete ? watch.usage : null;
         const status = end === "client_gone" ? CLIENT_GONE.status : begun.status;

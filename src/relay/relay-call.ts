@@ -18,6 +18,8 @@ export interface IncomingRequest {
    * gives it back by calling what this returns.
    */
   readonly holdBody: () => () => void;
+  /** Whether a failure says something of its channel. What a query asks for is the doing of its client. */
+  readonly blamesChannel: boolean;
 }
 
 /** Under which key, for how long an answer is kept. */

@@ -188,7 +188,7 @@ export class RelayEngine {
     // What is read on for the sake of its usage keeps nobody out.
     if (settings.onClientAbort === "drain")
       signal.addEventListener("abort", () => account.clientGone(), { once: true });
-    const call: RelayCall = { scope, token, endpoint, request, holdBody: incoming.holdBody, account, keep };
+    const call: RelayCall = { ...incoming, account, keep };
     const kept = keep === null ? null : cache.find(keep.key);
     if (keep !== null) this.#parts.metrics.countCache(kept === null ? "miss" : "hit");
     if (kept !== null) return answers.kept(call, kept);
@@ -217,7 +217,7 @@ export class RelayEngine {
         const result = await this.#attempt(call, member, name, POST);
         if (result.kind === "client_gone") return answers.gone(call, !call.scope.state.isDraining);
         if (result.kind !== "failure") return this.#commit(call, member, result);
-        const failed = this.#takeFailure(member, name, result);
+        const failed = this.#takeFailure(call, member, name, result);
         if (best === null || failed.verdict.rank >= best.verdict.rank) best = failed;
         const isWanted = !call.scope.request.signal.aborted;
         if (!failed.verdict.mayRetry || sticky !== null || !isWanted) return answers.failure(call, failed.answer);
@@ -235,14 +235,15 @@ export class RelayEngine {
     const model = upstreamModelOf(member.channel, name);
     const settle = member.breaker.enter();
     account.begin(id, name, model);
+    const isStream = ask.method === "POST" ? request.isStream : null;
     const startedMs = performance.now();
     const asked: AttemptRequest = {
       endpoint,
       method: ask.method,
       subpath: ask.subpath,
-      isStream: request.isStream,
+      isStream,
       body: ask.method === "POST" ? forwardedBody(request, endpoint, model, !noStreamOptions) : null,
-      passedHeaders: passedHeaders(scope.request.headers, request.isStream),
+      passedHeaders: passedHeaders(scope.request.headers, isStream),
       whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
         ttftMs: ttftMs ?? settings.ttftMs,
@@ -264,7 +265,7 @@ export class RelayEngine {
     const tookMs = performance.now() - startedMs;
     account.upstreamMs += tookMs;
     metrics.countAttempt(id, result, tookMs);
-    if (result.kind === "failure") this.#settleFailure(member, result, settle);
+    if (result.kind === "failure") this.#settleFailure(call, member, result, settle);
     else settle(result.kind === "client_gone" ? "none" : "success");
     if (result.kind === "answer" || result.kind === "stream") {
       member.succeeded(name);
@@ -273,10 +274,15 @@ export class RelayEngine {
     return result;
   }
 
-  #settleFailure(member: PoolChannel, result: AttemptFailure, settle: ReturnType<CircuitBreaker["enter"]>): void {
+  #settleFailure(
+    call: RelayCall,
+    member: PoolChannel,
+    result: AttemptFailure,
+    settle: ReturnType<CircuitBreaker["enter"]>,
+  ): void {
     const { breaker } = member;
     const before = breaker.state;
-    settle(breakerOutcome(this.#judge(result)));
+    settle(breakerOutcome(this.#judge(call, result)));
     if (before === "open" || breaker.state !== "open") return;
     const { failure } = result;
     this.#parts.log.warn("a channel fails again and again: it is left alone for a while", {
@@ -317,17 +323,19 @@ export class RelayEngine {
   }
 
   #answerFailure(call: RelayCall, member: PoolChannel, name: string, result: AttemptFailure): Response {
-    return this.#parts.answers.failure(call, this.#takeFailure(member, name, result).answer);
+    return this.#parts.answers.failure(call, this.#takeFailure(call, member, name, result).answer);
   }
 
-  #judge({ failure }: AttemptFailure): Verdict {
-    return judgeFailure(failure, this.#parts.settings.retriesTimeouts);
+  /** Whatever a client asked for, a channel that is asked too much waits. */
+  #judge({ blamesChannel }: RelayCall, { failure }: AttemptFailure): Verdict {
+    const verdict = judgeFailure(failure, this.#parts.settings.retriesTimeouts);
+    return blamesChannel || verdict.effect === "cool" ? verdict : { ...verdict, effect: "none" };
   }
 
   /** What a failure means for its channel, and what the client would be told of it. */
-  #takeFailure(member: PoolChannel, model: string, result: AttemptFailure): FailedAttempt {
+  #takeFailure(call: RelayCall, member: PoolChannel, model: string, result: AttemptFailure): FailedAttempt {
     const { clock, channels, log } = this.#parts;
-    const verdict = this.#judge(result);
+    const verdict = this.#judge(call, result);
     const error = scrubError(result.answer.error, createScrubber([member.key!]));
     const reason = reasonOf(member, result);
     let { retryAfter } = result.answer;
@@ -392,10 +400,11 @@ function shortageError(shortage: Shortage, nowMs: number): RelayError {
 }
 
 /** All that an upstream gets to see of the headers of a client. */
-function passedHeaders(headers: Headers, isStream: boolean): Record<string, string> {
+function passedHeaders(headers: Headers, isStream: boolean | null): Record<string, string> {
+  const one = isStream ? "text/event-stream" : "application/json";
   const passed: Record<string, string> = {
     "content-type": "application/json",
-    accept: isStream ? "text/event-stream" : "application/json",
+    accept: isStream === null ? "application/json, text/event-stream" : one,
     "accept-encoding": "identity",
   };
   for (const name of ["openai-beta", "idempotency-key"]) {

@@ -133,7 +133,7 @@ function relayTo(endpoint: Endpoint): Act {
       requireModels(token, request.names);
       requireRoom(scope, services);
       scope.extendIdleTimeout(0);
-      return await engine.relay({ scope, token, endpoint, request, holdBody });
+      return await engine.relay({ scope, token, endpoint, request, holdBody, blamesChannel: true });
     } finally {
       if (!isHeld) release();
     }
@@ -163,8 +163,10 @@ function passResponse(method: "GET" | "DELETE"): Act {
     requireRoom(scope, services);
     scope.extendIdleTimeout(0);
     const search = searchOf(scope.request.url);
-    const request = { ...NO_REQUEST, isStream: method === "GET" && search.get("stream") === "true" };
-    const incoming = { scope, token, endpoint: STORED_RESPONSES, request, holdBody: () => () => undefined };
+    const incoming = {
+      ...{ scope, token, endpoint: STORED_RESPONSES, request: NO_REQUEST, holdBody: () => () => undefined },
+      blamesChannel: search.size === 0,
+    };
     return services.engine.passResponse(incoming, method, {
       ...{ responseId: rest, search: search.size === 0 ? "" : `?${search}` },
     });
@@ -177,7 +179,7 @@ function searchOf(url: string): URLSearchParams {
 }
 
 const STORED_RESPONSES: Endpoint = { ...ENDPOINTS.responses, cost: "none" };
-/** Of what has no body. */
+/** Of what has no body. Whether a stream comes is for the upstream to say: the query is between it and the client. */
 const NO_REQUEST: RelayRequest = {
   ...{ body: {}, model: "", names: [""], isStream: false, wantsUsage: false, maxTokens: null, choices: 1 },
   ...{ previousResponseId: null, isStored: false },

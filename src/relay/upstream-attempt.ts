@@ -80,7 +80,8 @@ export interface AttemptRequest {
   /** Below the path of the endpoint; "" or `/id`. */
   readonly subpath: string;
   readonly body: string | null;
-  readonly isStream: boolean;
+  /** Null = as its `Content-Type` says. */
+  readonly isStream: boolean | null;
   /** Headers of the client that pass. */
   readonly passedHeaders: Readonly<Record<string, string>>;
   /** Has `leave` called, at once or later, when nobody waits for the answer any more; what it returns ends that. */
@@ -109,11 +110,8 @@ export async function attemptUpstream(
     controller.abort();
   };
   const stay = request.whenGivenUp(() => abort("client"));
-  let timer = setTimeout(
-    abort,
-    request.isStream ? Math.min(bounds.ttftMs, bounds.totalMs) : bounds.totalMs,
-    "deadline",
-  );
+  const firstEventMs = Math.min(bounds.ttftMs, bounds.totalMs);
+  let timer = setTimeout(abort, request.isStream ? firstEventMs : bounds.totalMs, "deadline");
   const startedMs = performance.now();
   const finish = () => {
     clearTimeout(timer);
@@ -127,7 +125,12 @@ export async function attemptUpstream(
       body: request.body,
       signal: controller.signal,
     });
-    const result = await readAnswer(answer, request, () => controller.abort());
+    const isStream = request.isStream ?? isEventStream(answer.headers);
+    if (isStream && request.isStream === null) {
+      clearTimeout(timer);
+      timer = setTimeout(abort, firstEventMs - (performance.now() - startedMs), "deadline");
+    }
+    const result = await readAnswer(answer, { ...request, isStream }, () => controller.abort());
     // The controller is aborted by a deadline alone from here on; a client that leaves cancels its stream.
     if (cause !== null) {
       if (result.kind === "answer") result.release();
@@ -233,7 +236,7 @@ async function readStream(
   { endpoint, bounds }: AttemptRequest,
   abort: () => void,
 ): Promise<WholeAnswer | BegunStream | AttemptFailure> {
-  if (body === null || !/^text\/event-stream\b/i.test(headers.get("content-type") ?? "")) {
+  if (body === null || !isEventStream(headers)) {
     abort();
     return badResponse(status);
   }
@@ -329,6 +332,10 @@ function parsed(bytes: Uint8Array, mayBeArray: boolean): Readonly<Record<string,
   } catch {
     return null;
   }
+}
+
+function isEventStream(headers: Headers): boolean {
+  return /^text\/event-stream\b/i.test(headers.get("content-type") ?? "");
 }
 
 function isJsonType(type: string | null): boolean {

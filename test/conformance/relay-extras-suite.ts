@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
+import type { Plan } from "../support/fault-upstream.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { sendRaw } from "../support/raw-request.ts";
 import { growthOf } from "../support/reason-figure.ts";
@@ -12,7 +13,18 @@ import { ask, chat, expectRelayError, type Json, makeToken, managed, RELAY_ENV }
 import { RelayRig } from "../support/relay-rig.ts";
 import { bySize } from "../support/run-size.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
-import { answerJson, chatChunk, DONE, event, rateLimit, refuse, stream } from "../support/upstream-plans.ts";
+import {
+  afterwards,
+  answerJson,
+  answerText,
+  chatChunk,
+  DONE,
+  event,
+  rateLimit,
+  refuse,
+  resetAtOnce,
+  stream,
+} from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
 const USED_MS_MAX = 5_000;
@@ -314,6 +326,65 @@ function stickyTests(target: () => Target): void {
     expect((await rig.rows(2))[1]).toMatchObject({ status: 200, error_code: null, quota: 0 });
     const isIdle = async () => (await metricOf(target(), "gokv_relay_inflight")) === 0;
     await eventually("its place is free", USED_MS_MAX, isIdle);
+  });
+
+  test("whether a response comes as a stream is for its upstream to say, not for the query", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const read = (query: string) => ask(target(), rig.token.key, `/responses/${id}${query}`);
+    rig.plan(answerJson({ id, object: "response" }));
+    for (let times = 0; times < 5; times++) {
+      const answer = await read("?stream=true");
+      expect([answer.status, await answer.json()]).toEqual([200, { id, object: "response" }]);
+    }
+    const events = ["response.created", "response.completed"].map((type) => event({ type, response: { id } }, type));
+    for (const query of ["?stream=1", "?stream=True", ""]) {
+      const more = Promise.withResolvers<void>();
+      rig.upstream.next(async (exchange) => {
+        await exchange.startEvents();
+        await exchange.chunk(events[0]!);
+        await afterwards(more.promise, () => exchange.chunk(events[1]!))(exchange);
+        await exchange.endChunks();
+      });
+      const answer = await read(query);
+      const reader = answer.body!.getReader();
+      expect(new TextDecoder().decode((await reader.read()).value)).toBe(events[0]!);
+      more.resolve();
+      expect(new TextDecoder().decode((await reader.read()).value)).toBe(events[1]!);
+      expect(answer.headers.get("content-type")).toStartWith("text/event-stream");
+    }
+    const { path, headers } = rig.upstream.requests.at(-1)!;
+    expect([path, headers.accept]).toEqual([`/v1/responses/${id}`, "application/json, text/event-stream"]);
+    const rows = await rig.rows(9);
+    expect(rows.map(({ stream: isStream }) => isStream)).toEqual([0, 0, 0, 0, 0, 0, 1, 1, 1]);
+  });
+
+  test("what the query of a response leads to never counts against its channel", async () => {
+    await using rig = await RelayRig.open(target(), [{}, {}]);
+    const id = await create(rig);
+    const read = async (query: string) => {
+      const answer = await ask(target(), rig.token.key, `/responses/${id}${query}`);
+      await answer.text();
+      return answer.status;
+    };
+    const created = event({ type: "response.created", response: { id } }, "response.created");
+    const plans: readonly (readonly [Plan, number])[] = [
+      [refuse(500), 500],
+      [refuse(403, { code: "permission_error" }), 403],
+      [resetAtOnce, 502],
+      [answerText("<p>", "text/html"), 502],
+      [stream({ events: [], end: "clean" }), 502],
+      [stream({ events: [event({ type: "error", message: "no" }, "error")], end: "clean" }), 502],
+      [stream({ events: [created], end: "clean" }), 200],
+      [stream({ events: [created], end: "reset" }), 200],
+    ];
+    for (const [plan, status] of plans) {
+      rig.plan(plan);
+      expect(await read("?stream=true&starting_after=9")).toBe(status);
+    }
+    expect(await rig.health(0)).toMatchObject({ status: 1, state: "closed", failures: 0, models_off: [] });
+    rig.plan(refuse(500));
+    expect([await read(""), (await rig.health(0)).failures]).toEqual([500, 1]);
   });
 
   test("there is nothing else below a response", async () => {

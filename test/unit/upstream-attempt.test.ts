@@ -129,3 +129,25 @@ test("what gives a stream up before its first event is taken away once, when tha
   result.source.cancel();
   expect(removals).toBe(1);
 });
+
+test("a stream that nobody knew of before its head is given as long for its first event as any other", async () => {
+  const transport: Pick<OutboundTransport, "send"> = {
+    send: async ({ signal }) => ({
+      ...{ status: 200, headers: new Headers({ "Content-Type": "text/event-stream" }), whole: null },
+      body: new ReadableStream<Uint8Array>({
+        start: (controller) => signal.addEventListener("abort", () => controller.error(new Error("aborted"))),
+      }),
+    }),
+  };
+  const channel = { baseUrl: "http://upstream.example" } as Channel;
+  const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
+  const result = await attemptUpstream(transport as OutboundTransport, member, {
+    ...{ endpoint: ENDPOINTS.responses, method: "GET", subpath: "/resp_1", body: null, isStream: null },
+    ...{ passedHeaders: {}, whenGivenUp: () => () => undefined, budget: new ByteBudget(1_000_000) },
+    bounds: {
+      ...{ ttftMs: BOUND_MS / 10, totalMs: BOUND_MS * 60, idleMs: BOUND_MS },
+      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+    },
+  });
+  expect(result).toMatchObject({ kind: "failure", failure: { kind: "timeout" } });
+});
