@@ -101,7 +101,10 @@ export class RelayAnswers {
         // What was said of a stream so far is not the last word: an estimate is, unless it came to its end.
         const usage = watch.isComplete ? watch.usage : null;
         const status = end === "client_gone" ? CLIENT_GONE.status : begun.status;
-        account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes: watch.outputBytes });
+        // Its upstream goes on with one in the background, and the client may come back for it.
+        const isPending = request.isBackground && !watch.isComplete;
+        const { outputBytes } = watch;
+        account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes, isPending });
         if (end === "client_gone") this.#metrics.countAbort("stream");
         if (end === "complete" && keep !== null && collected !== null && collected.events !== null) {
           const kept = { contentType: STREAM_HEADERS["Content-Type"], chunks: collected.events, isStream: true };

@@ -21,6 +21,8 @@ export interface RelayRequest {
   readonly previousResponseId: string | null;
   /** Whether the upstream may keep the answer for later requests. */
   readonly isStored: boolean;
+  /** Whether it is to be made in the background: it is finished, and kept, whoever listens. */
+  readonly isBackground: boolean;
 }
 
 const NAMES_MAX = 5;
@@ -73,6 +75,7 @@ export function parseRelayRequest(endpoint: Endpoint, text: string): RelayReques
     choices: optionalInteger(body, "n", CHOICES_MAX) ?? 1,
     previousResponseId: isResponses ? previousResponseOf(body) : null,
     isStored: isResponses && optionalBoolean(body, "store") !== false,
+    isBackground: isResponses && optionalBoolean(body, "background") === true,
   };
 }
 

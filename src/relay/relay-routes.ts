@@ -182,7 +182,7 @@ const STORED_RESPONSES: Endpoint = { ...ENDPOINTS.responses, cost: "none" };
 /** Of what has no body. Whether a stream comes is for the upstream to say: the query is between it and the client. */
 const NO_REQUEST: RelayRequest = {
   ...{ body: {}, model: "", names: [""], isStream: false, wantsUsage: false, maxTokens: null, choices: 1 },
-  ...{ previousResponseId: null, isStored: false },
+  ...{ previousResponseId: null, isStored: false, isBackground: false },
 };
 
 async function listModels({ services, scope, token }: Asked): Promise<Response> {

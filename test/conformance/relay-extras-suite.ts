@@ -293,6 +293,35 @@ function stickyTests(target: () => Target): void {
     expect([usage.used_quota, usage.remain_quota]).toEqual([6002, 3998]);
   });
 
+  test("a stream of a response in the background costs that as well, unless its end was seen", async () => {
+    await using rig = await RelayRig.open(target(), [{}], { remain_quota: 100_000 });
+    const eventOf = (type: string, more: Json) => event({ type, response: { id: "resp_bg", ...more } }, type);
+    const queued = eventOf("response.queued", { status: "queued", usage: null });
+    const completed = eventOf("response.completed", { usage: { input_tokens: 10, output_tokens: 20 } });
+    const fields = { input: "hi!", max_output_tokens: 3000, stream: true };
+    const ways = [
+      [true, "still", 3001],
+      [true, "reset", 3001],
+      [true, "whole", 30],
+      // Given up with its client.
+      [false, "still", 1],
+    ] as const;
+    for (const [index, [background, end]] of ways.entries()) {
+      rig.upstream.next(stream({ events: end === "whole" ? [queued, completed] : [queued], end }));
+      const controller = new AbortController();
+      const init = { signal: controller.signal };
+      const answer = await rig.post("/responses", { model: "a", ...fields, background }, init);
+      const reader = answer.body!.getReader();
+      await reader.read();
+      if (end === "still") controller.abort();
+      else while (!(await reader.read()).done);
+      await rig.rows(index + 1);
+    }
+    const rows = await rig.rows(ways.length);
+    expect(rows.map(({ quota }) => quota)).toEqual(ways.map(([, , quota]) => quota));
+    expect(rows.map(({ estimated }) => estimated)).toEqual([1, 1, 0, 1]);
+  });
+
   test("what is asked of a response in its query reaches the upstream, and a stream comes as one", async () => {
     await using rig = await RelayRig.open(target());
     const id = await create(rig);

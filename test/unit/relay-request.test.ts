@@ -285,7 +285,7 @@ describe("a stream", () => {
   });
 });
 
-test("a response may follow another one, and may be kept unless the client says no", () => {
+test("a response may follow another one, be made in the background, and be kept unless the client says no", () => {
   const parse = (members: object) =>
     parseRelayRequest(responses, JSON.stringify({ model: "m", input: "x", ...members }));
   expect(parse({})).toMatchObject({ previousResponseId: null, isStored: true });
@@ -295,6 +295,9 @@ test("a response may follow another one, and may be kept unless the client says 
   });
   expect(parse({ previous_response_id: "resp_1", store: true })).toMatchObject({ previousResponseId: "resp_1" });
   expect(parse({ store: false }).isStored).toBe(false);
+  expect([{}, { background: false }, { background: true }].map((body) => parse(body).isBackground)).toEqual([
+    ...[false, false, true],
+  ]);
   for (const id of ["", 1, {}, "x".repeat(513)]) {
     expect([id, refusal(() => parse({ previous_response_id: id }))]).toEqual([
       id,
@@ -302,6 +305,7 @@ test("a response may follow another one, and may be kept unless the client says 
     ]);
   }
   expect(refusal(() => parse({ store: "no" }))).toBe("invalid_value store");
+  expect(refusal(() => parse({ background: "true" }))).toBe("invalid_value background");
   expect(parseChat({ previous_response_id: "resp_1", store: true })).toMatchObject({
     ...{ previousResponseId: null, isStored: false },
   });
