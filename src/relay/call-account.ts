@@ -126,7 +126,7 @@ export class CallAccount {
 
   /** Nobody waits for the answer any more: another request of the token may come, while this one is still at work. */
   clientGone(): void {
-    this.#hold.leave();
+    this.#hold.drain();
   }
 
   /** Nothing more is received or sent. Only the first call counts. */

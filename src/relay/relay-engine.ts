@@ -185,7 +185,7 @@ export class RelayEngine {
     });
     this.#inflight++;
     const { signal } = scope.request;
-    // What is read on for the sake of its usage keeps nobody out.
+    // What is read on for the sake of its usage keeps nobody out, within the bound of the limits.
     if (settings.onClientAbort === "drain")
       signal.addEventListener("abort", () => account.clientGone(), { once: true });
     const call: RelayCall = { ...incoming, account, keep };

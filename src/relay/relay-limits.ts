@@ -6,17 +6,21 @@ import type { RelayToken } from "./relay-tables.ts";
 
 const MINUTE_MS = 60_000;
 
-/** A request within its limits. Each of the two is to be called once; a second call does nothing. */
+/** A request within its limits. A second call of one of these does nothing. */
 export interface Hold {
   /** It took `tokens` instead of the amount it was let in with. */
   settle(tokens: number): void;
-  /** Its client has the answer, or is gone: another may come. */
+  /** Its client is gone, and it is read on for its usage: another may come. */
+  drain(): void;
+  /** Nothing more is received or sent. */
   leave(): void;
 }
 
 export class RelayLimits {
   readonly #limiter: GcraLimiter;
+  /** Requests at work, by token, and those of them whose client is gone. */
   readonly #active = new Map<number, number>();
+  readonly #drained = new Map<number, number>();
 
   constructor(limiter: GcraLimiter) {
     this.#limiter = limiter;
@@ -28,10 +32,7 @@ export class RelayLimits {
    */
   hold(token: RelayToken, amount: number): Hold {
     const { rpm, tpm, maxParallel } = token;
-    const active = this.#active.get(token.id) ?? 0;
-    if (maxParallel > 0 && active >= maxParallel) {
-      throw this.#exceeded(token, `more than ${maxParallel} requests at once`, 1000);
-    }
+    if (maxParallel > 0) this.#requirePlace(token);
     if (rpm > 0) {
       const { isAllowed, retryAfterMs } = this.#limiter.take(rpmKey(token), perMinute(rpm));
       if (!isAllowed) throw this.#exceeded(token, `more than ${rpm} requests per minute`, retryAfterMs);
@@ -45,26 +46,41 @@ export class RelayLimits {
       const { isAllowed, retryAfterMs } = this.#limiter.take(tpmKey(token), perMinute(tpm), amount);
       if (!isAllowed) throw this.#exceeded(token, `more than ${tpm} tokens per minute`, retryAfterMs);
     }
-    this.#active.set(token.id, active + 1);
+    count(this.#active, token.id, 1);
     let isSettled = false;
     let isHere = true;
+    let isDrained = false;
     return {
       settle: (tokens) => {
         if (isSettled) return;
         isSettled = true;
         if (tpm > 0 && tokens !== amount) this.#limiter.correct(tpmKey(token), perMinute(tpm), tokens - amount);
       },
+      drain: () => {
+        if (!isHere || isDrained) return;
+        isDrained = true;
+        count(this.#drained, token.id, 1);
+      },
       leave: () => {
-        if (isHere) this.#leave(token.id);
+        if (!isHere) return;
         isHere = false;
+        count(this.#active, token.id, -1);
+        if (isDrained) count(this.#drained, token.id, -1);
       },
     };
   }
 
-  #leave(id: number): void {
-    const left = this.#active.get(id)! - 1;
-    if (left === 0) this.#active.delete(id);
-    else this.#active.set(id, left);
+  /**
+   * Twice as many as may be parallel may be at work, those among them that are read on for clients that have left.
+   * Without a bound for these, whoever asks and leaves would have any number at work, and fill all places of the relay.
+   */
+  #requirePlace(token: RelayToken): void {
+    const { id, maxParallel } = token;
+    const active = this.#active.get(id) ?? 0;
+    const waiting = active - (this.#drained.get(id) ?? 0);
+    if (waiting >= maxParallel) throw this.#exceeded(token, `more than ${maxParallel} requests at once`, 1000);
+    if (active < 2 * maxParallel) return;
+    throw this.#exceeded(token, "requests that were left before their answers came are still at work", 1000);
   }
 
   #exceeded(token: RelayToken, message: string, retryAfterMs: number, more: Record<string, string> = {}): RelayError {
@@ -78,6 +94,12 @@ export class RelayLimits {
       },
     });
   }
+}
+
+function count(counts: Map<number, number>, id: number, change: 1 | -1): void {
+  const changed = (counts.get(id) ?? 0) + change;
+  if (changed === 0) counts.delete(id);
+  else counts.set(id, changed);
 }
 
 function rpmKey({ id }: RelayToken): string {

@@ -5,7 +5,7 @@ import { eventually } from "../support/eventually.ts";
 import type { Plan } from "../support/fault-upstream.ts";
 import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
-import { dataOf, type Json, RELAY_ENV } from "../support/relay-client.ts";
+import { dataOf, expectRelayError, type Json, RELAY_ENV } from "../support/relay-client.ts";
 import { chatTextOf, RelayRig } from "../support/relay-rig.ts";
 import type { OpenTarget } from "../support/targets.ts";
 import {
@@ -194,6 +194,27 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       await asked.then((answer) => answer.text()).catch(() => undefined);
       await eventually("the place is free", FREE_MS_MAX, async () => (await rig.chat()).status === 200);
       expect(request.wasGivenUp).toBe(false);
+    });
+
+    test("in numbers: of one token twice as many are at work as may be parallel, and no more", async () => {
+      await using rig = await RelayRig.open(target(), [{}], { max_parallel: 2 });
+      const more = Promise.withResolvers<void>();
+      rig.upstream.next(...new Array<Plan>(4).fill(afterwards(more.promise, answerNormally)));
+      for (let count = 0; count < 4; count++) {
+        const controller = new AbortController();
+        const asked = rig.chat({}, { signal: controller.signal });
+        await rig.upstream.request(count);
+        controller.abort();
+        await asked.catch(() => undefined);
+        await Bun.sleep(CLOSE_MS_MAX);
+      }
+      const refused = await rig.chat();
+      await expectRelayError(refused, 429, "rate_limit_error", "rate_limit_exceeded");
+      expect([refused.headers.get("retry-after"), rig.calls]).toEqual(["1", [4]]);
+      more.resolve();
+      await rig.rows(4);
+      const answers = await Promise.all([rig.chat(), rig.chat()]);
+      expect(answers.map(({ status }) => status)).toEqual([200, 200]);
     });
 
     test.each<[string, Json]>([
