@@ -16,6 +16,19 @@ export const CLIENT_ENVIRONMENT = {
   JWT_SECRET: "without GOKV_JWT: the server's secret (or JWT_SECRET_FILE), to sign a token of a minute",
 };
 
+/**
+ * What a command needs of a server, and a path that its document shows only then. Without the service the paths of the
+ * command would be those of an ordinary bucket: the server would keep a provider's key as a value, and say it is done.
+ */
+const NEEDS = {
+  token: { path: "/api/kv/devices", words: "the service token is" },
+  relay: { path: "/api/channel", words: "the service relay is" },
+  task: { path: "/_admin/task/users", words: "the service task is" },
+  rekey: { path: "/_admin/rekey", words: "the services relay and task are" },
+} as const;
+
+export type Need = keyof typeof NEEDS;
+
 /** A JSON answer; null when it has no body. */
 export type Answer = Record<string, unknown> | null;
 
@@ -37,19 +50,24 @@ export class AdminClient {
   /** This machine: no proxy leads there. */
   readonly #isLocal: boolean;
   readonly #credential: Credential;
+  readonly #need: Need;
+  /** Whether the server has what the command needs; looked at once. */
+  #checked: Promise<void> | null = null;
 
-  private constructor(url: string | null, env: NodeJS.ProcessEnv, credential: Credential) {
+  private constructor(url: string | null, env: NodeJS.ProcessEnv, credential: Credential, need: Need) {
     this.#url = (url ?? localServerUrl(env)).replace(/\/+$/, "");
     this.#isLocal = url === null;
     this.#credential = credential;
+    this.#need = need;
   }
 
   /**
    * `url` or GOKV_URL, else this machine; GOKV_JWT, else a token of its own, signed with the secret of the settings.
+   * The first request of the command is preceded by a look at whether the server has what it needs.
    * @throws ExitError (2) no credential
    */
-  static async open(url: string | undefined, env: NodeJS.ProcessEnv): Promise<AdminClient> {
-    return new AdminClient(url ?? (env.GOKV_URL || null), env, await credentialOf(env));
+  static async open(url: string | undefined, env: NodeJS.ProcessEnv, need: Need): Promise<AdminClient> {
+    return new AdminClient(url ?? (env.GOKV_URL || null), env, await credentialOf(env), need);
   }
 
   /** Waits `timeoutMs` for the answer. @throws ExitError (1) with the server's own message */
@@ -88,11 +106,32 @@ export class AdminClient {
     return isDone(reply);
   }
 
+  /** Nothing is sent before it is known that the server has the service. */
   async #send(
     method: string,
     path: string,
     body?: Record<string, unknown>,
     timeoutMs: number = TIMEOUT_MS,
+  ): Promise<Reply> {
+    this.#checked ??= this.#requireService();
+    await this.#checked;
+    return this.#fetch(method, path, body, timeoutMs);
+  }
+
+  /** @throws ExitError (1) */
+  async #requireService(): Promise<void> {
+    const reply = await this.#fetch("GET", "/openapi.json", undefined, TIMEOUT_MS);
+    const paths = isDone(reply) ? parsed(reply.text)?.paths : undefined;
+    if (typeof paths !== "object" || paths === null) throw this.#refusal(reply);
+    const { path, words } = NEEDS[this.#need];
+    if (!(path in paths)) throw new ExitError(EXIT.failed, `${words} not on at ${this.#url} (SERVICES).`);
+  }
+
+  async #fetch(
+    method: string,
+    path: string,
+    body: Record<string, unknown> | undefined,
+    timeoutMs: number,
   ): Promise<Reply> {
     const url = this.#url + path;
     try {

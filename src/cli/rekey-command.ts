@@ -34,7 +34,7 @@ export const rekeyCommand: StrictCommand = {
 };
 
 async function rekeyThrough(url: string | undefined): Promise<Rekeyed> {
-  const client = await AdminClient.open(url, process.env);
+  const client = await AdminClient.open(url, process.env, "rekey");
   return (await client.ask("POST", "/_admin/rekey")) as unknown as Rekeyed;
 }
 

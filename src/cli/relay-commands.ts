@@ -169,8 +169,10 @@ const TOKEN_VERBS: Readonly<Record<string, Verb>> = {
 };
 
 export const relayCommand: StrictCommand = clientGroup("gokv relay", "Channels and tokens of the LLM relay", {
-  channel: async () => verbGroup("gokv relay channel", "Channels: providers, their addresses and keys", CHANNEL_VERBS),
-  token: async () => verbGroup("gokv relay token", "Relay tokens: what clients call with", TOKEN_VERBS, ["allow-ip"]),
+  channel: async () =>
+    verbGroup("gokv relay channel", "Channels: providers, their addresses and keys", "relay", CHANNEL_VERBS),
+  token: async () =>
+    verbGroup("gokv relay token", "Relay tokens: what clients call with", "relay", TOKEN_VERBS, ["allow-ip"]),
   mock: async () => (await import("./relay-mock-command.ts")).relayMockCommand,
 });
 

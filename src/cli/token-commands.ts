@@ -167,11 +167,11 @@ export const tokenCommand: StrictCommand = clientGroup("gokv token", "Devices, a
   device: async () => group("device", "Devices: each is a namespace", DEVICE_VERBS),
   app: async () => group("app", "Apps that devices can install", APP_VERBS),
   install: async () => group("install", "Installations: an app on a device, with a token", INSTALL_VERBS),
-  issue: async () => verbCommand("gokv token issue", ISSUE, REPEATABLE),
+  issue: async () => verbCommand("gokv token issue", "token", ISSUE, REPEATABLE),
 });
 
 function group(name: string, description: string, verbs: Readonly<Record<string, Verb>>): StrictCommand {
-  return verbGroup(`gokv token ${name}`, description, verbs, REPEATABLE);
+  return verbGroup(`gokv token ${name}`, description, "token", verbs, REPEATABLE);
 }
 
 /** Both or none: an app that was made for a device that is refused goes again. */

@@ -68,4 +68,4 @@ const USER_VERBS: Readonly<Record<string, Verb>> = {
   },
 };
 
-export const userCommand: StrictCommand = verbGroup("gokv user", "Accounts of the task service", USER_VERBS);
+export const userCommand: StrictCommand = verbGroup("gokv user", "Accounts of the task service", "task", USER_VERBS);

@@ -5,7 +5,7 @@ import { LIFETIME_MS_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import { parseDurationMs } from "../shared/durations.ts";
 import { EXIT } from "../shared/errors.ts";
-import { AdminClient, type Answer, CLIENT_ENVIRONMENT } from "./admin-client.ts";
+import { AdminClient, type Answer, CLIENT_ENVIRONMENT, type Need } from "./admin-client.ts";
 import { commandGroup, type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
 
@@ -51,17 +51,19 @@ export function clientGroup(
 export function verbGroup(
   path: string,
   description: string,
+  need: Need,
   verbs: Readonly<Record<string, Verb>>,
   repeatable: readonly string[] = [],
 ): StrictCommand {
   const commands = Object.entries(verbs).map(
-    ([verb, definition]) => [verb, async () => verbCommand(`${path} ${verb}`, definition, repeatable)] as const,
+    ([verb, definition]) => [verb, async () => verbCommand(`${path} ${verb}`, need, definition, repeatable)] as const,
   );
   return clientGroup(path, description, Object.fromEntries(commands));
 }
 
 export function verbCommand(
   path: string,
+  need: Need,
   { description, target, args = {}, isUpdate = false, ask, show = describe, hasFailed = () => false }: Verb,
   repeatable: readonly string[] = [],
 ): StrictCommand {
@@ -87,7 +89,7 @@ export function verbCommand(
         throw new Misuse(`nothing to change: give one of ${changes.map((name) => `--${name}`).join(", ")}`);
       }
       refuseEmptyItems(flags, repeatable);
-      const client = await AdminClient.open(flags.url as string | undefined, process.env);
+      const client = await AdminClient.open(flags.url as string | undefined, process.env, need);
       const answer = await ask(client, flags, id);
       // Not among the output: scripts take that for what they asked for.
       if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);

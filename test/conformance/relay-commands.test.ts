@@ -141,6 +141,23 @@ describe("a server without channels and tokens", () => {
     const document = (await (await fetch(`${server.url}/openapi.json`)).json()) as { paths: object };
     expect(Object.keys(document.paths).filter((path) => /^\/v1|channel/.test(path))).toEqual([]);
   });
+
+  test("is given no key when services are off whose paths are those of buckets then", async () => {
+    await using server = await serve({ SERVICES: "kv" });
+    const commands: readonly (readonly [service: string, args: readonly string[]])[] = [
+      ["relay", ["relay", "channel", "add", "--name=prod", "--key=sk-canary", "--type=DeepSeek"]],
+      ["relay", ["relay", "token", "add", "--name=main"]],
+      ["token", ["token", "issue", "--device=d", "--app=a"]],
+      ["task", ["user", "list"]],
+    ];
+    for (const [service, args] of commands) {
+      const stderr = `gokv: the service ${service} is not on at ${server.url} (SERVICES).\n`;
+      expect([args, await gokv(server.url, args)]).toEqual([args, { exitCode: 1, stdout: "", stderr }]);
+    }
+    const rekeyed = await gokv(server.url, ["rekey", "--url", server.url]);
+    expect(rekeyed).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("relay and task are not on at") });
+    expect(await listed(server.url, "/_list")).toEqual([]);
+  });
 });
 
 describe("gokv relay", () => {

@@ -1,26 +1,65 @@
 // How long commands wait for a server, and what they say when no answer comes.
 
-import { afterAll, beforeAll, expect, spyOn, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { AdminClient } from "../../src/cli/admin-client.ts";
 import { relayCommand } from "../../src/cli/relay-commands.ts";
-import { runCli } from "../../src/cli/run-cli.ts";
+import { runCli, type StrictCommand } from "../../src/cli/run-cli.ts";
+import { tokenCommand } from "../../src/cli/token-commands.ts";
+import { userCommand } from "../../src/cli/user-commands.ts";
 import { ExitError } from "../../src/shared/errors.ts";
 
 const ENV = { GOKV_JWT: "a.b.c" };
 const BOUND_MS = 50;
 
+/** As a document shows them that has every service. */
+const EVERYTHING = ["/api/kv/devices", "/api/channel", "/_admin/task/users", "/_admin/rekey"];
+
 let server: ReturnType<typeof Bun.serve>;
+/** What its document shows. */
+let paths: readonly string[] = EVERYTHING;
+/** What it was asked, without its document. */
+const asked: string[] = [];
 beforeAll(() => {
   server = Bun.serve({
     ...{ hostname: "127.0.0.1", port: 0 },
-    fetch: ({ url }) =>
-      url.endsWith("/silent") ? new Promise<Response>(() => undefined) : Response.json({ id: 1, success: true }),
+    fetch({ url, method }) {
+      if (url.endsWith("/openapi.json"))
+        return Response.json({ paths: Object.fromEntries(paths.map((at) => [at, {}])) });
+      asked.push(`${method} ${new URL(url).pathname}`);
+      return url.endsWith("/silent") ? new Promise<Response>(() => undefined) : Response.json({ id: 1, success: true });
+    },
   });
+});
+beforeEach(() => {
+  paths = EVERYTHING;
+  asked.length = 0;
 });
 afterAll(() => server.stop(true));
 
+/** What commands have complained of. */
+const errors: string[] = [];
+const { GOKV_JWT } = process.env;
+beforeEach(() => {
+  Object.assign(process.env, ENV);
+});
+afterEach(() => {
+  if (GOKV_JWT === undefined) delete process.env.GOKV_JWT;
+  else process.env.GOKV_JWT = GOKV_JWT;
+});
+
+/** Its exit code; what it complains of goes nowhere but into `errors`. */
+async function gokv(command: StrictCommand, args: readonly string[], url = server.url.origin): Promise<number> {
+  errors.length = 0;
+  const spy = spyOn(process.stderr, "write").mockImplementation((text) => errors.push(String(text)) > 0);
+  try {
+    return await runCli("gokv", command, [...args, `--url=${url}`]);
+  } finally {
+    spy.mockRestore();
+  }
+}
+
 async function refusal(url: string, path: string, timeoutMs?: number): Promise<string> {
-  const client = await AdminClient.open(url, ENV);
+  const client = await AdminClient.open(url, ENV, "relay");
   const error = await client.ask("GET", path, undefined, timeoutMs).catch((thrown: unknown) => thrown);
   if (!(error instanceof ExitError)) throw new Error(`no refusal but ${JSON.stringify(error)}`);
   expect(error.exitCode).toBe(1);
@@ -44,19 +83,52 @@ test("a server that is away is said to be, in whole sentences", async () => {
 });
 
 test("a test of a channel is waited for longer than a request to an upstream may take", async () => {
-  const waits = spyOn(AbortSignal, "timeout");
-  const output = spyOn(process.stdout, "write").mockImplementation(() => true);
-  const { GOKV_JWT } = process.env;
-  try {
-    Object.assign(process.env, ENV);
-    for (const verb of ["test", "models", "show"]) {
-      expect(await runCli("gokv relay", relayCommand, ["channel", verb, "1", `--url=${server.url.origin}`])).toBe(0);
+  for (const [verb, ms] of [
+    ["test", 660_000],
+    ["models", 60_000],
+    ["show", 30_000],
+  ] as const) {
+    const waits = spyOn(AbortSignal, "timeout");
+    try {
+      expect(await gokv(relayCommand, ["channel", verb, "1"])).toBe(0);
+      // The first one is for the look at what the server has.
+      expect(waits.mock.calls).toEqual([[30_000], [ms]]);
+    } finally {
+      waits.mockRestore();
     }
-    expect(waits.mock.calls).toEqual([[660_000], [60_000], [30_000]]);
-  } finally {
-    if (GOKV_JWT === undefined) delete process.env.GOKV_JWT;
-    else process.env.GOKV_JWT = GOKV_JWT;
-    waits.mockRestore();
-    output.mockRestore();
   }
+});
+
+describe("a server without the service of a command", () => {
+  const COMMANDS: readonly (readonly [service: string, command: StrictCommand, args: string])[] = [
+    ["relay", relayCommand, "channel add --name prod --key sk-canary --type DeepSeek"],
+    ["relay", relayCommand, "channel delete 1"],
+    ["relay", relayCommand, "token add --name main"],
+    ["relay", relayCommand, "token list"],
+    ["token", tokenCommand, "issue --device d --app a"],
+    ["token", tokenCommand, "app delete a"],
+    ["token", tokenCommand, "install list"],
+    ["task", userCommand, "create --username ann --email ann@example.com --password canary"],
+    ["task", userCommand, "list"],
+  ];
+
+  test("is not sent anything: its paths would be a bucket's, and a secret would be kept as a value", async () => {
+    const ofService = { token: "/api/kv/devices", relay: "/api/channel", task: "/_admin/task/users" };
+    for (const [service, command, args] of COMMANDS) {
+      paths = EVERYTHING.filter((path) => path !== ofService[service as keyof typeof ofService]);
+      expect([args, await gokv(command, args.split(" "))]).toEqual([args, 1]);
+      expect(errors).toEqual([`gokv: the service ${service} is not on at ${server.url.origin} (SERVICES).\n`]);
+      expect([args, ...asked]).toEqual([args]);
+    }
+  });
+
+  test("is not taken for one when it does not answer as gokv does", async () => {
+    const stranger = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => Response.json({ paths: null }) });
+    try {
+      expect(await gokv(relayCommand, ["token", "list"], stranger.url.origin)).toBe(1);
+      expect(errors).toEqual([expect.stringContaining("answered 200, and not as gokv does")]);
+    } finally {
+      await stranger.stop(true);
+    }
+  });
 });
