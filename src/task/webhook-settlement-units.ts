@@ -30,14 +30,18 @@ export interface AttemptReport {
 
 export const WEBHOOK_SETTLEMENTS = { [TASK_JOBS.deliver.kind]: settleDelivery } as const;
 
-/** Its hook may be gone, and it may have been given up with it: then there is nothing to note. */
+/**
+ * Its hook may be gone, and it may have been given up with it: then there is nothing to note. Nor is there when it was
+ * queued again meanwhile: it belongs to another job now, which will tell how it ended.
+ */
 async function settleDelivery(work: UnitOfWork, settlement: Settlement): Promise<Effects> {
   const { deliveryId } = settlement.payload as DeliveryPayload;
   const report = settlement.report as AttemptReport | null;
   const { outcome, error } = settlement;
   const db = taskTables(work);
   const row = await findDelivery(db, deliveryId);
-  if (row === null || (outcome === "done" && report === null)) return NO_EFFECTS;
+  if (row === null || row.job_id !== settlement.jobId) return NO_EFFECTS;
+  if (outcome === "done" && report === null) return NO_EFFECTS;
   const isPending = row.state === "pending";
   if (outcome === "cancelled" && !isPending) return NO_EFFECTS;
   const state = outcome === "done" ? "done" : outcome === "retry" ? row.state : "dead";
@@ -69,8 +73,9 @@ async function settleHook(
   const failures = run.outcome === "done" ? 0 : hook.failures + (isDead ? 1 : 0);
   const pending = Math.max(0, hook.pending - (run.isEnded ? 1 : 0));
   await db.updateTable("task_webhook").set({ failures, pending }).where("id", "=", id).execute();
-  // A receiver that is silent holds a slot until the time is out: it has to leave some to those that answer.
-  if (run.report?.isSkipped !== true && run.outcome !== "cancelled") {
+  // A receiver that is silent holds a slot until the time is out: it has to leave some to those that answer. A run
+  // without a report, as one whose node has died, says nothing of it.
+  if (run.report !== null && !run.report.isSkipped && run.outcome !== "cancelled") {
     await rankHook(work, hook, run.outcome === "done" ? JOB_PRIORITY.usual : JOB_PRIORITY.last);
   }
   if (hook.active === 0) return;

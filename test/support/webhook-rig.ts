@@ -17,6 +17,7 @@ import { WebhookReceiver } from "./webhook-receiver.ts";
 const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
 const USER_ID = 1;
 const TIMEOUT_MS = 2_000;
+const LEASE_MS = 60_000;
 
 export class WebhookRig implements AsyncDisposable {
   readonly id = Bun.randomUUIDv7();
@@ -98,7 +99,7 @@ export class WebhookRig implements AsyncDisposable {
   /** Claims what is due, as a node would. */
   claim(slots = 8): Promise<ClaimedJob[]> {
     const queues = [{ queue: "webhook", slots }];
-    return this.#jobs.run("jobs.claim", { node: "n", leaseMs: 60_000, nowMs: this.nowMs, queues, busyGroups: {} });
+    return this.#jobs.run("jobs.claim", { node: "n", leaseMs: LEASE_MS, nowMs: this.nowMs, queues, busyGroups: {} });
   }
 
   /** Sends, and ends the run. */
@@ -112,6 +113,12 @@ export class WebhookRig implements AsyncDisposable {
       },
     );
     await this.#jobs.run("jobs.finish", { runs: [run], nowMs: this.nowMs });
+  }
+
+  /** As when its node was killed in mid-run: its lease runs out, and nobody knows how far it came. */
+  async expire({ id, fence }: ClaimedJob): Promise<void> {
+    this.skewMs += LEASE_MS + 1;
+    await this.#jobs.run("jobs.finish", { runs: [{ id, fence, end: "expired" }], nowMs: this.nowMs });
   }
 
   /** Until nothing is due at this time. */

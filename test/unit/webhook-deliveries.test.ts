@@ -121,6 +121,23 @@ describe("the place of a hook among others", () => {
     expect((await ranks()).at(-1)).toBe(usual);
   });
 
+  test("stays what it was when a run ends without a report: that says nothing of the receiver", async () => {
+    for (const priority of [JOB_PRIORITY.later, JOB_PRIORITY.usual]) {
+      await rig.ping();
+      const [killed] = await rig.claim();
+      await rig.expire(killed!);
+      expect((await rig.deliveries()).at(-1)).toMatchObject({
+        state: "pending",
+        attempts: 1,
+        last_error: "lease expired",
+      });
+      expect(await rig.hook()).toMatchObject({ job_priority: priority });
+      rig.skewMs += HOUR_MS;
+      await rig.workAll();
+      expect(await rig.hook()).toMatchObject({ job_priority: JOB_PRIORITY.usual, pending: 0 });
+    }
+  });
+
   test("is that of a new one at a new address; a delivery that is given up unsent changes nothing", async () => {
     await rig.ping();
     await rig.workAll();
@@ -196,6 +213,22 @@ describe("a hook", () => {
     expect(await rig.hook()).toBeUndefined();
     expect(rig.receiver.seen).toHaveLength(1);
     expect((await rig.deliveries()).at(-1)).toMatchObject({ state: "dead", last_error: "the webhook was deleted" });
+  });
+
+  test("that is switched on again has its delivery sent anew, however late the run of before ends", async () => {
+    await rig.ping();
+    const [late] = await rig.claim();
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: false });
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    const [given] = await rig.deliveries();
+    await rig.store.run("task.redeliver", { ...rig.named, deliveryId: given!.id });
+    const waiting = { state: "pending", attempts: 0, finished_at_ms: null };
+    await rig.work(late!);
+    expect(await rig.deliveries()).toMatchObject([waiting]);
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 1 });
+    await rig.workAll();
+    expect(await rig.deliveries()).toMatchObject([{ state: "done", attempts: 1, last_status: 204 }]);
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 0, failures: 0 });
   });
 
   test("with a thousand waiting deliveries is disabled with a reason, and starts empty when active again", async () => {
