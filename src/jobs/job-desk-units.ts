@@ -125,8 +125,9 @@ export async function planSchedules(
 }
 
 /**
- * The job of a schedule for its time `atMs`, unless some node has enqueued it for that time or a later one. With
- * `atMs` null: one out of turn. The id of the job or null.
+ * The job of a schedule for its time `atMs`, unless some node has enqueued it for that time or a later one; one that is
+ * later than `nowMs` was noted by a clock that was ahead, and does not count. With `atMs` null: one out of turn. The id
+ * of the job or null.
  */
 export async function fireSchedule(
   work: UnitOfWork,
@@ -139,7 +140,7 @@ export async function fireSchedule(
     .updateTable("job_schedule")
     .set({ last_fire_ms: atMs })
     .where("name", "=", name)
-    .where("last_fire_ms", "<", atMs)
+    .where((row) => row.or([row("last_fire_ms", "<", atMs), row("last_fire_ms", ">", nowMs)]))
     .executeTakeFirst();
   return numUpdatedRows === 0n ? null : enqueueJob(work, { ...job, dedupKey: `${name}@${atMs}` });
 }

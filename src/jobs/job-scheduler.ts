@@ -84,7 +84,7 @@ export class JobScheduler {
       const nowMs = this.#parts.clock();
       for (const schedule of this.#parts.schedules) {
         const { name, expression } = schedule;
-        const atMs = dueFireMs(expression, this.#since.get(name)!, nowMs);
+        const atMs = dueFireMs(expression, this.#sinceUntil(name, nowMs), nowMs);
         if (atMs === null) continue;
         await this.#fire(schedule, atMs);
         this.#since.set(name, atMs);
@@ -95,6 +95,15 @@ export class JobScheduler {
     } finally {
       this.#isFiring = false;
     }
+  }
+
+  /** A time that is ahead was noted by a clock that was: the schedule would wait for it, for years perhaps. */
+  #sinceUntil(name: string, nowMs: number): number {
+    const sinceMs = this.#since.get(name)!;
+    if (sinceMs <= nowMs) return sinceMs;
+    this.#parts.log.warn("the last time of a schedule is ahead of the clock; it counts from now on", { name });
+    this.#since.set(name, nowMs);
+    return nowMs;
   }
 
   async #fire({ name, kind }: Schedule, atMs: number | null): Promise<string | null> {

@@ -3,11 +3,15 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { Claim } from "../../src/jobs/job-claim-units.ts";
 import type { EndedRun } from "../../src/jobs/job-finish-units.ts";
+import { JobScheduler } from "../../src/jobs/job-scheduler.ts";
 import type { JobTables } from "../../src/jobs/job-tables.ts";
+import type { Log } from "../../src/shared/log.ts";
+import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
-import { JobRig, TEST_KINDS } from "../support/job-rig.ts";
+import { JobRig, QUIET, TEST_KINDS } from "../support/job-rig.ts";
 
 const NOW_MS = 1_800_000_000_000;
+const DAY_MS = 86_400_000;
 const { plain, hook, noted, patient, system } = TEST_KINDS;
 
 let rig: JobRig;
@@ -355,6 +359,33 @@ describe("a schedule", () => {
     expect(await fire(3000)).toEqual(expect.any(String));
     expect(await claim(5, { queue: "system" })).toHaveLength(2);
     expect(await row()).toMatchObject({ last_fire_ms: 3000 });
+  });
+
+  test("fires again after a clock was ahead, when it fired or when it was planned", async () => {
+    const schedules = ["fired", "planned"].map((name) => ({ name, expression: "0 3 * * *", kind: system }));
+    const planned = schedules.map(({ name, expression }) => ({ name, expression }));
+    const aheadMs = NOW_MS + 365 * DAY_MS;
+    await rig.store.run("jobs.plan", { schedules: planned, nowMs: aheadMs - DAY_MS });
+    await rig.store.run("jobs.fireSchedule", { name: "fired", kind: system, atMs: aheadMs, nowMs: aheadMs });
+    await claim(5, { queue: "system", nowMs: aheadMs });
+    let nowMs = NOW_MS;
+    const warned: unknown[] = [];
+    const log: Log = { ...QUIET, warn: (_, details) => warned.push(details) };
+    const parts = { store: rig.store, jobs: rig.jobs, schedules, pollMs: 5, clock: () => nowMs, log };
+    const scheduler = new JobScheduler({ ...parts, onFired: () => undefined });
+    await scheduler.start();
+    const lastTimes = async () => (await scheduler.list()).map(({ lastFireMs }) => lastFireMs ?? 0);
+    try {
+      expect(await claim(5, { queue: "system" })).toEqual([]);
+      nowMs += DAY_MS;
+      await eventually("both have fired", 5_000, async () =>
+        (await lastTimes()).every((lastMs) => lastMs > 0 && lastMs <= nowMs),
+      );
+    } finally {
+      scheduler.stop();
+    }
+    expect(await claim(5, { queue: "system", nowMs })).toHaveLength(2);
+    expect(warned).toEqual([{ name: "fired" }, { name: "planned" }]);
   });
 
   test("keeps its last time when its expression changes, and out of turn", async () => {
