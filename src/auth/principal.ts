@@ -53,6 +53,15 @@ export function requireRelayRight(principal: Principal, right: "relay:read" | "r
   throw lacking(right);
 }
 
+/**
+ * What concerns everything that is stored: no bucket and no prefix is a part of it.
+ * @throws AppError forbidden
+ */
+export function requireAdmin(principal: Principal): void {
+  requireRight(principal, "admin");
+  if (principal.buckets !== null || principal.prefix !== null) throw forbidden("admin", NARROWED);
+}
+
 /** @throws AppError forbidden, for existing and missing keys alike */
 export function requireKeyRight(principal: Principal, right: Right, bucket: string, key: string): void {
   requireRight(principal, right);

@@ -1,6 +1,6 @@
 // What operators and orchestrators ask: is it alive, is it ready, how does it fare, what is it.
 
-import { requireRight } from "../auth/principal.ts";
+import { requireAdmin, requireRight } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
 import { VERSION } from "../shared/version.ts";
 import type { BackupReport } from "../storage/backup-store.ts";
@@ -57,7 +57,7 @@ export function createBackupRoute(
     if (method === "OPTIONS") return respondOptions(scope, BACKUP_ALLOW);
     if (method !== "POST") throw methodNotAllowed(BACKUP_ALLOW);
     return asOperator(surface, scope, async (principal) => {
-      requireRight(principal, "admin");
+      requireAdmin(principal);
       // The connection is silent for as long as the copy takes.
       scope.extendIdleTimeout(0);
       const { file, bytes, revision, entries, ms } = await run();

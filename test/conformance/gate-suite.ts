@@ -369,6 +369,14 @@ function describeRights(name: string, open: OpenTarget): void {
       "kv:read,kv:write": [],
       "kv:\tread kv\nadmin": [],
     };
+    test("admin inside some buckets, or below a prefix, makes no backup: that holds every bucket", async () => {
+      for (const narrowing of [{ buckets: ["users"] }, { prefix: "a" }]) {
+        const headers = { Authorization: `Bearer ${await mint({ scope: "kv admin", ...narrowing })}` };
+        expect((await target.fetch("/_admin/backup", { method: "POST", headers })).status).toBe(403);
+        expect((await target.fetch("/metrics", { headers })).status).toBe(200);
+      }
+    });
+
     for (const [scope, granted] of Object.entries(scopes)) {
       test(`scope ${JSON.stringify(scope)} opens ${granted.join(", ") || "nothing"}`, async () => {
         const headers = { Authorization: `Bearer ${await mint({ scope })}` };

@@ -5,6 +5,7 @@ import {
   kvRights,
   type Principal,
   type Right,
+  requireAdmin,
   requireBucket,
   requireKeyRight,
   requireRelayRight,
@@ -138,6 +139,25 @@ describe("a key", () => {
       expect([right, bucket, key, result]).toEqual([right, bucket, key, expected]);
     }
     expect(isAllowed(() => requireKeyRight({ ...EVERYTHING, prefix: "" }, "kv:read", "b", "k"))).toBe(true);
+  });
+});
+
+describe("what concerns the whole store", () => {
+  const mayDo = (narrowing: Partial<Principal>) => isAllowed(() => requireAdmin({ ...EVERYTHING, ...narrowing }));
+
+  test("opens to a plain token and to admin, and stays closed to whatever is narrowed otherwise", () => {
+    const admin = { rights: rightsOf("kv admin") };
+    expect([{}, admin].map(mayDo)).toEqual([true, true]);
+    for (const narrowing of [
+      ...[{ rights: kvRights() }, { rights: rightsOf("relay:write") }, { buckets: ["*"] }, { prefix: "a" }],
+      ...[
+        { ...admin, buckets: ["*"] },
+        { ...admin, buckets: [] },
+        { ...admin, prefix: "" },
+      ],
+    ]) {
+      expect([narrowing, mayDo(narrowing)]).toEqual([narrowing, false]);
+    }
   });
 });
 
