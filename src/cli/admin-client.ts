@@ -53,6 +53,7 @@ export class AdminClient {
   readonly #need: Need;
   /** Whether the server has what the command needs; looked at once. */
   #checked: Promise<void> | null = null;
+  #headers = new Headers();
 
   private constructor(url: string | null, env: NodeJS.ProcessEnv, credential: Credential, need: Need) {
     this.#url = (url ?? localServerUrl(env)).replace(/\/+$/, "");
@@ -68,6 +69,11 @@ export class AdminClient {
    */
   static async open(url: string | undefined, env: NodeJS.ProcessEnv, need: Need): Promise<AdminClient> {
     return new AdminClient(url ?? (env.GOKV_URL || null), env, await credentialOf(env), need);
+  }
+
+  /** Of the last answer. */
+  get headers(): Headers {
+    return this.#headers;
   }
 
   /** Waits `timeoutMs` for the answer. @throws ExitError (1) with the server's own message */
@@ -147,6 +153,7 @@ export class AdminClient {
         // The runtime would give up by itself after five minutes of silence.
         timeout: false,
       } as RequestInit);
+      this.#headers = response.headers;
       return { status: response.status, text: await response.text(), url };
     } catch (error) {
       throw new ExitError(EXIT.failed, this.#silence(error, timeoutMs));

@@ -94,6 +94,8 @@ export function verbCommand(
       // Not among the output: scripts take that for what they asked for.
       if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);
       writeOut(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
+      const rest = restOf(answer, client.headers, flags);
+      if (rest !== null) process.stderr.write(`more: ${rest}\n`);
       return answer !== null && hasFailed(answer) ? EXIT.failed : EXIT.done;
     },
   };
@@ -149,9 +151,16 @@ function describe(answer: Answer): string {
   if (answer === null) return "";
   if (Array.isArray(answer)) return answer.map(fieldsText).join("\n");
   if (!Array.isArray(answer.items)) return fieldsText(answer);
-  const items = answer.items as Record<string, unknown>[];
-  const rest = answer.nextCursor === null ? "" : `more: --cursor ${answer.nextCursor}\n`;
-  return items.map(fieldsText).join("\n") + rest;
+  return (answer.items as Record<string, unknown>[]).map(fieldsText).join("\n");
+}
+
+/** The flag that goes on behind a page, as its list tells it: by a cursor, or by a total. Null when nothing is left. */
+function restOf(answer: Answer, headers: Headers, flags: FlagValues): string | null {
+  const cursor = Array.isArray(answer) ? headers.get("X-Next-Cursor") : answer?.nextCursor;
+  if (typeof cursor === "string") return `--cursor ${cursor}`;
+  if (!Array.isArray(answer)) return null;
+  const end = Number(flags.offset ?? 0) + answer.length;
+  return end < Number(headers.get("X-Total-Count")) ? `--offset ${end}` : null;
 }
 
 function fieldsText(fields: Record<string, unknown>): string {

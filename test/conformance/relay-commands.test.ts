@@ -179,6 +179,9 @@ describe("gokv relay", () => {
     const list = await output(url, ["relay", "token", "list"]);
     expect(list).toContain("主力令牌");
     expect(list).not.toContain(key);
+    const first = await gokv(url, ["relay", "token", "list", "--limit=1"]);
+    expect([first.exitCode, first.stdout.match(/^id /gm)?.length, first.stderr]).toEqual([0, 1, "more: --offset 1\n"]);
+    expect(await output(url, ["relay", "token", "list", "--limit=1", "--offset=1"])).toMatch(/^id +\d$/m);
   });
 
   test("shows, changes, tests and deletes channels", async () => {

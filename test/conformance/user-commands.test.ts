@@ -54,8 +54,9 @@ describe("gokv user", () => {
     for (const name of ["walker-1", "walker-2", "walker-3"]) await create(name);
     const found = await json(["list", "--q", "WALKER"]);
     expect(found.map(({ username }: { username: string }) => username)).toEqual(["walker-1", "walker-2", "walker-3"]);
-    const page = await json(["list", "--q=walker", "--limit=1", `--cursor=${found[0].id}`]);
-    expect(page).toEqual([found[1]]);
+    const { stdout, stderr } = await gokv(["list", "--q=walker", "--limit=1", `--cursor=${found[0].id}`, "--json"]);
+    expect([JSON.parse(stdout), stderr]).toEqual([[found[1]], `more: --cursor ${found[1].id}\n`]);
+    expect(await json(["list", "--q=walker", "--limit=1", `--cursor=${found[1].id}`])).toEqual([found[2]]);
     expect(await done(["list", "--q", "nobody at all"])).toBe("");
   });
 
