@@ -171,7 +171,11 @@ export const SETTINGS = {
     addressRanges,
   ),
   backupDir: optional("BACKUP_DIR", "where POST /_admin/backup writes (default: DB_PATH/backups)", String),
-  masterKey: optional("MASTER_KEY", "the secret that seals stored provider keys (default: JWT_SECRET)", String),
+  masterKey: optional(
+    "MASTER_KEY",
+    "the secret that seals stored provider keys and webhook secrets (default: JWT_SECRET)",
+    String,
+  ),
   masterKeyFile: optional("MASTER_KEY_FILE", "a file that holds it", String),
   masterKeyPrevious: optional("MASTER_KEY_PREVIOUS", "older ones, one per line; they open, never seal", String),
   masterKeyPreviousFile: optional("MASTER_KEY_PREVIOUS_FILE", "a file that holds them", String),
