@@ -2,8 +2,9 @@
 
 import { mintJwt } from "../auth/mint-jwt.ts";
 import { systemClock } from "../shared/clock.ts";
-import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { EXIT, ExitError } from "../shared/errors.ts";
 import { readJwtSecret } from "../shared/settings.ts";
+import { networkReason } from "../shared/system-reasons.ts";
 import { localServerUrl } from "./local-server.ts";
 
 const OWN_TOKEN_MS = 60_000;
@@ -165,8 +166,7 @@ export class AdminClient {
     if (error instanceof DOMException && error.name === "TimeoutError") {
       return `${this.#url} did not answer within ${timeoutMs / 1000} s. It may still do what it was asked for.`;
     }
-    const reason = messageOf(error);
-    return `${this.#url} cannot be reached: ${reason}${/[.?!]$/.test(reason) ? "" : "."} Is it running? See --url.`;
+    return `${this.#url} cannot be reached: ${networkReason(error)}. Is it running? See --url.`;
   }
 
   #refusal({ status, text, url }: Reply): ExitError {

@@ -2,6 +2,7 @@
 
 import { EXIT } from "../shared/errors.ts";
 import { SETTINGS } from "../shared/settings.ts";
+import { networkReason } from "../shared/system-reasons.ts";
 import { localServerUrl } from "./local-server.ts";
 import type { StrictCommand } from "./run-cli.ts";
 
@@ -21,7 +22,7 @@ export const healthcheckCommand: StrictCommand = {
       if (response.ok) return EXIT.done;
       process.stderr.write(`gokv: not ready: ${url} answered ${response.status}\n`);
     } catch (error) {
-      process.stderr.write(`gokv: not ready: ${url}: ${(error as Error).message}\n`);
+      process.stderr.write(`gokv: not ready: ${url}: ${networkReason(error)}\n`);
     }
     return EXIT.failed;
   },

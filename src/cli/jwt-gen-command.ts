@@ -8,6 +8,7 @@ import { systemClock } from "../shared/clock.ts";
 import { parseDurationMs } from "../shared/durations.ts";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { dropLineEnd } from "../shared/settings.ts";
+import { fileReason } from "../shared/system-reasons.ts";
 import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
 
@@ -85,7 +86,7 @@ function readSecretFile(file: string): Uint8Array<ArrayBuffer> {
   try {
     return dropLineEnd(new Uint8Array(readFileSync(file === "-" ? 0 : file)));
   } catch (error) {
-    throw new ExitError(EXIT.failed, `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`);
+    throw new ExitError(EXIT.failed, `cannot read ${file}: ${fileReason(error)}`);
   }
 }
 

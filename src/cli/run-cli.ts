@@ -126,7 +126,10 @@ export function parseFlags(rawArgs: readonly string[], command: StrictCommand, p
   }
   for (const [name, definition] of Object.entries(args)) {
     if (definition.required === true && !(name in values)) {
-      throw usageError(`${definition.type === "positional" ? name : `--${name}`} is missing`, path);
+      throw usageError(
+        definition.type === "positional" ? `${name.toUpperCase()} is not given` : `--${name} is missing`,
+        path,
+      );
     }
   }
   return values;

@@ -7,6 +7,7 @@ import { requireEntry } from "../kv/require-entry.ts";
 import { systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
 import { environmentOf, readDbPath, readMaxValueBytes, readWalLimitBytes } from "../shared/settings.ts";
+import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure } from "../storage/access-failure.ts";
 import { backUpInThread } from "../storage/backup-client.ts";
 import type { BackupReport } from "../storage/backup-store.ts";
@@ -196,9 +197,8 @@ async function putAside(source: string, file: string): Promise<void> {
   try {
     await pipeline(input, createWriteStream(file, { mode: 0o600 }));
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === "ENOSPC") throw accessFailure(file, cause);
-    throw new ExitError(EXIT.failed, `${source} cannot be read: ${code}.`, { cause });
+    if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw accessFailure(file, cause);
+    throw new ExitError(EXIT.failed, `${source} cannot be read: ${fileReason(cause)}.`, { cause });
   }
 }
 

@@ -4,7 +4,7 @@ import type { ArgsDef } from "citty";
 import { LIFETIME_MS_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import { parseDurationMs } from "../shared/durations.ts";
-import { EXIT } from "../shared/errors.ts";
+import { EXIT, ExitError } from "../shared/errors.ts";
 import { AdminClient, type Answer, CLIENT_ENVIRONMENT, type Need } from "./admin-client.ts";
 import { commandGroup, type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
@@ -90,7 +90,7 @@ export function verbCommand(
       }
       refuseEmptyItems(flags, repeatable);
       const client = await AdminClient.open(flags.url as string | undefined, process.env, need);
-      const answer = await ask(client, flags, id);
+      const answer = await namingFlags(changes, ask(client, flags, id));
       // Not among the output: scripts take that for what they asked for.
       if (typeof answer?.warning === "string") process.stderr.write(`gokv: warning: ${answer.warning}\n`);
       writeOut(flags.json === true ? `${JSON.stringify(answer)}\n` : show(answer));
@@ -99,6 +99,29 @@ export function verbCommand(
       return answer !== null && hasFailed(answer) ? EXIT.failed : EXIT.done;
     },
   };
+}
+
+/** What the server calls a member that a flag is for, where the flag is not its name with hyphens. */
+const FLAGS: Readonly<Record<string, string>> = {
+  ...{ deviceUuid: "device", appId: "app", permissionPrefix: "prefix", permissionKey: "grant", allow_ips: "allow-ip" },
+  ...{ remain_quota: "quota", expired_time: "expires-in", expiresAt: "expires-in" },
+};
+
+/** A refusal names a member of the body; here it is named as it can be given. Throws what `asked` throws. */
+async function namingFlags(flags: readonly string[], asked: Promise<Answer>): Promise<Answer> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof ExitError)) throw error;
+    const message = error.message.replace(
+      /^(the server refused: )(\w+)(?:\.\d+)?(?=: | is missing)/,
+      (text, start, member) => {
+        const flag = FLAGS[member] ?? member.replaceAll("_", "-");
+        return flags.includes(flag) ? `${start}--${flag}` : text;
+      },
+    );
+    throw new ExitError(error.exitCode, message);
+  }
 }
 
 /** An empty item is a variable of the shell that was not set, rather than a wish. @throws Misuse */

@@ -2,6 +2,7 @@
 
 import { isIP } from "node:net";
 import { z } from "zod";
+import { issueWords } from "../http/unfit-bodies.ts";
 import { AppError } from "../shared/errors.ts";
 import { requireJson } from "../shared/json-text.ts";
 
@@ -68,7 +69,11 @@ export function parseBody<Schema extends z.ZodType>(
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const field = issue!.path.join(".");
-  throw new AppError("invalid_field", `${field === "" ? "The body" : field}: ${issue!.message}.`, {
-    details: { field },
-  });
+  throw new AppError(
+    "invalid_field",
+    `${field === "" ? "The body" : field}: ${issueWords(issue!) ?? issue!.message}.`,
+    {
+      details: { field },
+    },
+  );
 }

@@ -24,6 +24,7 @@ import {
   tokenSources,
   upstreamAddress,
 } from "./setting-parsers.ts";
+import { fileReason } from "./system-reasons.ts";
 
 /** One row of the table. `fallback` is the text used when the variable is unset or empty; null = no value. */
 interface Setting<T> {
@@ -558,7 +559,7 @@ function readSecret(
       if (secret.length > 0) return secret;
       problems.push(`${env}_FILE (${file}) is empty`);
     } catch (error) {
-      problems.push(`${env}_FILE (${file}) cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+      problems.push(`${env}_FILE (${file}) cannot be read: ${fileReason(error)}`);
     }
   }
   return null;

@@ -5,6 +5,7 @@ import { copyFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { fileReason } from "../shared/system-reasons.ts";
 import { makeOneFile, proveCopy } from "./backup-store.ts";
 import { requireOurs, scanLog } from "./inspect-store.ts";
 import { partialOf } from "./partial-files.ts";
@@ -24,7 +25,7 @@ export function requireFile(file: string): void {
   try {
     stats = statSync(file, { throwIfNoEntry: false });
   } catch (cause) {
-    throw new ExitError(EXIT.failed, `${file} cannot be read: ${codeOf(cause)}.`, { cause });
+    throw new ExitError(EXIT.failed, `${file} cannot be read: ${fileReason(cause)}.`, { cause });
   }
   if (stats === undefined) throw new ExitError(EXIT.failed, `${file} does not exist.`);
   if (stats.isDirectory()) {
@@ -112,7 +113,7 @@ export async function copyGiven(file: string, copy: string): Promise<void> {
       chmodSync(`${copy}${suffix}`, 0o600);
     }
   } catch (cause) {
-    throw new ExitError(EXIT.failed, `${file} cannot be copied to ${copy}: ${codeOf(cause)}.`, { cause });
+    throw new ExitError(EXIT.failed, `${file} cannot be copied to ${copy}: ${fileReason(cause)}.`, { cause });
   }
   requireUnchanged(file, before);
 }
@@ -187,8 +188,4 @@ function isWritable(directory: string): boolean {
   } catch {
     return false;
   }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? messageOf(error);
 }

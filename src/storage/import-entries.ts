@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { fileReason } from "../shared/system-reasons.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
@@ -168,8 +169,7 @@ async function* linesOf(file: string): AsyncGenerator<string> {
       }
     }
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new ExitError(EXIT.failed, `${file} cannot be read: ${code}.`, { cause });
+    throw new ExitError(EXIT.failed, `${file} cannot be read: ${fileReason(cause)}.`, { cause });
   }
   const last = parts.join("") + decoder.decode();
   if (last !== "") yield last;

@@ -1,6 +1,7 @@
 // Bodies read strictly: every member is known, and what is wrong with one is said in words of our own.
 
 import type { z } from "zod";
+import { issueWords } from "../http/unfit-bodies.ts";
 import { AppError } from "../shared/errors.ts";
 import { requireJson } from "../shared/json-text.ts";
 
@@ -54,24 +55,6 @@ function fieldsOf(issues: readonly z.core.$ZodIssue[], body: object): Record<str
   return { ...fields };
 }
 
-function bound(side: string, limit: number | bigint, origin: string): string {
-  if (origin === "array") return `have ${side} ${limit} elements`;
-  return origin === "string" ? `have ${side} ${limit} characters` : `be ${side} ${limit}`;
-}
-
 function wordsFor(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return `must be a ${issue.expected === "array" ? "list" : issue.expected}`;
-    case "too_small":
-      return `must ${bound("at least", issue.minimum, issue.origin)}`;
-    case "too_big":
-      return `must ${bound("at most", issue.maximum, issue.origin)}`;
-    case "invalid_value":
-      return `must be one of ${issue.values.join(", ")}`;
-    case "custom":
-      return issue.message;
-    default:
-      return "malformed";
-  }
+  return issueWords(issue) ?? (issue.code === "custom" ? issue.message : "malformed");
 }

@@ -10,6 +10,7 @@ import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import { issueWords } from "../http/unfit-bodies.ts";
 import { decodePath, isReserved, requireBucketName, requireNoFragment } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
@@ -220,7 +221,7 @@ async function bodyOf<Schema extends z.ZodType>(
 /** What is wrong first. The name of an unknown member is repeated only when it could be a misspelt one of ours. */
 function problemOf({ issues: [issue] }: z.ZodError): string {
   const place = issue!.path.length === 0 ? "The body" : issue!.path.join(".");
-  if (issue!.code !== "unrecognized_keys") return `${place}: ${issue!.message}`;
+  if (issue!.code !== "unrecognized_keys") return `${place}: ${issueWords(issue!) ?? issue!.message}`;
   const name = issue!.keys.find((key) => /^[A-Za-z]{1,32}$/.test(key));
   return `${place} has a member that is not known here${name === undefined ? "" : `: ${name}`}.`;
 }

@@ -142,15 +142,15 @@ describe("the command line", () => {
       [["serve", "--dev", "--dev"], "--dev is given twice"],
       [["serve", "--dev=1"], "--dev takes no value"],
       [["healthcheck", "http://h/"], "one argument too many"],
-      [["backup"], "file is missing"],
+      [["backup"], "FILE is not given"],
       [["backup", "a", "b"], '"b" is one argument too many'],
-      [["restore"], "file is missing"],
+      [["restore"], "FILE is not given"],
       [["check", "a", "b"], '"b" is one argument too many'],
       [["export", "b"], '"b" is one argument too many'],
       [["export", "--bucket"], "--bucket lacks its value"],
       [["export", "--bucket", "--prefix"], "--bucket lacks its value"],
       [["export", "--bucket=a", "--bucket=b"], "--bucket is given twice"],
-      [["import"], "file is missing"],
+      [["import"], "FILE is not given"],
       [["import", "f", "--mode", "sometimes"], "--mode takes fail, skip, overwrite"],
       [["import", "f", "--dryrun"], "there is no flag --dryrun"],
       [["version", "--long"], "there is no flag --long"],
@@ -179,7 +179,10 @@ describe("the settings of a server", () => {
     await expectUsageError(gokv([], both), "JWT_SECRET and JWT_SECRET_FILE are both set");
     writeFileSync(dir.file("empty"), "\n");
     await expectUsageError(gokv([], { JWT_SECRET_FILE: dir.file("empty") }), "is empty");
-    await expectUsageError(gokv([], { JWT_SECRET_FILE: dir.file("missing") }), "cannot be read: ENOENT");
+    await expectUsageError(
+      gokv([], { JWT_SECRET_FILE: dir.file("missing") }),
+      "cannot be read: there is no such file (ENOENT)",
+    );
   });
 
   test("may name a file that holds the secret", async () => {

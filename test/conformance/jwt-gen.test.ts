@@ -199,8 +199,8 @@ describe("jwt-gen", () => {
 
   test("ends with 1 when the secret file cannot be read, and with 2 when there is no secret in it", async () => {
     for (const [path, code] of [
-      [dir.file("missing"), "ENOENT"],
-      [dir.path, "EISDIR"],
+      [dir.file("missing"), "there is no such file (ENOENT)"],
+      [dir.path, "it is a folder (EISDIR)"],
     ] as const) {
       expect(await jwtGen("--secret-file", path, "--expires-in", "1h")).toEqual({
         exitCode: 1,

@@ -837,7 +837,11 @@ describe("gokv export and import", () => {
     await expectFailure(gokv(["import", "notes.txt"], "empty"), 1, "no gokv export");
     await expectFailure(gokv(["import", "-"], "empty", text.slice(0, text.indexOf('{"count"'))), 1, "it was cut");
     await expectFailure(gokv(["import", "-"], "empty", ""), 1, "it was cut");
-    await expectFailure(gokv(["import", "missing.ndjson"], "empty"), 1, "cannot be read: ENOENT");
+    await expectFailure(
+      gokv(["import", "missing.ndjson"], "empty"),
+      1,
+      "cannot be read: there is no such file (ENOENT).",
+    );
     expect(stores()).toEqual([]);
     expect((await gokv(["import", "-"], "empty", text)).stdout).toStartWith(`stored ${entries},`);
     expect(await whileServing("empty", readContents)).toEqual(await whileServing("data", readContents));
@@ -911,8 +915,12 @@ describe("gokv export and import", () => {
   test("ends with 1 where there is no store, or no file", async () => {
     await expectFailure(gokv(["export"]), 1, "There is no store");
     expect(existsSync(dir.file("data"))).toBe(false);
-    await expectFailure(gokv(["import", "missing.ndjson"]), 1, "missing.ndjson cannot be read: ENOENT");
-    await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: EISDIR");
+    await expectFailure(
+      gokv(["import", "missing.ndjson"]),
+      1,
+      "missing.ndjson cannot be read: there is no such file (ENOENT).",
+    );
+    await expectFailure(gokv(["import", dir.path]), 1, "cannot be read: it is a folder (EISDIR).");
   });
 });
 
@@ -926,7 +934,7 @@ describe("a file that is none", () => {
       [["check", "folder"], 1, "folder is a directory. Name a file in it, for instance gokv.db."],
       [["check", dir.file("data")], 1, "data is a directory. Name a file in it, for instance gokv.db."],
       [["check", "pipe"], 1, "pipe is no regular file."],
-      [["check", "data/gokv.db/x"], 1, "data/gokv.db/x cannot be read: ENOTDIR."],
+      [["check", "data/gokv.db/x"], 1, "data/gokv.db/x cannot be read: a part of its path is no folder (ENOTDIR)."],
       [["backup", ""], 2, "the name of the file is empty. See gokv backup --help."],
       [["check", ""], 2, "the name of the file is empty. See gokv check --help."],
       [["import", ""], 2, "the name of the file is empty. See gokv import --help."],

@@ -103,8 +103,8 @@ describe("gokv token", () => {
     const narrowed = await mint({ scope: "admin", buckets: ["left-*"] });
     for (const [device, app, flags, problem, env] of [
       ["left-1", "bad app", [], "id: ", {}],
-      ["left-2", "left", ["--prefix", "x."], "permissionPrefix: no dot at the end", {}],
-      ["left-3", "left", ["--grant", "read:"], "permissionKey.0: ", {}],
+      ["left-2", "left", ["--prefix", "x."], "--prefix: no dot at the end", {}],
+      ["left-3", "left", ["--grant", "read:"], "--grant: ", {}],
       ["left-4", "left", ["--note", "n".repeat(501)], "note: ", {}],
       ["left-5", "left", [], "(403 forbidden)", { GOKV_JWT: narrowed }],
       ["_left", "left", [], "(400 bucket_reserved)", {}],
@@ -247,7 +247,11 @@ describe("gokv token", () => {
     const inFile = { JWT_SECRET: undefined, JWT_SECRET_FILE: dir.file("secret") };
     expect(await done(["device", "list"], inFile)).toContain("room-301");
     const missing = { ...inFile, JWT_SECRET_FILE: dir.file("none") };
-    await misused(["device", "list"], `JWT_SECRET_FILE (${dir.file("none")}) cannot be read: ENOENT`, missing);
+    await misused(
+      ["device", "list"],
+      `JWT_SECRET_FILE (${dir.file("none")}) cannot be read: there is no such file (ENOENT)`,
+      missing,
+    );
     await misused(["device", "list"], "are both set", { ...inFile, JWT_SECRET: SECRET });
     await misused(["device", "list"], "set GOKV_JWT to a token with the admin scope, or JWT_SECRET", {
       JWT_SECRET: undefined,
@@ -281,6 +285,12 @@ describe("gokv token", () => {
         await refused(["device", "list"], problem, { GOKV_URL });
       }
     }
+  });
+
+  test("what the server finds wrong with a member is told of the flag that it was given with", async () => {
+    await refused(["issue", "--device=", "--app=board"], "refused: --device: must have at least 1 character (400");
+    await refused(["issue", "--device=d", "--app=board", "--grant=read:"], "refused: --grant: ");
+    await refused(["app", "create", "x", "--name="], "refused: --name: must have at least 1 character (400");
   });
 
   test("an operator of some devices can issue for them, an app that exists included", async () => {
@@ -318,7 +328,8 @@ describe("gokv token", () => {
       await misused([...args, "--nonsense"], "there is no flag --nonsense", nowhere);
       await misused([...args, "--json=1"], "--json takes no value", nowhere);
       await misused([...args, "--url"], "--url lacks its value", nowhere);
-      if (needs.length > 0) await misused(command.split(" "), "is missing", nowhere);
+      if (needs.length > 0)
+        await misused(command.split(" "), needs[0]!.startsWith("--") ? "is missing" : "is not given", nowhere);
     }
     for (const command of ["app update", "install update"]) {
       await misused([...command.split(" "), "x"], "nothing to change: give one of --", nowhere);

@@ -74,11 +74,13 @@ test("a server that is silent for too long is said to be silent, not to be away"
 });
 
 test("a server that is away is said to be, in whole sentences", async () => {
-  for (const url of ["http://127.0.0.1:1", "nonsense"]) {
-    const message = await refusal(url, "/");
-    expect(message).toStartWith(`${url} cannot be reached: `);
-    expect(message).toEndWith(" Is it running? See --url.");
-    expect(message).not.toMatch(/[.?!]{2}/);
+  for (const [url, reason] of [
+    ["http://127.0.0.1:1", "nothing listens there (ECONNREFUSED)"],
+    ["nonsense", "that is no address such as http://127.0.0.1:8080"],
+    ["ftp://127.0.0.1", "that is no address such as http://127.0.0.1:8080"],
+    ["http://nowhere.invalid", "there is no host of that name (ENOTFOUND)"],
+  ] as const) {
+    expect(await refusal(url, "/")).toBe(`${url} cannot be reached: ${reason}. Is it running? See --url.`);
   }
 });
 

@@ -92,7 +92,7 @@ describe("flags", () => {
 
   test("that are required are asked for", () => {
     expect(refusal("n")).toBe("--colour is missing. See paint --help.");
-    expect(refusal("--colour", "red")).toBe("wall is missing. See paint --help.");
+    expect(refusal("--colour", "red")).toBe("WALL is not given. See paint --help.");
     expect(refusal("a", "b", "c", "--colour", "red")).toBe('"c" is one argument too many. See paint --help.');
   });
 });

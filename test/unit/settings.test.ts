@@ -373,9 +373,11 @@ describe("the secret", () => {
 
   test("file that is missing or empty is named", () => {
     const missing = folder.file("missing");
-    expect(problems({ JWT_SECRET_FILE: missing })).toEqual([`JWT_SECRET_FILE (${missing}) cannot be read: ENOENT`]);
+    expect(problems({ JWT_SECRET_FILE: missing })).toEqual([
+      `JWT_SECRET_FILE (${missing}) cannot be read: there is no such file (ENOENT)`,
+    ]);
     expect(problems({ JWT_SECRET_FILE: folder.path })).toEqual([
-      `JWT_SECRET_FILE (${folder.path}) cannot be read: EISDIR`,
+      `JWT_SECRET_FILE (${folder.path}) cannot be read: it is a folder (EISDIR)`,
     ]);
     for (const content of ["", "\n", "\r\n"]) {
       const file = fileWith("empty", content);
