@@ -9,6 +9,7 @@ import {
   expiryMs,
   oneOrOther,
   query,
+  requireOneAtMost,
   SECRET_FROM,
   secretOf,
   type Target,
@@ -81,7 +82,7 @@ const CHANNEL_VERBS: Readonly<Record<string, Verb>> = {
     args: {
       name: { type: "string", valueHint: "text", description: "Its new name" },
       key: { type: "string", valueHint: "key", description: `Its new key, ${SECRET_FROM}` },
-      ...CHANNEL,
+      ...withoutDefaults(CHANNEL),
     },
     ask: async (client, flags, id) => client.ask("PATCH", channelPath(id), given(await channelFields(flags))),
   },
@@ -154,8 +155,10 @@ const TOKEN_VERBS: Readonly<Record<string, Verb>> = {
     target: TOKEN_ID,
     args: {
       name: { type: "string", valueHint: "text", description: "Its new name" },
-      ...TOKEN,
+      ...withoutDefaults(TOKEN),
       "add-quota": { type: "string", valueHint: "n", description: "Adds to what it has left" },
+      unlimited: { type: "boolean", description: "Lifts the limit of its quota" },
+      "never-expires": { type: "boolean", description: "Valid for ever" },
       enable: { type: "boolean", description: "Enables it" },
       disable: { type: "boolean", description: "Disables it" },
     },
@@ -184,16 +187,26 @@ async function channelFields(flags: FlagValues): Promise<Record<string, unknown>
   };
 }
 
+/** What a change leaves out stays as it is. */
+function withoutDefaults(args: ArgsDef): ArgsDef {
+  const plain = Object.entries(args).map(
+    ([name, arg]) => [name, { ...arg, description: arg.description?.replace(/ \(default: .*\)$/, "") }] as const,
+  );
+  return Object.fromEntries(plain) as ArgsDef;
+}
+
+/** @throws Misuse */
 function tokenFields(flags: FlagValues): Record<string, unknown> {
   const { name, models, group } = flags;
+  requireOneAtMost(flags, "quota", "unlimited");
   const expiresAtMs = expiryMs(flags);
   const isEnabled = oneOrOther(flags, "enable", "disable");
   return {
     ...{ name, models, group, allow_ips: flags["allow-ip"], remain_quota: integer(flags, "quota") },
-    ...(flags.quota === undefined ? {} : { unlimited_quota: false }),
+    unlimited_quota: flags.unlimited ?? (flags.quota === undefined ? undefined : false),
     ...{ rpm: integer(flags, "rpm"), tpm: integer(flags, "tpm"), max_parallel: integer(flags, "max-parallel") },
     add_quota: integer(flags, "add-quota"),
-    expired_time: expiresAtMs === undefined ? undefined : Math.floor(expiresAtMs / 1000),
+    expired_time: expiresAtMs === undefined ? undefined : expiresAtMs === null ? -1 : Math.floor(expiresAtMs / 1000),
     status: isEnabled === undefined ? undefined : Number(isEnabled),
   };
 }

@@ -126,7 +126,11 @@ const INSTALL_VERBS: Readonly<Record<string, Verb>> = {
     description: "Changes an installation; holds from the next request on",
     isUpdate: true,
     target: INSTALLATION_ID,
-    args: { ...INSTALLATION, "read-write": { type: "boolean", description: "May write again" } },
+    args: {
+      ...INSTALLATION,
+      "read-write": { type: "boolean", description: "May write again" },
+      "never-expires": { type: "boolean", description: "Valid for ever" },
+    },
     ask: (client, flags, id) =>
       client.ask("PATCH", `/api/kv/installations/${encodeURIComponent(id)}`, given(installationFields(flags))),
   },
@@ -214,6 +218,6 @@ function installationFields(flags: FlagValues): Record<string, unknown> {
   return {
     ...{ note, permissionPrefix: prefix, permissionKey: grant, deviceType: flags["device-type"] },
     isReadOnly: oneOrOther(flags, "read-only", "read-write"),
-    expiresAt: expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString(),
+    expiresAt: typeof expiresAtMs === "number" ? new Date(expiresAtMs).toISOString() : expiresAtMs,
   };
 }

@@ -137,8 +137,10 @@ function requireTarget({ name, isNumber = false }: Target, flags: FlagValues): s
   return id;
 }
 
-/** When what is made or changed now with `--expires-in` ends, ms since 1970. @throws Misuse */
-export function expiryMs(flags: FlagValues): number | undefined {
+/** When what is made or changed now ends, ms since 1970; null = never, undefined = nothing is said. @throws Misuse */
+export function expiryMs(flags: FlagValues): number | null | undefined {
+  requireOneAtMost(flags, "expires-in", "never-expires");
+  if (flags["never-expires"] === true) return null;
   const text = flags["expires-in"] as string | undefined;
   if (text === undefined) return undefined;
   const ms = parseDurationMs(text);
@@ -150,8 +152,13 @@ export function expiryMs(flags: FlagValues): number | undefined {
 
 /** True or false as one of two flags was given, undefined without either. @throws Misuse */
 export function oneOrOther(flags: FlagValues, on: string, off: string): boolean | undefined {
-  if (flags[on] === true && flags[off] === true) throw new Misuse(`give one of --${on} and --${off}`);
+  requireOneAtMost(flags, on, off);
   return flags[on] === true ? true : flags[off] === true ? false : undefined;
+}
+
+/** @throws Misuse */
+export function requireOneAtMost(flags: FlagValues, one: string, other: string): void {
+  if (one in flags && other in flags) throw new Misuse(`give one of --${one} and --${other}`);
 }
 
 /** Where secretOf takes a secret from, for the help. */

@@ -234,6 +234,13 @@ describe("gokv relay", () => {
     expect(await verb("update", "1", "--add-quota=-100", "--disable")).toMatchObject({ remain_quota: 400, status: 0 });
     expect(await verb("update", "1", "--enable")).toMatchObject({ status: 1, rpm: 5 });
     expect(await verb("show", "1")).toMatchObject({ remain_quota: 400 });
+    const lifted = { unlimited_quota: true, expired_time: -1, rpm: 5 };
+    expect(await verb("update", "1", "--unlimited", "--never-expires")).toMatchObject(lifted);
+    const limited = await verb("update", "1", "--quota=7", "--expires-in=1h");
+    expect(limited).toMatchObject({ unlimited_quota: false, remain_quota: 7 });
+    expect(limited.expired_time).toBeGreaterThan(Date.now() / 1000);
+    const help = await output(url, ["relay", "token", "update", "--help"]);
+    expect([help.includes("--unlimited"), help.includes("default: no limit")]).toEqual([true, false]);
     expect(await output(url, ["relay", "token", "delete", "1"])).toBe("");
     expect((await gokv(url, ["relay", "token", "show", "1"])).exitCode).toBe(1);
   });
@@ -256,6 +263,8 @@ describe("gokv relay", () => {
       ["relay", "channel", "show"],
       ["relay", "token", "add"],
       ["relay", "token", "add", "--name", "n", "--quota", "many"],
+      ["relay", "token", "update", "1", "--quota=5", "--unlimited"],
+      ["relay", "token", "update", "1", "--expires-in=1h", "--never-expires"],
       ["relay", "token", "add", "--name", "n", "--expires-in", "soon"],
       ["rekey", "now"],
     ];

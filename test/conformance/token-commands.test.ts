@@ -198,6 +198,8 @@ describe("gokv token", () => {
     });
     expect((await asApp(target(), token.trim(), "/k", { method: "POST", body: "1" })).status).toBe(403);
     expect(await json(["install", "update", id, "--read-write"])).toMatchObject({ isReadOnly: false, note: "n" });
+    expect(await json(["install", "update", id, "--expires-in=1h"])).toMatchObject({ expiresAt: expect.any(String) });
+    expect(await json(["install", "update", id, "--never-expires"])).toMatchObject({ expiresAt: null });
     expect((await asApp(target(), token.trim(), "/k", { method: "POST", body: "1" })).status).toBe(200);
     await misused(["install", "update", id, "--read-write", "--read-only"], "one of --read-only and --read-write");
     expect(await json(["install", "update", id, "--prefix=q", "--device-type=t", "--grant=g"])).toMatchObject({
