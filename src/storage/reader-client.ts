@@ -103,12 +103,14 @@ export class ReaderClient implements AsyncDisposable {
       else waiting?.resolve(reply);
     });
     // A reader can die without harm: those who wait are told, the next question starts another.
-    thread.on("error", () => this.#abandon());
-    thread.on("exit", () => this.#abandon());
+    thread.on("error", () => this.#abandon(thread));
+    thread.on("exit", () => this.#abandon(thread));
     return thread;
   }
 
-  #abandon(): void {
+  /** After its error comes its exit, when the next thread may be at work already. */
+  #abandon(thread: Worker): void {
+    if (this.#thread !== thread) return;
     this.#thread = null;
     for (const { reject } of this.#waiting.values()) reject(new AppError("unavailable", "The reader has stopped."));
     this.#waiting.clear();
