@@ -72,7 +72,8 @@ export class KvWriter {
       const nowMs = this.#clock();
       return items.map((item) => this.#applyItem(item, nowMs));
     });
-    if (outcomes.some(({ kind }) => kind === "created" || kind === "replaced")) this.#space.notePutStored();
+    const isStored = outcomes.every(({ kind }) => kind !== "unmet");
+    if (isStored && outcomes.some(({ kind }) => kind === "created" || kind === "replaced")) this.#space.notePutStored();
     return outcomes;
   }
 

@@ -54,6 +54,17 @@ describe("while the store is full", () => {
     expect(store("later")).toBe("created");
   });
 
+  test("writes that belong together and are undone for a condition of one of them do not end the full state", () => {
+    const space = guarded();
+    const writer = makeWriter(space);
+    space.noteFull();
+    space.noteFreed();
+    const unmet = { ...put("b"), condition: { ifMatch: "*", ifNoneMatch: null } as const };
+    const outcomes = writer.applyAllOrNone([put("a"), unmet], monotonicMs());
+    expect(outcomes.map(({ kind }) => kind)).toEqual(["created", "unmet"]);
+    expect(space.isFull).toBe(true);
+  });
+
   test("a wipe is not asked to wait", () => {
     const space = guarded();
     const writer = makeWriter(space);
