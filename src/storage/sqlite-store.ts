@@ -180,10 +180,15 @@ export class SqliteStore implements KvEngine {
     this.#watch = new StoreWatch([files.database, files.wal, files.lock], (path) =>
       this.#fail(`${path} was deleted or replaced while the store was open`),
     );
-    const keepReserve = () =>
-      this.#state.fullCause !== null ||
+    let isWritingReserve = false;
+    const keepReserve = async () => {
+      // On a slow volume one may take longer than the time between two.
+      if (isWritingReserve || this.#state.fullCause !== null) return;
+      isWritingReserve = true;
       // A folder that cannot be looked at is for others to notice.
-      ensureReserve(files.reserve, files.directory, settings.reserveBytes).catch(() => undefined);
+      await ensureReserve(files.reserve, files.directory, settings.reserveBytes).catch(() => undefined);
+      isWritingReserve = false;
+    };
     this.#reserveTimer = setInterval(keepReserve, RESERVE_INTERVAL_MS);
     keepReserve();
   }
