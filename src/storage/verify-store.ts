@@ -59,14 +59,12 @@ export function verifyStore(database: Database): Verification {
       const name = `${JSON.stringify(row.bucket)} ${JSON.stringify(row.key)}`;
       if (checksumRow(row.bucket, row.key, row, row.value) !== row.checksum) problems.push(`damaged value: ${name}`);
       if (row.revision > revision) problems.push(`revision ${row.revision} from the future: ${name}`);
-      if (problems.length >= PROBLEMS_MAX) {
-        return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems };
-      }
     }
+    if (problems.length >= PROBLEMS_MAX) break;
   }
   page.finalize();
-  problems.push(...counterProblems(database, counted).slice(0, PROBLEMS_MAX));
-  return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems };
+  const all = [...problems, ...counterProblems(database, counted)].slice(0, PROBLEMS_MAX);
+  return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems: all };
 }
 
 function countServiceRows(database: Database): number {
