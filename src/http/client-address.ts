@@ -1,6 +1,6 @@
 // Whose request it is when proxies stand between.
 
-import { type BlockList, isIP } from "node:net";
+import { type BlockList, isIP, isIPv6 } from "node:net";
 
 /** The same as the URL standard writes it. */
 const IPV4_IN_GROUPS = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
@@ -20,6 +20,19 @@ export function clientAddress(peer: string | null, headers: Headers, trustedProx
     address = normalise(next);
   }
   return address;
+}
+
+/**
+ * Whom to count an address as: an IPv6 client owns a /64, so that counting single addresses would count nothing. Peers
+ * without an address (null) share one name.
+ */
+export function networkOf(address: string | null): string {
+  if (address === null || !isIPv6(address)) return address ?? "";
+  const [head = "", tail = ""] = address.split("::");
+  const left = head.split(":").filter((group) => group !== "");
+  const right = address.includes("::") ? tail.split(":").filter((group) => group !== "") : [];
+  const zeros = new Array<string>(8 - left.length - right.length).fill("0");
+  return `${[...left, ...zeros, ...right].slice(0, 4).join(":")}::/64`;
 }
 
 function isTrusted(address: string, trustedProxies: BlockList): boolean {

@@ -1,13 +1,13 @@
 // Whether a password is right: asked under the throttle, and answered alike for accounts that are not there.
 
 import type { Passwords } from "../auth/passwords.ts";
+import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { EMAIL_MAX, emailKeyOf } from "./account-rules.ts";
 import type { AccountStore, Credentials } from "./account-store.ts";
 import type { LoginThrottle } from "./login-throttle.ts";
-import { networkOf } from "./task-rates.ts";
 
 export interface PasswordCheckParts {
   readonly clock: Clock;

@@ -1,6 +1,6 @@
 // How often users and addresses may ask, and the headers that tell them (draft-ietf-httpapi-ratelimit-headers-11).
 
-import { isIPv6 } from "node:net";
+import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { GcraLimiter } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
@@ -65,14 +65,4 @@ export class TaskRates {
 
 function keyOf(layer: RateLayer, key: string): string {
   return `${layer} ${key}`;
-}
-
-/** `null` stands for peers without an address, who share one allowance. */
-export function networkOf(address: string | null): string {
-  if (address === null || !isIPv6(address)) return address ?? "";
-  const [head = "", tail = ""] = address.split("::");
-  const left = head.split(":").filter((group) => group !== "");
-  const right = address.includes("::") ? tail.split(":").filter((group) => group !== "") : [];
-  const zeros = new Array<string>(8 - left.length - right.length).fill("0");
-  return `${[...left, ...zeros, ...right].slice(0, 4).join(":")}::/64`;
 }

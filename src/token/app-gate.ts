@@ -1,5 +1,6 @@
 // The gate of the token API: from a request to the installation it speaks for, within its rates.
 
+import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { GcraLimiter, RateLimit } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
@@ -130,12 +131,4 @@ function rateLimited(retryAfterMs: number): AppError {
   return new AppError("rate_limited", "Too many requests. Try again later.", {
     details: { retryAfterSeconds: Math.max(1, Math.ceil(retryAfterMs / 1000)) },
   });
-}
-
-/** An IPv6 client owns a /64: counting single addresses would count nothing. */
-function networkOf(address: string | null): string {
-  if (address === null || !address.includes(":")) return address ?? "";
-  const [head, tail = []] = address.split("::").map((part) => part.split(":").filter((group) => group !== ""));
-  const zeros = Array.from({ length: 8 - head!.length - tail.length }, () => "0");
-  return [...head!, ...zeros, ...tail].slice(0, 4).join(":");
 }

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { BlockList } from "node:net";
-import { clientAddress } from "../../src/http/client-address.ts";
+import { clientAddress, networkOf } from "../../src/http/client-address.ts";
 
 function trusting(
   ...ranges: readonly (readonly [address: string, bits: number, version: "ipv4" | "ipv6"])[]
@@ -78,4 +78,11 @@ test("one address has one form: IPv4 inside IPv6 is IPv4, IPv6 is compressed and
   expect(ask("::1", null)).toBe("::1");
   expect(ask("::ffff:10.0.0.1", "198.51.100.1")).toBe("198.51.100.1");
   expect(ask("fd00::1", "198.51.100.1")).toBe("198.51.100.1");
+});
+
+test("an IPv6 address counts as its network of 64 bits, any other as itself", () => {
+  expect(networkOf("2001:db8:1:2:3:4:5:6")).toBe(networkOf("2001:db8:1:2::9"));
+  expect(networkOf("2001:db8::1")).toBe("2001:db8:0:0::/64");
+  expect(networkOf("2001:db8:1:3::9")).not.toBe(networkOf("2001:db8:1:2::9"));
+  expect(["192.0.2.1", null].map(networkOf)).toEqual(["192.0.2.1", ""]);
 });
