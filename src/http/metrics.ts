@@ -2,9 +2,8 @@
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { VERSION } from "../shared/version.ts";
-import { RequestTally } from "./request-tally.ts";
+import { RequestTally, SECONDS } from "./request-tally.ts";
 
-const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const LAG_SAMPLE_MS = 10;
 const ITEMS = [1, 2, 4, 8, 16, 32, 64, 128];
 
@@ -89,7 +88,7 @@ export class Metrics {
           this.set(read());
         },
       });
-    gauge("gokv_write_queue_length", "Writes waiting for the storage thread.", () => figures().queueLength);
+    gauge("gokv_write_queue_length", "KV writes waiting for the storage thread.", () => figures().queueLength);
     gauge("gokv_body_budget_used_bytes", "Memory in use for bodies and streamed values.", bodyBudgetUsedBytes);
     gauge("gokv_wal_bytes", "Bytes of the write-ahead log in use.", () => figures().walBytes);
     gauge("gokv_db_bytes", "Size of the database file.", () => figures().databaseBytes);
