@@ -1,4 +1,5 @@
-// Bounds that several files share, with the unit in the name; what an operator may change is in settings.ts.
+// Bounds that several files share, and those of the API beside them, with the unit in the name; what an operator may
+// change is in settings.ts.
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
@@ -32,10 +33,10 @@ export const BODY_STEP_BYTES = 256 * KiB;
 export const SMALL_STEP_BYTES = 16 * KiB;
 /** After an answer in mid-body, a body announced with at most this length is read to its end. */
 export const LINGER_BYTES_MAX = 64 * KiB;
-/** How long a client of the relay may leave what it was sent unread, and its connection idle. */
-export const UNREAD_SECONDS_MAX = 60;
 /** The connection of any other stays open this long, so that the client sees the answer. */
 export const LINGER_MS_MAX = 1000;
+/** How long a client of the relay may leave what it was sent unread, and its connection idle. */
+export const UNREAD_SECONDS_MAX = 60;
 
 export const JWT_BYTES_MAX = 8 * KiB;
 export const JWT_CACHE_BYTES = 4 * MiB;
