@@ -80,7 +80,10 @@ export const restoreCommand: StrictCommand = {
     const source = nameOf(file);
     const { files, lock } = openDirectory();
     using _ = lock;
-    const report = await restoreStore(source, files, systemClock());
+    const report = await cleaningUpOnSignal(
+      () => removePartial(files.restoring),
+      () => restoreStore(source, files, systemClock()),
+    );
     const before = report.before === null ? "" : `; the old store is ${report.before}`;
     writeOut(`${files.database}: ${contentsOf(report)}, revision ${report.revision}${before}\n`);
     return EXIT.done;

@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { AppError, EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
+import { removeAbandoned } from "./partial-files.ts";
 import type { StartThread } from "./start-thread.ts";
 import { utcStamp } from "./store-files.ts";
 import { makeDirectory } from "./sync-path.ts";
@@ -52,6 +53,7 @@ export class BackupClient implements AsyncDisposable {
     } catch (cause) {
       throw new AppError("internal_error", "The backup directory cannot be made.", { cause });
     }
+    removeAbandoned(directory, nowMs);
     const target = join(directory, `gokv-${utcStamp(nowMs)}.db`);
     const cancelled = this.#cancelled.buffer as SharedArrayBuffer;
     const job: BackupJob = { source, target, walLimitBytes, cancelled };

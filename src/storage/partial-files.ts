@@ -37,7 +37,8 @@ export function removeAbandoned(directory: string, nowMs: number): void {
 
 function removeIfAbandoned(path: string, pid: number, nowMs: number): void {
   try {
-    if (isAlive(pid) || nowMs - statSync(path).mtimeMs < ABANDONED_AFTER_MS) return;
+    // In a container every server has the same number: one of our own may be of the one before.
+    if ((pid !== process.pid && isAlive(pid)) || nowMs - statSync(path).mtimeMs < ABANDONED_AFTER_MS) return;
     // Whatever it is called, only a copy of a store is ours to remove.
     requireOurs(path);
     removePartial(path);

@@ -13,6 +13,9 @@ import { classifySqliteError } from "./sqlite-errors.ts";
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 
+/** For those that came while the thread was held up. */
+const SIGNALS_HEARD_MS = 5;
+
 export interface RestoreReport {
   readonly entries: number;
   readonly serviceRows: number;
@@ -29,12 +32,14 @@ export interface RestoreReport {
 export async function restoreStore(file: string, files: StoreFiles, nowMs: number): Promise<RestoreReport> {
   requireOther(file, files);
   using _ = lockGiven(file);
-  const draft = `${files.database}.restoring`;
+  const draft = files.restoring;
   // Of a restore that was killed: SQLite would take its log for that of the new one.
   removePartial(draft);
   try {
     await copyGiven(file, draft);
     const { entries, serviceRows, revision: backedUp } = proveGiven(file, draft);
+    // A signal that came meanwhile is heard now; from here on nothing gets between.
+    await Bun.sleep(SIGNALS_HEARD_MS);
     const old = existsSync(files.database) ? settleOldStore(files) : null;
     const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
     writeRevision(draft, revision, backedUp);

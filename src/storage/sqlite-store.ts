@@ -28,6 +28,7 @@ import type {
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { readWipes } from "./kv-rows.ts";
+import { removeAbandoned, removePartial } from "./partial-files.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve, giveUpReserve, reserveBytesOf } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
@@ -98,6 +99,9 @@ export class SqliteStore implements KvEngine {
       const acquired = acquireLock(files);
       lock = acquired.lock;
       requireSafeSqlite();
+      // What a restore and commands beside the server before have left when they were killed.
+      removePartial(files.restoring);
+      removeAbandoned(files.directory, systemClock());
       const inspection = inspectStore(files, settings.walDamage);
       const readerThread = new ReaderClient(files.database, startThread);
       const store = new SqliteStore(files, lock, storage, readerThread, settings, events);

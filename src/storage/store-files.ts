@@ -18,6 +18,8 @@ export interface StoreFiles {
   readonly lock: string;
   /** Real bytes, given up when the volume is full so that deletes and the checkpoint have room. */
   readonly reserve: string;
+  /** What a restore makes before it takes the place of `database`. */
+  readonly restoring: string;
   readonly devSecret: string;
 }
 
@@ -30,6 +32,7 @@ export function storeFiles(directory: string): StoreFiles {
     shm: `${database}-shm`,
     lock: join(directory, "lock.db"),
     reserve: join(directory, "reserve"),
+    restoring: `${database}.restoring`,
     devSecret: join(directory, "dev-secret"),
   };
 }

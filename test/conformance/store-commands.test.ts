@@ -203,6 +203,27 @@ describe("gokv backup", () => {
     expect(readdirSync(dir.file("data")).filter((name) => name.includes("partial"))).toEqual([]);
   });
 
+  test("that was killed leaves nothing once the server is started, or makes the next one", async () => {
+    await whileServing("data", fillStore);
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    const seconds = Date.now() / 1000 - 2 * 3600;
+    const leave = (name: string) => {
+      cpSync(dir.file("b.db"), dir.file("data", name));
+      utimesSync(dir.file("data", name), seconds, seconds);
+    };
+    leave(`snapshot.db.partial-${2 ** 30}-0123abcd`);
+    leave("gokv.db.restoring");
+    writeFileSync(dir.file("data", "gokv.db.restoring-wal"), "");
+    await using server = await serve();
+    expect(readdirSync(dir.file("data")).filter((name) => /partial|restoring/.test(name))).toEqual([]);
+    mkdirSync(dir.file("data", "backups"));
+    leave(`backups/gokv-x.db.partial-${2 ** 30}-0123abcd`);
+    leave(`backups/gokv-y.db.partial-${server.pid}-0123abcd`);
+    expect((await fetch(`${server.url}/_admin/backup`, { method: "POST", headers })).status).toBe(200);
+    expect(readdirSync(dir.file("data", "backups"))).toEqual([expect.stringMatching(/^gokv-\d{8}T\d{9}Z\.db$/)]);
+    await stop(server);
+  });
+
   test("of a store whose log is damaged ends with 4, as check and export do, and leaves no file", async () => {
     await whileKilled("data", (url) => putNumbers(url, 0, 20));
     expect((await gokv(["backup", "sound.db"])).stdout).toStartWith("sound.db: 20 entries");
@@ -367,6 +388,26 @@ describe("gokv restore", () => {
     expect(newest).toBeGreaterThan(revisionAtBackup);
     expect(await gokv(["restore", dir.file("data", before[0]!)], "old")).toMatchObject(DONE);
     expect(await whileServing("old", readContents)).toEqual(atRestore);
+  });
+
+  test("that is interrupted leaves the old store and no half of a new one", async () => {
+    await whileServing("large", async (url) => {
+      const body = new Uint8Array(20 * 1024 * 1024);
+      for (let n = 0; n < 8; n++) await fetch(`${url}/b/${n}`, { method: "POST", body, headers });
+    });
+    await whileServing("data", fillStore);
+    const before = hashesIn(dir.file("data"));
+    for (const [signal, exitCode] of [["SIGINT", 130] as const, ["SIGTERM", 143] as const]) {
+      const child = Bun.spawn([GOKV, "restore", dir.file("large", "gokv.db")], {
+        env: { DB_PATH: dir.file("data") },
+        stdio: ["ignore", "ignore", "inherit"],
+      });
+      const begun = () => existsSync(dir.file("data", "gokv.db.restoring"));
+      await eventually("it has begun", 10_000, begun);
+      child.kill(signal);
+      expect([signal, await child.exited]).toEqual([signal, exitCode]);
+      expect(hashesIn(dir.file("data"))).toEqual(before);
+    }
   });
 
   test("takes what was acknowledged just before a kill into the store that it keeps", async () => {
