@@ -1,6 +1,6 @@
 // The settings table: every environment variable that the server reads, its default, its rule, its meaning.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { GiB, KiB, MiB, SECRET_BYTES_MIN } from "./bounds.ts";
@@ -341,6 +341,9 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
   const bounds = boundsOf(env, parsed, problems);
   const bootstrap = readBootstrap(parsed, problems);
   refuseForeignDatabases(env, problems);
+  if (parsed.backupDir !== null && isNoDirectory(parsed.backupDir)) {
+    problems.push(`BACKUP_DIR must be a directory; ${parsed.backupDir} is none`);
+  }
   if (problems.length > 0) {
     throw new ExitError(
       EXIT.usage,
@@ -355,6 +358,15 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
     sealingSecrets: [...(masterKey === null ? secrets.slice(0, 1) : [masterKey]), ...olderMasterKeys, ...secrets],
     backupDir: parsed.backupDir ?? join(parsed.dbPath, "backups"),
   };
+}
+
+/** What is not there yet, or may not be looked at, is for the first backup to find out. */
+function isNoDirectory(path: string): boolean {
+  try {
+    return !statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
 }
 
 /** Data must not land in the embedded file of somebody who believes it is elsewhere. */

@@ -247,6 +247,13 @@ describe("settings", () => {
     ]);
   });
 
+  test("refuse a directory for backups that is a file, and leave one to be made that is missing", () => {
+    const file = import.meta.path;
+    expect(problems({ JWT_SECRET, BACKUP_DIR: file })).toEqual([`BACKUP_DIR must be a directory; ${file} is none`]);
+    expect(problems({ JWT_SECRET, BACKUP_DIR: import.meta.dir })).toEqual([]);
+    expect(problems({ JWT_SECRET, BACKUP_DIR: `${import.meta.dir}/missing` })).toEqual([]);
+  });
+
   test("hold batches of apps within the budget, which their bound follows when it was not set", () => {
     const small = { MAX_VALUE_BYTES: "1MiB", BODY_BUDGET_BYTES: "2MiB" };
     expect(read(small)).toMatchObject({ tokenMaxBatchBytes: 2 * MiB });
