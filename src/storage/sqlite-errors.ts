@@ -5,7 +5,7 @@ import { AppError } from "../shared/errors.ts";
 
 /** Primary result codes, https://sqlite.org/rescode.html. The low byte of an extended code is its primary one. */
 const PRIMARY = {
-  ...{ permission: 3, busy: 5, locked: 6, readOnly: 8, corrupt: 11, full: 13, cannotOpen: 14 },
+  ...{ permission: 3, busy: 5, locked: 6, readOnly: 8, inputOutput: 10, corrupt: 11, full: 13, cannotOpen: 14 },
   ...{ tooBig: 18, constraint: 19, notADatabase: 26 },
 } as const;
 
@@ -37,6 +37,11 @@ export function classifySqliteError(error: unknown): SqliteFailure {
 export function isRefusedBySystem(error: unknown): boolean {
   const code = primaryCode(error);
   return code === PRIMARY.permission || code === PRIMARY.readOnly || code === PRIMARY.cannotOpen;
+}
+
+/** Whether the system could not do what SQLite asked of it; where a volume is nearly full it says no more than that. */
+export function isInputOutputError(error: unknown): boolean {
+  return primaryCode(error) === PRIMARY.inputOutput;
 }
 
 /** Null when SQLite did not throw it. */

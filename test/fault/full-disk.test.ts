@@ -1,11 +1,11 @@
 // A volume or a quota that is full: puts are refused, all else goes on, and puts again once there is room.
 
 import { describe, expect, test } from "bun:test";
-import { closeSync, existsSync, openSync, truncateSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, rmSync, truncateSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { idOf, storedValue } from "../support/durable-load.ts";
 import { eventually } from "../support/eventually.ts";
-import { type Environment, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
 import { has, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
 import { mint, SECRET } from "../support/targets.ts";
@@ -195,5 +195,23 @@ if (has("root, to mount a small volume", isRoot())) {
       },
       60_000,
     );
+
+    test("is named by commands and the server when a few pages are left", async () => {
+      using volume = mountSmallVolume(16 * MiB);
+      const env = { JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data"), RESERVE_BYTES: "0" };
+      const first = await startServer(env);
+      await sender(first, await mint())("PUT", "k", storedValue(1, VALUE_BYTES));
+      first.kill("SIGTERM");
+      expect(await first.exited).toBe(0);
+      for (const args of [["check"], ["export"], []]) {
+        // What the one before could not finish takes the rest.
+        for (const suffix of ["-shm", "-wal"]) rmSync(join(env.DB_PATH, `gokv.db${suffix}`), { force: true });
+        fillVolume(join(volume.path, "ballast"), 12 * 1024);
+        const finished = await run([GOKV, ...args], { env: { ...env, GIN_MODE: "release", PORT: "0" } });
+        expect([args, finished.exitCode, finished.stdout]).toEqual([args, 1, ""]);
+        const problem = /^gokv: \S+ cannot be opened [^\n]+: its volume has \d+ KiB left\. Free some [^\n]+\n$/;
+        expect([args, finished.stderr]).toEqual([args, expect.stringMatching(problem)]);
+      }
+    });
   });
 }
