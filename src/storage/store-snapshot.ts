@@ -1,7 +1,7 @@
 // A store to be read at leisure by a command: the store itself when nobody has it open, else a private copy of it.
 
 import type { Database } from "bun:sqlite";
-import { existsSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { namingAccess } from "./access-failure.ts";
 import { backUpInThread } from "./backup-client.ts";
@@ -88,5 +88,26 @@ export function requireStore(directory: string): StoreFiles {
   const files = storeFiles(directory);
   if (existsSync(files.database)) return files;
   refuseFile(directory);
+  refuseClosed(directory);
   throw new ExitError(EXIT.failed, `There is no store in ${directory}. Set DB_PATH to the data directory of one.`);
+}
+
+/** In a directory that this user may not enter there seems to be nothing. */
+function refuseClosed(directory: string): void {
+  try {
+    accessSync(directory, constants.X_OK);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EACCES") return;
+    throw new ExitError(EXIT.failed, `${directory} may not be read by this user${ownerOf(directory)}.`, { cause });
+  }
+}
+
+function ownerOf(directory: string): string {
+  try {
+    const { uid } = statSync(directory);
+    return ` (${process.getuid?.()}): it belongs to user ${uid}. Run the command as that one`;
+  } catch {
+    // One of those above it is closed, too.
+    return "";
+  }
 }

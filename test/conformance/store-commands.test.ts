@@ -993,6 +993,20 @@ describe("a file that is none", () => {
     expect((await gokv(["check"])).stdout).toStartWith("sound: 3 entries");
   });
 
+  test("because its directory is closed is named with whose that is", async () => {
+    if (!has("root, to ask as another user", isRoot())) return;
+    await whileServing("data", (url) => putNumbers(url, 0, 3));
+    cpSync(GOKV, dir.file("gokv"));
+    chmodSync(dir.path, 0o755);
+    const env = { DB_PATH: dir.file("data") };
+    for (const args of [["check"], ["backup", "b.db"], ["export"]]) {
+      const finished = await run([...ORDINARY_USER, dir.file("gokv"), ...args], { env, cwd: dir.path });
+      const whose = "(65534): it belongs to user 0. Run the command as that one";
+      const stderr = `gokv: ${env.DB_PATH} may not be read by this user ${whose}.\n`;
+      expect([args, finished]).toEqual([args, { exitCode: 1, stdout: "", stderr }]);
+    }
+  });
+
   test("because it may not be read is named with the reason", async () => {
     if (!has("root, to ask as another user", isRoot())) return;
     await whileServing("source", (url) => putNumbers(url, 0, 3));
