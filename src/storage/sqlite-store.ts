@@ -1,7 +1,7 @@
 // The embedded driver: point reads and pages on this thread, what writes or takes long on threads of its own.
 
 import type { Database } from "bun:sqlite";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import type { Kysely } from "kysely";
 import { KiB, LOCK_WAIT_MS, MiB } from "../shared/bounds.ts";
 import { monotonicMs, systemClock } from "../shared/clock.ts";
@@ -102,11 +102,13 @@ export class SqliteStore implements KvEngine {
       // What a restore and commands beside the server before have left when they were killed.
       removePartial(files.restoring);
       removeAbandoned(files.directory, systemClock());
+      const tellOfNew = noticeNewStore(files, log);
       const inspection = inspectStore(files, settings.walDamage);
       const readerThread = new ReaderClient(files.database, startThread);
       const store = new SqliteStore(files, lock, storage, readerThread, settings, events);
       const givenUpBytes = acquired.givenUpBytes || makeRoomToOpen(files);
       await store.#open(settings, inspection, givenUpBytes, log);
+      tellOfNew();
       return store;
     } catch (error) {
       await storage.abandon();
@@ -352,6 +354,19 @@ function warnOfOpenDirectory(directory: string, log: Log): void {
     directory,
     mode: mode.toString(8),
   });
+}
+
+/**
+ * To be called before the store is opened; what it returns, after. A path with a mistake in it, or a volume that is not
+ * mounted, would show as nothing but missing keys.
+ */
+function noticeNewStore({ database, reserve }: StoreFiles, log: Log): () => void {
+  const sizeBytes = statSync(database, { throwIfNoEntry: false })?.size ?? null;
+  if (sizeBytes !== null && sizeBytes > 0) return () => undefined;
+  const lost = "if there was one, stop and restore a backup: gokv restore FILE";
+  if (sizeBytes === 0) log.warn(`the database file was empty; ${lost}`, { database });
+  else if (existsSync(reserve)) log.warn(`the database file of a store was missing; ${lost}`, { database });
+  return () => log.info("made a new store", { database });
 }
 
 /** The state comes once a second, so a store on the edge between both is no flood of lines. */

@@ -1119,6 +1119,25 @@ describe("what gokv creates", () => {
     expect(server.log()).not.toContain("chmod 700");
   });
 
+  test("is told in the log, with a warning where there must have been a store before", async () => {
+    const made = (server: ServerProcess) => /"level":"info","msg":"made a new store"/.test(server.log());
+    const warned = (server: ServerProcess) =>
+      /"level":"warning","msg":"the database file[^"]*"/.exec(server.log())?.[0];
+    const look = async () => {
+      await using server = await serve();
+      await untilLogged(server, /listening/);
+      await eventually("the reserve is written", 5_000, () => existsSync(dir.file("data", "reserve")));
+      await stop(server);
+      return [made(server), warned(server)];
+    };
+    expect(await look()).toEqual([true, undefined]);
+    expect(await look()).toEqual([false, undefined]);
+    writeFileSync(dir.file("data", "gokv.db"), "");
+    expect(await look()).toEqual([true, expect.stringContaining("file was empty")]);
+    rmSync(dir.file("data", "gokv.db"));
+    expect(await look()).toEqual([true, expect.stringContaining("was missing")]);
+  });
+
   test("is warned about when the folder is open to others", async () => {
     mkdirSync(dir.file("data"));
     chmodSync(dir.file("data"), 0o755);
