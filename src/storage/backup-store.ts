@@ -9,7 +9,7 @@ import { accessFailure, namingAccess } from "./access-failure.ts";
 import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
-import { type Verification, verifyStore } from "./verify-store.ts";
+import { adviceOn, type Verification, verifyStore } from "./verify-store.ts";
 
 /** Pages per step; between two steps writes and reads go on. */
 const STEP_PAGES = 1000;
@@ -54,7 +54,7 @@ export async function backupStore({
   try {
     using pages = openPages(source);
     await copyPages(pages.database, draft, onStep);
-    const { entries, serviceRows, revision } = proveCopy(draft, "The store");
+    const { entries, serviceRows, revision } = proveCopy(draft, "The store", adviceOn);
     sync(draft);
     renameSync(draft, target);
     sync(dirname(target));
@@ -143,16 +143,22 @@ async function copyPages(database: DatabaseSync, draft: string, onStep: OnStep |
 }
 
 /**
- * Takes the log of a finished copy into its one file, and reads all of it. `subject` is what it is a copy of.
+ * Takes the log of a finished copy into its one file, and reads all of it. `subject` is what it is a copy of, `advise`
+ * what to do about the problems of that.
  * @throws ExitError (4) it is not sound
  */
-export function proveCopy(path: string, subject: string): Verification {
+export function proveCopy(
+  path: string,
+  subject: string,
+  advise: (problems: readonly string[]) => string = () => "",
+): Verification {
   const copy = new Database(path, { readwrite: true });
   try {
     copy.run("PRAGMA journal_mode = DELETE");
     const verification = verifyStore(copy);
-    if (verification.problems.length === 0) return verification;
-    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${verification.problems.join("; ")}.`);
+    const { problems } = verification;
+    if (problems.length === 0) return verification;
+    throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${problems.join("; ")}.${advise(problems)}`);
   } catch (error) {
     if (classifySqliteError(error) !== "damaged") throw error;
     throw new ExitError(EXIT.storeDamaged, `${subject} is damaged: ${messageOf(error)}.`);

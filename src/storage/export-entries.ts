@@ -100,7 +100,10 @@ function rows(database: Database, { bucket, prefix }: ExportFilter): IterableIte
 function toExported(row: Row): ExportedEntry {
   if (checksumRow(row.bucket, row.key, row, row.value) !== row.checksum) {
     const name = `${JSON.stringify(row.bucket)} ${JSON.stringify(row.key)}`;
-    throw new ExitError(EXIT.storeDamaged, `The value of ${name} is damaged; the export was given up.`);
+    throw new ExitError(
+      EXIT.storeDamaged,
+      `The value of ${name} is damaged; the export was given up. Overwrite or delete this key and export again.`,
+    );
   }
   return {
     bucket: row.bucket,

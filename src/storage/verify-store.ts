@@ -17,6 +17,7 @@ export interface Verification {
 
 const PROBLEMS_MAX = 20;
 const PAGE_ROWS = 500;
+const DAMAGED_VALUE = "damaged value";
 
 type Row = {
   id: number;
@@ -57,7 +58,7 @@ export function verifyStore(database: Database): Verification {
         counted.set(row.bucket, { entries: bucket.entries + 1, bytes: bucket.bytes + row.value.length });
       }
       const name = `${JSON.stringify(row.bucket)} ${JSON.stringify(row.key)}`;
-      if (checksumRow(row.bucket, row.key, row, row.value) !== row.checksum) problems.push(`damaged value: ${name}`);
+      if (checksumRow(row.bucket, row.key, row, row.value) !== row.checksum) problems.push(`${DAMAGED_VALUE}: ${name}`);
       if (row.revision > revision) problems.push(`revision ${row.revision} from the future: ${name}`);
     }
     if (problems.length >= PROBLEMS_MAX) break;
@@ -65,6 +66,12 @@ export function verifyStore(database: Database): Verification {
   page.finalize();
   const all = [...problems, ...counterProblems(database, counted)].slice(0, PROBLEMS_MAX);
   return { entries, buckets: counted.size, valueBytes, revision, serviceRows, problems: all };
+}
+
+/** What can be done about the problems of a store in use, as a sentence behind them; "" = nothing but a restore. */
+export function adviceOn(problems: readonly string[]): string {
+  if (!problems.every((text) => text.startsWith(DAMAGED_VALUE))) return "";
+  return " Overwrite or delete the key of each damaged value; other keys are not concerned.";
 }
 
 function countServiceRows(database: Database): number {

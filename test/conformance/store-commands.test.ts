@@ -241,8 +241,13 @@ describe("gokv backup", () => {
   test("of a damaged store ends with 4 and leaves no file", async () => {
     await whileServing("data", fillStore);
     damage(dir.file("data", "gokv.db"), "slashes");
-    await expectFailure(gokv(["backup", "b.db"]), 4, "damaged");
+    const advice = '"users" "a/b//c/". Overwrite or delete the key of each damaged value';
+    await expectFailure(gokv(["backup", "b.db"]), 4, advice);
     expect(readdirSync(dir.path)).toEqual(["data"]);
+    await whileServing("data", async (url) => {
+      expect((await fetch(`${url}/users/a/b//c/`, { method: "DELETE", headers })).status).toBe(200);
+    });
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
   });
 });
 
