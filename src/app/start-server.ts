@@ -4,6 +4,7 @@ import type { Server } from "bun";
 import { whyNotListening } from "../http/listen-failure.ts";
 import { Metrics } from "../http/metrics.ts";
 import type { ServerState } from "../http/request-scope.ts";
+import { IDLE_SECONDS } from "../shared/bounds.ts";
 import { type Clock, systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, internalError, messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
@@ -18,7 +19,6 @@ import { reservedBuckets, warnOfReservedBuckets } from "./reserved-buckets.ts";
 
 /** Closing at once would lose requests that are on the wire of kept-alive connections. */
 const LISTEN_ON_MS_MIN = 250;
-const IDLE_SECONDS = 10;
 const PENDING_POLL_MS = 10;
 /** Time for the last answers to leave: of a store that has failed, of streams that are cut off. */
 const LAST_WORDS_MS = 200;

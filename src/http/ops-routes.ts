@@ -58,9 +58,7 @@ export function createBackupRoute(
     if (method !== "POST") throw methodNotAllowed(BACKUP_ALLOW);
     return asOperator(surface, scope, async (principal) => {
       requireAdmin(principal);
-      // The connection is silent for as long as the copy takes.
-      scope.extendIdleTimeout(0);
-      const { file, bytes, revision, entries, ms } = await run();
+      const { file, bytes, revision, entries, ms } = await scope.whileSilent(run);
       return respondJson(scope, 200, { file, bytes, revision, entries, ms });
     });
   };

@@ -1,6 +1,6 @@
 // Reads request bodies under the byte budget: what is too large or does not fit is refused before it is read.
 
-import { BODY_STEP_BYTES, KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
+import { BODY_STEP_BYTES, IDLE_SECONDS, KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { parsedBytes } from "../shared/json-text.ts";
 import type { ByteBudget } from "./byte-budget.ts";
@@ -19,7 +19,6 @@ export interface HeldBody {
  */
 export type Sender = "operator" | "user" | "stranger";
 
-const IDLE_SECONDS = 10;
 /** What was announced is held back from others for so long. */
 const IDLE_SECONDS_MAX = 60;
 const SLOWEST_BYTES_PER_SECOND = 4 * KiB;

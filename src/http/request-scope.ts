@@ -2,6 +2,7 @@
 
 import type { BlockList } from "node:net";
 import type { Server } from "bun";
+import { IDLE_SECONDS } from "../shared/bounds.ts";
 import { clientAddress } from "./client-address.ts";
 import type { BodyReader } from "./linger.ts";
 
@@ -77,5 +78,15 @@ export class RequestScope {
   /** Silence is normal on this connection for `seconds`, while a long answer is prepared. */
   extendIdleTimeout(seconds: number): void {
     this.#server?.timeout(this.request, seconds);
+  }
+
+  /** Silence is normal for as long as `act` takes, and no longer: the connection may be kept for other requests. */
+  async whileSilent<T>(act: () => Promise<T>): Promise<T> {
+    this.extendIdleTimeout(0);
+    try {
+      return await act();
+    } finally {
+      this.extendIdleTimeout(IDLE_SECONDS);
+    }
   }
 }

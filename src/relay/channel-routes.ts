@@ -112,8 +112,8 @@ async function runTest(request: ManagementRequest, asked: z.infer<typeof Channel
     throw new AppError("model_required", "The channel names no models: say which one to test.");
   }
   if (channels.keyOf(channel) === null) return respondJson(scope, 200, testBody(lockedReport(model)));
-  scope.extendIdleTimeout(0);
-  const report = await monitor.test(channel, { model, isStream: asked.stream ?? false });
+  const isStream = asked.stream ?? false;
+  const report = await scope.whileSilent(() => monitor.test(channel, { model, isStream }));
   const { isSuccess, timeMs: responseMs } = report;
   await channels.change("relay.noteTest", { id, responseMs, isSuccess });
   await monitor.changed();
@@ -131,8 +131,7 @@ async function showModels({ services, scope, id }: ManagementRequest): Promise<R
   const { channels, monitor } = services;
   const channel = await channels.require(id);
   if (channels.keyOf(channel) === null) throw new AppError("upstream_failed", LOCKED);
-  scope.extendIdleTimeout(0);
-  const models = await monitor.readModels(channel);
+  const models = await scope.whileSilent(() => monitor.readModels(channel));
   await channels.change("relay.noteDiscovered", { id, models });
   await monitor.changed();
   return respondJson(scope, 200, { data: models });
@@ -141,9 +140,8 @@ async function showModels({ services, scope, id }: ManagementRequest): Promise<R
 const LOCKED = `No secret opens the key of this channel. ${UNREADABLE_ADVICE}`;
 
 /** Names are looked up, which may take a while. @throws AppError base_url_refused */
-async function checkAddress({ services, scope }: ManagementRequest, baseUrl: string): Promise<void> {
-  scope.extendIdleTimeout(0);
-  await services.monitor.check(baseUrl);
+function checkAddress({ services, scope }: ManagementRequest, baseUrl: string): Promise<void> {
+  return scope.whileSilent(() => services.monitor.check(baseUrl));
 }
 
 function lockedReport(model: string): TestReport {

@@ -2,11 +2,12 @@
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { RequestScope } from "../../src/http/request-scope.ts";
+import { IDLE_SECONDS } from "../../src/shared/bounds.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
 import { metricOf } from "../support/relay-books.ts";
-import { ask, type Json, RELAY_ENV } from "../support/relay-client.ts";
+import { ask, type Json, manage, RELAY_ENV } from "../support/relay-client.ts";
 import { RelayRig } from "../support/relay-rig.ts";
 import { bySize } from "../support/run-size.ts";
 import { openInProcess } from "../support/targets.ts";
@@ -73,6 +74,32 @@ describe("the idle time of a connection", () => {
     for (const method of ["GET", "HEAD"]) {
       const read = () => ask(target(), rig.token.key, `/responses/${made.id}`, undefined, { method });
       expect([method, await settings(read)]).toEqual([method, [0, AFTER_OTHERS]]);
+    }
+  });
+});
+
+describe("the idle time of an operator's connection", () => {
+  test("is open while an upstream or a backup is waited for, and bounded again afterwards", async () => {
+    await using rig = await RelayRig.open(target());
+    const { id } = rig.channels[0]!;
+    const idle = spyOn(RequestScope.prototype, "extendIdleTimeout");
+    const asked = async (method: string, path: string, body?: Json) => {
+      idle.mockClear();
+      const { status } = await manage(target(), method, path, body);
+      return [status, ...idle.mock.calls.map(([seconds]) => seconds)];
+    };
+    try {
+      const reachable = { base_url: `${rig.upstream.url}/v1`, key: "sk-other-0123456789" };
+      const refused = { ...reachable, base_url: "http://192.0.2.1/v1" };
+      expect(await asked("POST", `/api/channel/${id}/test`, { model: "any" })).toEqual([200, 0, IDLE_SECONDS]);
+      expect(await asked("GET", `/api/channel/${id}/models`)).toEqual([200, 0, IDLE_SECONDS]);
+      rig.upstream.next(refuse(500));
+      expect(await asked("GET", `/api/channel/${id}/models`)).toEqual([502, 0, IDLE_SECONDS]);
+      expect(await asked("PUT", `/api/channel/${id}`, reachable)).toEqual([200, 0, IDLE_SECONDS]);
+      expect(await asked("PUT", `/api/channel/${id}`, refused)).toEqual([400, 0, IDLE_SECONDS]);
+      expect(await asked("POST", "/_admin/backup")).toEqual([200, 0, IDLE_SECONDS]);
+    } finally {
+      idle.mockRestore();
     }
   });
 });
