@@ -82,17 +82,18 @@ export class UsageLog implements AsyncDisposable {
   /** Everything that was recorded is stored, or cannot be. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true;
+    // It would write the same rows beside the flush below, and take others that came meanwhile for written.
+    if (this.#timer !== null) clearTimeout(this.#timer);
     await this.#flushing;
-    await this.#flush();
     await Promise.all(this.#settlements);
+    await this.#flush();
     await this.writeTouches().catch((error: unknown) => {
       this.#log.warn("the last uses of tokens were not stored", { cause: messageOf(error) });
     });
-    if (this.#timer !== null) clearTimeout(this.#timer);
   }
 
   #flushSoon(delayMs: number): void {
-    if (this.#flushing !== null) return;
+    if (this.#flushing !== null || this.#isClosing) return;
     if (this.#timer !== null) {
       if (delayMs > 0) return;
       clearTimeout(this.#timer);

@@ -1,0 +1,38 @@
+// The queue of the usage log: each row is written once, also when it is closed while rows wait.
+
+import { expect, test } from "bun:test";
+import type { RelayUnits } from "../../src/relay/relay-units.ts";
+import { UsageLog } from "../../src/relay/usage-log.ts";
+import { openLog } from "../../src/shared/log.ts";
+import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
+import { logRow } from "../support/relay-store.ts";
+
+const log = openLog({ mode: "test", logLevel: "error" });
+/** Longer than a row waits for others. */
+const COMMIT_MS = 150;
+
+/** Takes what it is given, slowly. */
+function slowStore() {
+  const batches: string[][] = [];
+  const units = {
+    async run(_name: string, { rows }: { rows: string }) {
+      batches.push((JSON.parse(rows) as { request_id: string }[]).map(({ request_id }) => request_id));
+      await Bun.sleep(COMMIT_MS);
+      return null;
+    },
+  } as unknown as UnitRunner<RelayUnits>;
+  return { batches, units };
+}
+
+test("a usage log that is closed writes once what waits, and what comes while it does so", async () => {
+  const { batches, units } = slowStore();
+  const usageLog = new UsageLog(units, () => [], log);
+  usageLog.record(logRow({ request_id: "first" }));
+  const closed = usageLog[Symbol.asyncDispose]();
+  await Bun.sleep(COMMIT_MS / 3);
+  usageLog.record(logRow({ request_id: "second" }));
+  await closed;
+  expect([batches, usageLog.waiting]).toEqual([[["first"], ["second"]], 0]);
+  await Bun.sleep(COMMIT_MS);
+  expect(batches).toHaveLength(2);
+});
