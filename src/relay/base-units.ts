@@ -4,8 +4,8 @@ import type { Kysely } from "kysely";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { RelayTables } from "./relay-tables.ts";
 
-/** Counts the changes of channels and tokens; their usage is none. */
-export const VERSION_NAME = "version";
+/** Counts the changes of channels and tokens; their usage is none. For nodes that share a store: one alone knows. */
+const VERSION_NAME = "version";
 
 export function relayTables({ tables }: Pick<UnitOfWork, "tables">): Kysely<RelayTables> {
   return tables.withTables<RelayTables>() as unknown as Kysely<RelayTables>;

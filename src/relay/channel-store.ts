@@ -5,7 +5,7 @@ import { openRing } from "../auth/seal-units.ts";
 import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { relayTables, VERSION_NAME } from "./base-units.ts";
+import { relayTables } from "./base-units.ts";
 import { CHANNEL_KEY_INFO, keyContext } from "./channel-units.ts";
 import { type Channel, type RelayTables, toChannel } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
@@ -38,11 +38,6 @@ export class ChannelStore {
   /** For the units that seal: see channel-units.ts. */
   get ring(): readonly SealingKey[] {
     return this.#seal.ring;
-  }
-
-  /** Of the key that seals. */
-  get kid(): string {
-    return this.#seal.kid;
   }
 
   /** The provider's key; null = locked: no secret that we have opens it. */
@@ -80,16 +75,6 @@ export class ChannelStore {
     const row = await this.#db.selectFrom("relay_channel").selectAll().where("id", "=", id).executeTakeFirst();
     if (row === undefined) throw new AppError("channel_not_found", "There is no such channel.");
     return toChannel(row);
-  }
-
-  /** Goes up with every change of a channel or token, whichever node makes it. */
-  async version(): Promise<number> {
-    const row = await this.#db
-      .selectFrom("relay_meta")
-      .select("value")
-      .where("name", "=", VERSION_NAME)
-      .executeTakeFirst();
-    return row?.value ?? 0;
   }
 }
 

@@ -86,14 +86,10 @@ export const LEDGER_UNITS = {
     return null;
   },
 
-  /** Quota that was set aside and never settled goes back: all of it, or what expired before. Returns how many. */
-  async "relay.returnReservations"(
-    work: UnitOfWork,
-    { expiredBeforeMs }: { expiredBeforeMs: number | null },
-  ): Promise<number> {
+  /** All quota that was set aside and never settled goes back. Returns how many reservations there were. */
+  async "relay.returnReservations"(work: UnitOfWork, _: null): Promise<number> {
     const db = relayTables(work);
-    const all = db.selectFrom("relay_reservation").selectAll();
-    const open = await (expiredBeforeMs === null ? all : all.where("expires_at", "<", expiredBeforeMs)).execute();
+    const open = await db.selectFrom("relay_reservation").selectAll().execute();
     for (const { request_id, token_id, amount } of open) {
       await addQuota(db, token_id, amount, 0);
       await db.deleteFrom("relay_reservation").where("request_id", "=", request_id).execute();

@@ -84,7 +84,7 @@ export class Relay implements AsyncDisposable {
   /** Gives back what requests of the last life had set aside, and reads the channels. Throws what the store throws. */
   static async open(parts: RelayParts): Promise<Relay> {
     const { settings, store, surface, budget, limiter, metrics, clock, log } = parts;
-    const returned = await store.run("relay.returnReservations", { expiredBeforeMs: null });
+    const returned = await store.run("relay.returnReservations", null);
     if (returned > 0) log.info("quota that was set aside for unfinished requests came back", { requests: returned });
     const channelStore = await ChannelStore.open(store, settings.sealingSecrets);
     const tokens = new RelayTokenStore(store, clock);

@@ -113,7 +113,6 @@ export interface Channel {
   readonly priority: number;
   readonly status: ChannelStatus;
   readonly statusReason: string | null;
-  readonly statusTimeMs: number;
   readonly autoBan: boolean;
   readonly noStreamOptions: boolean;
   /** Null = as the settings say. */
@@ -170,7 +169,6 @@ export function toChannel(row: RelayTables["relay_channel"]): Channel {
     priority: row.priority,
     status: row.status,
     statusReason: row.status_reason,
-    statusTimeMs: row.status_time,
     autoBan: row.auto_ban === 1,
     noStreamOptions: row.no_stream_options === 1,
     ttftMs: row.ttft_ms,

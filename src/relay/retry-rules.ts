@@ -7,8 +7,6 @@ export type Failure =
   | { readonly kind: "timeout" }
   /** A success that is none: an error as its first event, another content type, an unreadable body. */
   | { readonly kind: "bad_response" }
-  /** The answer broke after its beginning had been passed on. */
-  | { readonly kind: "interrupted" }
   | StatusFailure;
 
 export interface StatusFailure {
@@ -32,22 +30,21 @@ export interface Verdict {
   readonly effect: ChannelEffect;
   /** Of several failures the client sees the one of the highest rank, and of equals the last. */
   readonly rank: number;
-  readonly isKeyFailure: boolean;
 }
 
 /** The failures of keys come last: a client can do nothing about them. A final answer is about the request itself. */
 const RANK = { key: 1, missing: 2, outage: 3, rate: 4, final: 5 } as const;
 
-const OUTAGE: Verdict = { mayRetry: true, effect: "failure", rank: RANK.outage, isKeyFailure: false };
+const OUTAGE: Verdict = { mayRetry: true, effect: "failure", rank: RANK.outage };
 const VERDICTS = {
   outage: OUTAGE,
   lastOutage: { ...OUTAGE, mayRetry: false },
   unreachable: { ...OUTAGE, effect: "connect_failure" },
-  rate: { mayRetry: true, effect: "cool", rank: RANK.rate, isKeyFailure: false },
-  key: { mayRetry: true, effect: "disable", rank: RANK.key, isKeyFailure: true },
-  forbidden: { mayRetry: true, effect: "none", rank: RANK.missing, isKeyFailure: false },
-  noModel: { mayRetry: true, effect: "model_off", rank: RANK.missing, isKeyFailure: false },
-  final: { mayRetry: false, effect: "none", rank: RANK.final, isKeyFailure: false },
+  rate: { mayRetry: true, effect: "cool", rank: RANK.rate },
+  key: { mayRetry: true, effect: "disable", rank: RANK.key },
+  forbidden: { mayRetry: true, effect: "none", rank: RANK.missing },
+  noModel: { mayRetry: true, effect: "model_off", rank: RANK.missing },
+  final: { mayRetry: false, effect: "none", rank: RANK.final },
 } as const satisfies Record<string, Verdict>;
 
 /** Under 403 and 429 they tell a key that does not work from a request that is refused. */
@@ -71,8 +68,6 @@ export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdic
       return judgeTimeout(retriesTimeouts);
     case "bad_response":
       return VERDICTS.outage;
-    case "interrupted":
-      return VERDICTS.lastOutage;
     case "status":
       return judgeStatus(failure, retriesTimeouts);
   }

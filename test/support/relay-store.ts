@@ -29,6 +29,11 @@ export async function openRelayStore(): Promise<RelayStore> {
   };
 }
 
+/** Goes up with every change of a channel or token. */
+export async function versionOf({ rows }: RelayStore): Promise<number> {
+  return (await rows("relay_meta"))[0]?.value ?? 0;
+}
+
 export const CHANNEL_FIELDS: ChannelFields = {
   ...{ type: "OpenAI", name: "first", baseUrl: "https://api.openai.com/v1", models: [], modelMapping: {} },
   ...{ groups: ["default"], weight: 1, priority: 0, status: 1, autoBan: true, noStreamOptions: false },

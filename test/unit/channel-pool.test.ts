@@ -12,7 +12,7 @@ function channel(id: number, changes: Partial<Channel> = {}): Channel {
   return {
     ...{ id, type: "Custom", name: `channel ${id}`, sealedKey: "", keyMask: "sk-...", baseUrl: "http://127.0.0.1/v1" },
     ...{ models: [], discoveredModels: [], modelMapping: {}, groups: GROUPS, weight: 1, priority: 0 },
-    ...{ status: 1, statusReason: null, statusTimeMs: 0, autoBan: true, noStreamOptions: false },
+    ...{ status: 1, statusReason: null, autoBan: true, noStreamOptions: false },
     ...{ ttftMs: null, totalMs: null, createdMs: 0, updatedMs: 0, testedMs: null, responseMs: null, usedQuota: 0 },
     ...changes,
   };

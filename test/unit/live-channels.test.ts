@@ -12,7 +12,7 @@ import { openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
-import { CHANNEL_FIELDS, openRelayStore, type RelayStore } from "../support/relay-store.ts";
+import { CHANNEL_FIELDS, openRelayStore, type RelayStore, versionOf } from "../support/relay-store.ts";
 import { answerJson, refuse, stayStill, wrongKey } from "../support/upstream-plans.ts";
 
 const START_MS = 1_800_000_000_000;
@@ -109,18 +109,18 @@ describe("a channel whose key is refused", () => {
     const stored = async () => (await store.require(id)).statusReason;
     const noted = () => member().channel.statusReason;
     await disable(id);
-    const version = await store.version();
+    const version = await versionOf(relayStore);
     // By turns refused and working: nobody can say that it is in order.
     for (let second = 0; second < 30; second++) {
       nowMs += 1000;
       live.noteSuccess(member());
       await disable(id);
     }
-    expect([await store.version(), await stored()]).toEqual([version, "invalid_api_key"]);
+    expect([await versionOf(relayStore), await stored()]).toEqual([version, "invalid_api_key"]);
     nowMs += 10_000;
     for (let success = 0; success < 100; success++) live.noteSuccess(member());
     await eventually("the reason is forgotten", 2_000, () => noted() === null);
-    expect([await store.version(), await stored()]).toEqual([version + 1, null]);
+    expect([await versionOf(relayStore), await stored()]).toEqual([version + 1, null]);
     // Refused once more at once: noted once more, and forgotten when it has worked for a while.
     await disable(id);
     live.noteSuccess(member());
@@ -128,7 +128,7 @@ describe("a channel whose key is refused", () => {
     nowMs += 10_000;
     live.noteSuccess(member());
     await eventually("the reason is forgotten", 2_000, () => noted() === null);
-    expect(await store.version()).toBe(version + 3);
+    expect(await versionOf(relayStore)).toBe(version + 3);
   });
 
   test("of which a success is noted while it is disabled stays disabled", async () => {

@@ -9,8 +9,8 @@ function answered(status: number, of: Partial<StatusFailure> = {}): Failure {
 
 /** Whether another channel may try, and what becomes of this one. */
 function outcome(failure: Failure, retriesTimeouts = false): string {
-  const { mayRetry, effect, isKeyFailure } = judgeFailure(failure, retriesTimeouts);
-  return `${mayRetry ? "again" : "final"} ${effect}${isKeyFailure ? " key" : ""}`;
+  const { mayRetry, effect } = judgeFailure(failure, retriesTimeouts);
+  return `${mayRetry ? "again" : "final"} ${effect}`;
 }
 
 const KEY_WORDS = [
@@ -45,10 +45,6 @@ describe("after a failure", () => {
     }
   });
 
-  test("in the middle of an answer nothing is tried again, whatever is set", () => {
-    for (const retries of [false, true]) expect(outcome({ kind: "interrupted" }, retries)).toBe("final failure");
-  });
-
   test("of the rate the model rests on this channel while another tries", () => {
     expect(outcome(answered(429))).toBe("again cool");
     expect(outcome(answered(429, { code: "rate_limit_exceeded", type: "requests" }))).toBe("again cool");
@@ -56,11 +52,11 @@ describe("after a failure", () => {
   });
 
   test("of the key the channel is taken out of use while another tries", () => {
-    expect([outcome(answered(401)), outcome(answered(402))]).toEqual(["again disable key", "again disable key"]);
+    expect([outcome(answered(401)), outcome(answered(402))]).toEqual(["again disable", "again disable"]);
     for (const status of [403, 429]) {
       for (const word of KEY_WORDS) {
-        expect([status, word, outcome(answered(status, { code: word }))]).toEqual([status, word, "again disable key"]);
-        expect([status, word, outcome(answered(status, { type: word }))]).toEqual([status, word, "again disable key"]);
+        expect([status, word, outcome(answered(status, { code: word }))]).toEqual([status, word, "again disable"]);
+        expect([status, word, outcome(answered(status, { type: word }))]).toEqual([status, word, "again disable"]);
       }
     }
   });
@@ -113,7 +109,6 @@ test("of several failures the client sees the final one, then rates, outages, mi
         { kind: "unreachable", isAddressRefused: false, systemCode: null },
         { kind: "timeout" },
         { kind: "bad_response" },
-        { kind: "interrupted" },
       ] as const),
     ],
     [answered(429)],
