@@ -72,14 +72,8 @@ export class RelayTokenStore {
     try {
       return await this.#store.run(name, args);
     } finally {
-      this.forgetCached();
+      this.#forgetCached();
     }
-  }
-
-  /** Another node has changed tokens. */
-  forgetCached(): void {
-    this.#drops++;
-    this.#inUse.clear();
   }
 
   /** Those that match, by id, and how many there are in all. */
@@ -100,6 +94,12 @@ export class RelayTokenStore {
     const row = await this.#db.selectFrom("relay_token").selectAll().where("id", "=", id).executeTakeFirst();
     if (row === undefined) throw new AppError("token_not_found", "There is no such token.");
     return toRelayToken(row);
+  }
+
+  /** What is being read at the moment is not kept either. */
+  #forgetCached(): void {
+    this.#drops++;
+    this.#inUse.clear();
   }
 
   async #read(key: string): Promise<RelayToken | null> {
