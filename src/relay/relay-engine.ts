@@ -6,7 +6,7 @@ import type { Clock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
-import { type AnswerCache, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
+import { type AnswerCache, CACHE_TTL_SECONDS_MAX, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
 import { CallAccount } from "./call-account.ts";
 import { CallsUnderWay } from "./calls-under-way.ts";
 import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
@@ -366,7 +366,7 @@ export class RelayEngine {
 function cachePlan({ scope, token, endpoint, request }: IncomingRequest): KeepPlan | null {
   const seconds = cacheSecondsOf(scope.request.headers.get("x-gokv-cache"), token.cacheTtlSeconds);
   if (seconds === null) {
-    const message = "x-gokv-cache must be ttl=SECONDS, at most 86400, or no-store";
+    const message = `x-gokv-cache must be ttl=SECONDS, at most ${CACHE_TTL_SECONDS_MAX}, or no-store`;
     throw new RelayError("invalid_value", message, { param: "x-gokv-cache" });
   }
   const isKept = endpoint.cost !== "none" && endpoint.name !== "responses" && seconds > 0;

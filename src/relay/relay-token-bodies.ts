@@ -1,14 +1,13 @@
 // The bodies of the token routes: one definition validates them and documents them.
 
 import { z } from "zod";
+import { EXPIRY_SECONDS_MAX } from "../shared/bounds.ts";
+import { CACHE_TTL_SECONDS_MAX } from "./answer-cache.ts";
 import { addressesField, groupField, modelsField, nameField, statusField } from "./management-bodies.ts";
 import { RELAY_KEY } from "./relay-key.ts";
 import { QUOTA_MAX, type RelayTokenChanges, type RelayTokenFields } from "./relay-token-units.ts";
 
 const LIMIT_MAX = 1_000_000_000;
-const CACHE_TTL_SECONDS_MAX = 86_400;
-/** 9999-12-31T23:59:59Z. */
-const EXPIRY_SECONDS_MAX = 253_402_300_799;
 
 const ignored = z.unknown().optional();
 const limit = z.int().min(0).max(LIMIT_MAX).optional();
