@@ -25,7 +25,7 @@ export interface RouteDoc {
   readonly parameters?: readonly ParameterDoc[];
   /** A schema, or "bytes" for a raw body. */
   readonly body?: JsonSchema | "bytes";
-  /** Successful answers: a schema, "bytes", or null for no body. */
+  /** Successful answers, and others with a shape of their own: a schema, "bytes", or null for no body. */
   readonly answers: Readonly<Record<number, JsonSchema | "bytes" | null>>;
   /** Statuses of refusals, besides those that every route can have. */
   readonly refusals: readonly number[];
@@ -132,7 +132,7 @@ function operation(route: RouteDoc): JsonSchema {
   const { summary, tag, security, parameters = [], body, answers, refusals } = route;
   const always = security === "none" ? [503] : [401, 403, 503];
   const errorName = ERROR_NAMES[route.errors ?? (security === "relay" ? "relay" : "operator")];
-  const statuses = [...new Set([...refusals, ...always])].sort();
+  const statuses = [...new Set([...refusals, ...always])].filter((status) => !(status in answers)).sort();
   const refused = statuses.map((status) => [
     status,
     {
@@ -142,7 +142,9 @@ function operation(route: RouteDoc): JsonSchema {
   ]);
   const answered = Object.entries(answers).map(([status, schema]) => [
     status,
-    schema === null ? { description: "Done" } : { description: "The answer", content: content(schema) },
+    schema === null
+      ? { description: "Done" }
+      : { description: REASONS[Number(status)] ?? "The answer", content: content(schema) },
   ]);
   return {
     summary,

@@ -14,14 +14,14 @@ export const OPS_ROUTES: readonly RouteDoc[] = [
   {
     ...{ path: "/livez", method: "get", tag: "operations", security: "none" },
     summary: "Whether the process serves",
-    answers: { 200: status },
-    refusals: [503],
+    answers: { 200: status, 503: status },
+    refusals: [],
   },
   {
     ...{ path: "/readyz", method: "get", tag: "operations", security: "none" },
     summary: "Whether requests should be sent here",
-    answers: { 200: status },
-    refusals: [503],
+    answers: { 200: status, 503: status },
+    refusals: [],
   },
   {
     ...{ path: "/metrics", method: "get", tag: "operations", security: "operator" },

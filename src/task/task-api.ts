@@ -135,7 +135,7 @@ const ITEM_ROUTES: readonly TaskRouteDoc[] = [
   {
     ...{ path: "/tasks/{id}", method: "delete", summary: "Deletes a task; it can be restored for a while" },
     parameters: [taskId, ifMatch],
-    ...{ answers: { 200: shape.message }, refusals: [403, 404, 412, 428] },
+    ...{ answers: { 200: shape.message }, refusals: [403, 404, 412] },
   },
   {
     ...{ path: "/tasks/{id}/restore", method: "post", summary: "Brings a deleted task back", parameters: [taskId] },

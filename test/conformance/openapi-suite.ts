@@ -47,6 +47,17 @@ function documentTests(target: () => Target): void {
     expect([valid, errors]).toEqual([true, undefined]);
   });
 
+  test("shows refusals as they come: probes with a state, and 428 only where If-Match can be demanded", async () => {
+    const { paths } = await documentOf(target());
+    for (const path of ["/livez", "/readyz"]) {
+      const { responses } = paths[path]!.get!;
+      const [up, away] = [responses["200"], responses["503"]].map((answer) => answer!.content!["application/json"]);
+      expect(away).toEqual(up!);
+    }
+    const demanding = Object.entries(paths["/api/v1/tasks/{id}"]!).filter(([, { responses }]) => "428" in responses);
+    expect(demanding.map(([method]) => method)).toEqual(["put", "patch"]);
+  });
+
   test("has no two paths that differ only in the names of their parameters, and declares every parameter", async () => {
     const { paths } = await documentOf(target());
     const shapes = Object.keys(paths).map((path) => path.replaceAll(/\{[^}]+\}/g, "{}"));
