@@ -9,7 +9,7 @@ import { JobFailure, type JobHandler } from "./job-kinds.ts";
 /** A handler that does not heed its signal is given up after this long; what it still does is its own affair. */
 export const ABORT_GRACE_MS = 500;
 /** The store has no room or no time: how long a job waits then, and is not to blame. */
-export const STORE_AWAY_MS = 5_000;
+const STORE_AWAY_MS = 5_000;
 
 /** `lost`: somebody else has the job now. */
 type Reason = "timeout" | "cancelled" | "lost" | "stopping";

@@ -3,7 +3,7 @@
 import { KiB } from "./bounds.ts";
 import { AppError } from "./errors.ts";
 
-export const NESTING_MAX = 512;
+const NESTING_MAX = 512;
 
 /** A top-level member of an object: `text.slice(start, end)` is all of it, the value begins at `valueStart`. */
 export interface JsonMember {

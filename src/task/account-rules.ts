@@ -1,9 +1,9 @@
 // What names, addresses and passwords may be, and when two of them are the same.
 
-export const USERNAME_MIN = 3;
-export const USERNAME_MAX = 20;
+const USERNAME_MIN = 3;
+const USERNAME_MAX = 20;
 export const EMAIL_MAX = 254;
-export const PASSWORD_MAX = 128;
+const PASSWORD_MAX = 128;
 
 /** Something, an at sign, and a name with a dot in it: whether it is anybody's, only a mail would tell. */
 const EMAIL = /^[^\s@\p{Cc}]{1,64}@[^\s@.\p{Cc}]+(?:\.[^\s@.\p{Cc}]+)+$/u;

@@ -26,7 +26,7 @@ export async function labelsOf(db: Db, taskId: number): Promise<string[]> {
 }
 
 /** A live task that the user owns or has been assigned; any live one for an operator, `userId` null. */
-export async function findVisibleItem(db: Db, id: number, userId: number | null): Promise<LabelledItem | null> {
+async function findVisibleItem(db: Db, id: number, userId: number | null): Promise<LabelledItem | null> {
   const row = await findItem(db, id);
   if (row === null || row.deleted_at_ms !== 0 || roleOf(row, userId) === null) return null;
   return { row, labels: await labelsOf(db, id) };

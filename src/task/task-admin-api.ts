@@ -6,8 +6,6 @@ import * as shape from "./task-schemas.ts";
 
 type AdminRouteDoc = Omit<RouteDoc, "tag" | "security">;
 
-const PASSWORD_MIN = 6;
-
 const id = (what: string, schema: JsonSchema = shape.id) => parameter("id", "path", what, schema);
 const name = parameter("name", "path", "Its name");
 const pages = [parameter("limit", "query", "At most so many"), parameter("cursor", "query", "Of the page before")];
@@ -23,7 +21,7 @@ const ROUTES: readonly AdminRouteDoc[] = [
       path: "/_admin/task/users",
       method: "post",
       summary: "Makes a user",
-      body: schemaOf(newUserBody(PASSWORD_MIN)),
+      body: schemaOf(newUserBody(shape.PASSWORD_MIN)),
     },
     ...{ answers: { 201: shape.adminUser }, refusals: [409] },
   },
@@ -33,7 +31,7 @@ const ROUTES: readonly AdminRouteDoc[] = [
   },
   {
     ...{ path: "/_admin/task/users/{id}", method: "patch", summary: "Disables a user, or sets a password" },
-    ...{ parameters: [id("The user")], body: schemaOf(userChangesBody(PASSWORD_MIN)) },
+    ...{ parameters: [id("The user")], body: schemaOf(userChangesBody(shape.PASSWORD_MIN)) },
     ...{ answers: { 200: shape.adminUser }, refusals: [404] },
   },
   {

@@ -19,9 +19,6 @@ import { NewWebhookBody, WebhookChangesBody } from "./webhook-bodies.ts";
 
 type TaskRouteDoc = Omit<RouteDoc, "tag" | "security">;
 
-/** What the document says of passwords; a server may ask for more. */
-const PASSWORD_MIN = 6;
-
 const taskId = parameter("id", "path", "The task", shape.id);
 const uuid = (what: string) => parameter("id", "path", what, shape.uuid);
 const ifMatch = parameter("If-Match", "header", "Only if the task has this ETag");
@@ -52,7 +49,7 @@ const expand = parameter("expand", "query", "user = the names of owner and assig
 const OPEN_ROUTES: readonly TaskRouteDoc[] = [
   {
     ...{ path: "/auth/register", method: "post", summary: "Makes an account" },
-    body: schemaOf(newUserBody(PASSWORD_MIN)),
+    body: schemaOf(newUserBody(shape.PASSWORD_MIN)),
     ...{ answers: { 201: object({ message: text, user: shape.ownUser }) }, refusals: [403, 409] },
   },
   {
@@ -96,7 +93,7 @@ const ACCOUNT_ROUTES: readonly TaskRouteDoc[] = [
   },
   {
     ...{ path: "/auth/password", method: "post", summary: "Another password; all other sessions end" },
-    body: schemaOf(newPasswordBody(PASSWORD_MIN)),
+    body: schemaOf(newPasswordBody(shape.PASSWORD_MIN)),
     ...{ answers: { 200: shape.tokenPair }, refusals: [403, 404] },
   },
   {

@@ -16,7 +16,7 @@ export const LIST_PARAMETERS = [...FILTER_PARAMETERS, "sort", "limit", "cursor",
 export type FilterParameters = Readonly<Partial<Record<(typeof FILTER_PARAMETERS)[number], string>>>;
 type ListParameters = Readonly<Partial<Record<(typeof LIST_PARAMETERS)[number], string>>>;
 
-export const SCOPES = ["all", "mine", "assigned"] as const;
+const SCOPES = ["all", "mine", "assigned"] as const;
 export type TaskScope = (typeof SCOPES)[number];
 
 /** Plain data. Empty lists and nulls filter nothing; times in ms since 1970. */

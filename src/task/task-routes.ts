@@ -19,7 +19,7 @@ import type { SignedIn, TaskMethods, TaskRoute, UserAct } from "./task-request.t
 import type { TaskServices } from "./task-services.ts";
 import { WEBHOOK_ROUTES } from "./webhook-routes.ts";
 
-export const TASK_MOUNT = "/api/v1";
+const TASK_MOUNT = "/api/v1";
 
 const ROUTES = new RouteTree<TaskMethods>({
   ...merge(ACCOUNT_ROUTES, ITEM_ROUTES, LIST_ROUTES, COMMENT_ROUTES, STREAM_ROUTES),

@@ -2,6 +2,9 @@
 
 import { count, type JsonSchema, object, text, textOrNull, time } from "../http/openapi.ts";
 
+/** What the document says of passwords; a server may ask for more. */
+export const PASSWORD_MIN = 6;
+
 export const flag: JsonSchema = { type: "boolean" };
 export const id: JsonSchema = { type: "integer", minimum: 1 };
 export const uuid: JsonSchema = { type: "string", format: "uuid" };

@@ -11,7 +11,7 @@ import type { TaskTables } from "./task-tables.ts";
 import { pingMessage, type WebhookMessage } from "./webhook-messages.ts";
 
 /** A hook that so many deliveries wait for is too slow, or away. */
-export const PENDING_MAX = 1000;
+const PENDING_MAX = 1000;
 const JOB_ADDED: Effects = { userIds: [], hasJobs: true };
 
 /** Of a job that delivers. */

@@ -19,7 +19,7 @@ export interface Announced {
 }
 
 /** What a ping is called; no hook has to ask for it. */
-export const PING_TYPE = "webhook.ping";
+const PING_TYPE = "webhook.ping";
 
 export interface WebhookMessage {
   readonly type: EventType | typeof PING_TYPE;

@@ -12,6 +12,7 @@ import { cutMember, requireShallowText, requireValid } from "../shared/json-text
 import type { Eventually, OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
 import { jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
+import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
 import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
@@ -350,8 +351,4 @@ function requireJsonType(headers: Headers): void {
   if (headers.has("content-encoding") || (type !== null && type !== "" && !JSON_REQUEST_TYPE.test(type))) {
     throw new AppError("invalid_content_type", "The body must be application/json in UTF-8, not encoded otherwise.");
   }
-}
-
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

@@ -25,6 +25,7 @@ import {
   NewInstallationBody,
 } from "./admin-bodies.ts";
 import { createToken } from "./app-token.ts";
+import { iso } from "./iso-time.ts";
 import type { RowQuery, Rows, TokenStore } from "./token-store.ts";
 import type { App, Device, Installation } from "./token-tables.ts";
 
@@ -269,8 +270,4 @@ function installationBody({
     installedAt: iso(installedAtMs),
     updatedAt: iso(updatedAtMs),
   };
-}
-
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

@@ -48,7 +48,6 @@ export interface AppRequest extends Admitted {
 
 type Act = (services: TokenServices, request: AppRequest) => Eventually<Response>;
 interface Action {
-  readonly route: string;
   readonly kind: RateKind;
   readonly act: Act;
 }
@@ -162,9 +161,8 @@ function resolveAction(mount: string, path: string, scope: RequestScope): Action
   const found = methods[method];
   if (found === undefined) throw methodNotAllowed(allowOf(methods));
   const [kind, act] = found;
-  const route = `${mount}${routeOf(path, methods)}`;
-  scope.route = route;
-  return { route, kind, act };
+  scope.route = `${mount}${routeOf(path, methods)}`;
+  return { kind, act };
 }
 
 function methodsOf(path: string): Methods {
