@@ -1,19 +1,12 @@
 // Keeps the write-ahead log small: when to copy its pages into the database file, when to cut it back.
 
 import type { Database, Statement } from "bun:sqlite";
-import { statSync } from "node:fs";
-import { dirname } from "node:path";
-import { MiB } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
-import { freeBytesAt } from "./free-space.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
+import { PAGE_BYTES, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 
-const PAGE_BYTES = 4096;
 /** A frame of the log: a page behind a 24-byte header. */
 const FRAME_BYTES = PAGE_BYTES + 24;
-const COPY_AFTER_BYTES = 4 * MiB;
-/** Of the reserve: once the volume is full it has to take what was not copied yet, and then deletes. */
-const COPY_AFTER_RESERVE_SHARE = 4;
 const TRUNCATE_AFTER_IDLE_MS = 30_000;
 const TRUNCATE_RETRY_MS = 1000;
 
@@ -37,7 +30,6 @@ export interface WalKeeperOptions {
 export class WalKeeper {
   readonly #database: Database;
   readonly #statements: Readonly<Record<Mode, Statement<WalState, []>>>;
-  readonly #pageCount: Statement<{ page_count: number }, []>;
   readonly #limitFrames: number;
   readonly #copyAfterFrames: number;
   readonly #onFull: () => void;
@@ -49,10 +41,8 @@ export class WalKeeper {
     this.#database = database;
     const prepare = (mode: Mode) => database.prepare<WalState, []>(`PRAGMA wal_checkpoint(${mode})`);
     this.#statements = { NOOP: prepare("NOOP"), PASSIVE: prepare("PASSIVE"), TRUNCATE: prepare("TRUNCATE") };
-    this.#pageCount = database.prepare("PRAGMA page_count");
     this.#limitFrames = Math.floor(limitBytes / FRAME_BYTES);
-    const copyAfterBytes = reserveBytes === 0 ? COPY_AFTER_BYTES : reserveBytes / COPY_AFTER_RESERVE_SHARE;
-    this.#copyAfterFrames = Math.ceil(Math.min(COPY_AFTER_BYTES, copyAfterBytes) / FRAME_BYTES);
+    this.#copyAfterFrames = Math.ceil(uncopiedBytesMax(reserveBytes) / FRAME_BYTES);
     this.#onFull = onFull;
   }
 
@@ -91,21 +81,12 @@ export class WalKeeper {
     this.#nextTruncateMs = this.#run("TRUNCATE").busy === 0 ? 0 : nowMs + TRUNCATE_RETRY_MS;
   }
 
-  /**
-   * Half a copy would take the room that deletes need, and free none: the log is used again only when all of it was
-   * copied.
-   */
-  #hasRoomToCopy(): boolean {
-    const { page_count: pages } = this.#pageCount.get()!;
-    const { filename } = this.#database;
-    const grownBytes = pages * PAGE_BYTES - (statSync(filename, { throwIfNoEntry: false })?.size ?? 0);
-    return grownBytes <= 0 || freeBytesAt(dirname(filename)) >= grownBytes;
-  }
-
   #run(mode: Mode): WalState {
     const postponed = { busy: 1, log: this.#frames, checkpointed: this.#frames };
     try {
-      if (mode !== "NOOP" && !this.#hasRoomToCopy()) {
+      // Half a copy would take the room that deletes need, and free none: the log is used again only when all of it was
+      // copied.
+      if (mode !== "NOOP" && roomBytes(this.#database) < 0) {
         this.#onFull();
         return postponed;
       }

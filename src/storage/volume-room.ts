@@ -1,0 +1,32 @@
+// What is left on the volume of a store, and how much of it the pages that are still in the log will take.
+
+import type { Database } from "bun:sqlite";
+import { statSync } from "node:fs";
+import { dirname } from "node:path";
+import { MiB } from "../shared/bounds.ts";
+import { freeBytesAt } from "./free-space.ts";
+
+export const PAGE_BYTES = 4096;
+const UNCOPIED_BYTES_MAX = 4 * MiB;
+/** Of the reserve: once the volume is full it has to take what was not copied yet, and then deletes. */
+const UNCOPIED_RESERVE_SHARE = 4;
+
+/** What may wait in the log for being copied into the database file. */
+export function uncopiedBytesMax(reserveBytes: number): number {
+  return reserveBytes === 0 ? UNCOPIED_BYTES_MAX : Math.min(UNCOPIED_BYTES_MAX, reserveBytes / UNCOPIED_RESERVE_SHARE);
+}
+
+/**
+ * Bytes that are free once all of the log was copied, what an open transaction has added included. Negative when the
+ * copy finds no room; infinite where the file system does not tell its size.
+ */
+export function roomBytes(database: Database): number {
+  const { filename } = database;
+  const fileBytes = statSync(filename, { throwIfNoEntry: false })?.size ?? 0;
+  const uncopiedBytes = Math.max(0, pagesOf(database, "page_count") * PAGE_BYTES - fileBytes);
+  return freeBytesAt(dirname(filename)) - uncopiedBytes;
+}
+
+export function pagesOf(database: Database, name: "page_count" | "freelist_count"): number {
+  return database.query<Record<string, number>, []>(`PRAGMA ${name}`).get()![name]!;
+}
