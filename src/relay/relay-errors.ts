@@ -1,7 +1,7 @@
 // The closed list of refusals of the relay surface, in the shape that clients of OpenAI's API expect.
 
 /** Every refusal with its HTTP status and the `type` that client libraries look at. Codes are stable. */
-const RELAY_REFUSALS = {
+export const RELAY_REFUSALS = {
   missing_api_key: { status: 401, type: "invalid_request_error" },
   invalid_api_key: { status: 401, type: "invalid_request_error" },
   token_disabled: { status: 401, type: "invalid_request_error" },
