@@ -29,8 +29,8 @@ const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), rel
 
 /**
  * The raw body, whatever its encoding; no body is an empty one. What the client of an operator announces is its share
- * of the budget. Of others only what arrived counts, but for a little: an announced length costs nothing, and some of
- * them would shut everybody out. Who was let in may be as slow as he is, if something comes all the time. While it
+ * of the budget. Of others only what arrived counts: an announced length costs nothing, and some of them would shut
+ * everybody out. Who was let in may be as slow as he is, if something comes all the time. While it
  * waits for the body the request is not among those at work: clients that send slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
@@ -81,17 +81,20 @@ async function readKnownLength(
   sender: Sender,
 ): Promise<HeldBody> {
   if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
-  if (!budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
+  let isHeld = sender === "operator";
+  if (isHeld && !budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
   if (sender !== "stranger" && lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
   scope.place?.leave(scope);
   try {
     const bytes = new Uint8Array(await scope.request.arrayBuffer());
     if (bytes.length !== lengthBytes) throw incomplete();
+    if (!isHeld && !budget.tryReserve(lengthBytes)) throw overloaded();
+    isHeld = true;
     scope.place?.enter(scope);
     scope.bytesIn = lengthBytes;
     return { bytes, release: () => budget.release(lengthBytes) };
   } catch (error) {
-    budget.release(lengthBytes);
+    if (isHeld) budget.release(lengthBytes);
     throw error instanceof AppError ? error : incomplete(error);
   }
 }

@@ -44,6 +44,7 @@ export function tokenLimitsSuite(name: string, open: OpenTarget): void {
     manyGuessesTests(useTarget(open));
   });
   describe(`bodies of strangers on ${name}`, () => strangerTests(useTarget(open)));
+  describe(`announced bodies on ${name}`, () => announcedTests(useTarget(open)));
   describe(`bodies beside a small budget on ${name}`, () => {
     smallBudgetTests(useTarget(open, { MAX_VALUE_BYTES: "1000000", BODY_BUDGET_BYTES: "1000000", ...SMALL_REST }));
   });
@@ -80,6 +81,21 @@ function strangerTests(target: () => Target): void {
     await sendRaw(target().url, cut, { isHalfClosed: true, answerMs: 500 });
     expect((await asApp(target(), token, "/whole")).status).toBe(200);
     expect((await asApp(target(), token, "/cut")).status).toBe(404);
+  });
+}
+
+function announcedTests(target: () => Target): void {
+  test("of apps, too, cost nothing while nothing of them has come, however small they are", async () => {
+    const { token } = await install(target());
+    using clients = new DisposableStack();
+    const connections = await Promise.all(Array.from({ length: STRANGERS }, () => openRaw(target().url)));
+    for (const connection of connections) {
+      const head = `POST /kv/token/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n`;
+      clients.use(connection).send(`${head}Content-Type: application/json\r\nContent-Length: ${16 * KiB}\r\n\r\n{`);
+    }
+    // Each has been looked at when an answer came that was asked for later.
+    for (let round = 0; round < 5; round++) expect((await asApp(target(), token, "/_check")).status).toBe(404);
+    expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
   });
 }
 
