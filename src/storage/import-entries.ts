@@ -5,6 +5,7 @@ import { createReadStream, existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
+import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
@@ -67,7 +68,9 @@ interface OpenedStore {
 }
 
 async function openToImport(files: StoreFiles, walLimitBytes: number): Promise<OpenedStore> {
+  const isNew = !existsSync(files.database);
   const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
+  if (isNew) for (const path of [files.database, files.wal, files.shm]) giveToOwnerOfDirectory(path);
   const rows = new KvRows(database);
   return {
     database,

@@ -3,6 +3,7 @@
 import { Database } from "bun:sqlite";
 import { existsSync, linkSync, realpathSync, renameSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
@@ -43,6 +44,7 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
     const old = existsSync(files.database) ? settleOldStore(files) : null;
     const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
     writeRevision(draft, revision, backedUp);
+    giveToOwnerOfDirectory(draft);
     sync(draft);
     const before = old === null ? null : `${files.database}.before-${utcStamp(nowMs)}`;
     if (before !== null) keepOldStore(files, before);

@@ -1,7 +1,9 @@
 // One process per store: an exclusive SQLite lock on a file of its own, which the kernel frees when the holder dies.
 
 import { Database } from "bun:sqlite";
+import { existsSync } from "node:fs";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
 
@@ -29,9 +31,11 @@ export class StoreLock implements Disposable {
   static tryAcquire(path: string): StoreLock | null {
     let database: Database | undefined;
     try {
+      const isNew = !existsSync(path);
       database = new Database(path, { create: true, readwrite: true });
       database.run("PRAGMA busy_timeout = 0");
       database.run("BEGIN EXCLUSIVE");
+      if (isNew) giveToOwnerOfDirectory(path);
       return new StoreLock(database);
     } catch (error) {
       database?.close();

@@ -1150,6 +1150,34 @@ describe("what gokv creates", () => {
     await untilLogged(server, /"level":"warning".*chmod 700/);
   });
 
+  test("by root in the directory of another user belongs to that user, who can go on with it", async () => {
+    if (!has("root, to work for another user", isRoot())) return;
+    await whileServing("source", (url) => putNumbers(url, 0, 3));
+    expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
+    writeFileSync(dir.file("e.ndjson"), (await gokv(["export"], "source")).stdout);
+    cpSync(GOKV, dir.file("gokv"));
+    chmodSync(dir.path, 0o755);
+    const [restore, imports] = [
+      ["restore", "b.db"],
+      ["import", "e.ndjson"],
+    ] as const;
+    for (const [data, ...commands] of [
+      ["restored", restore],
+      ["imported", imports],
+      ["replaced", imports, restore],
+    ] as const) {
+      mkdirSync(dir.file(data), { mode: 0o700 });
+      chownSync(dir.file(data), 65534, 65534);
+      for (const command of commands) expect(await gokv(command, data)).toMatchObject(DONE);
+      const names = readdirSync(dir.file(data));
+      const owners = names.map((name) => [name, statSync(dir.file(data, name)).uid]);
+      expect(owners).toEqual(names.map((name) => [name, 65534]));
+      const env = { DB_PATH: dir.file(data), JWT_SECRET: SECRET };
+      await using server = await startServer(env, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+      expect((await fetch(`${server.url}/n/1`, { headers })).status).toBe(200);
+    }
+  });
+
   test("by a command is for its user alone too", async () => {
     await whileServing("data", fillStore);
     const shell = (command: string) =>
