@@ -7,7 +7,7 @@ import { namingAccess } from "./access-failure.ts";
 import { backUpInThread } from "./backup-client.ts";
 import { inspectStore, requireOurs } from "./inspect-store.ts";
 import { removePartial } from "./partial-files.ts";
-import { openForReading } from "./sqlite-connection.ts";
+import { openAsItLies, openForReading } from "./sqlite-connection.ts";
 import type { StartThread } from "./start-thread.ts";
 import { refuseFile, type StoreFiles, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
@@ -48,7 +48,9 @@ export class StoreSnapshot implements Disposable {
     }
     try {
       inspectStore(files, "refuse");
-      const database = namingAccess(files.database, () => openForReading(files.database));
+      // Nobody writes while the lock is held. Without a log nothing has to be made beside the database to read it.
+      const open = hasLog(files) ? openForReading : openAsItLies;
+      const database = namingAccess(files.database, () => open(files.database));
       return new StoreSnapshot(database, lock);
     } catch (error) {
       lock[Symbol.dispose]();
@@ -90,6 +92,10 @@ export function requireStore(directory: string): StoreFiles {
   refuseFile(directory);
   refuseClosed(directory);
   throw new ExitError(EXIT.failed, `There is no store in ${directory}. Set DB_PATH to the data directory of one.`);
+}
+
+function hasLog({ database, wal }: StoreFiles): boolean {
+  return [wal, `${database}-journal`].some((path) => (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0);
 }
 
 /** In a directory that this user may not enter there seems to be nothing. */

@@ -322,6 +322,14 @@ describe("gokv check", () => {
     expect(hashOf(dir.file("data", "gokv.db"))).toBe(before);
   });
 
+  test("of a store that was stopped leaves nothing beside it", async () => {
+    await whileServing("data", fillStore);
+    const names = readdirSync(dir.file("data"));
+    expect((await gokv(["check"])).stdout).toStartWith("sound: ");
+    expect((await gokv(["export"])).stdout).toContain("sha256");
+    expect(readdirSync(dir.file("data"))).toEqual(names);
+  });
+
   test("names the damaged entry, ends with 4 and changes nothing", async () => {
     await whileServing("data", async (url) => {
       await fillStore(url);
