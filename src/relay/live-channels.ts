@@ -10,7 +10,7 @@ import { type ChannelPool, PoolChannel, upstreamModelOf } from "./channel-pool.t
 import type { ChannelStore } from "./channel-store.ts";
 import { UNREADABLE_ADVICE } from "./channel-units.ts";
 import { ENDPOINTS, type Endpoint } from "./relay-endpoints.ts";
-import { RelayError } from "./relay-errors.ts";
+import { RelayError, streamError } from "./relay-errors.ts";
 import type { Channel } from "./relay-tables.ts";
 import { StreamWatch } from "./stream-watch.ts";
 import { type AttemptBounds, type AttemptResult, attemptUpstream, type BegunStream } from "./upstream-attempt.ts";
@@ -26,7 +26,6 @@ const TEST_TOKENS = 16;
 /** Models that do not know `max_tokens` think before they answer, and some refuse a bound that they cannot keep. */
 const THINKING_TEST_TOKENS = 1024;
 const DISCOVERED_MODELS_MAX = 10_000;
-const INTERRUPTED = "the upstream stream was interrupted";
 const REFUSALS: Readonly<Record<Objection, string>> = {
   plain_http: "base_url must use https: plain http needs RELAY_ALLOW_HTTP=1 or an address in RELAY_ALLOW_CIDRS.",
   address: "base_url leads to an address that is not allowed; RELAY_ALLOW_CIDRS can allow it.",
@@ -313,7 +312,7 @@ async function problemOfStream({ source, first, end }: BegunStream, scrub: Scrub
         if (watch.isDone) return null;
       }
     }
-    return watch.isComplete ? null : INTERRUPTED;
+    return watch.isComplete ? null : streamError("upstream_stream_interrupted").message;
   } finally {
     source.release();
     end();

@@ -7,7 +7,7 @@ import { INLINE_VALUE_BYTES_MAX, UNREAD_SECONDS_MAX } from "../shared/bounds.ts"
 import type { AnswerCache, KeptAnswer } from "./answer-cache.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import type { RelayCall } from "./relay-call.ts";
-import { type ErrorObject, RelayError } from "./relay-errors.ts";
+import { CLIENT_GONE, type ErrorObject, RelayError, type StreamErrorCode } from "./relay-errors.ts";
 import type { RelayMetrics } from "./relay-metrics.ts";
 import { RelayStream, type StreamEnd } from "./relay-stream.ts";
 import { StreamWatch } from "./stream-watch.ts";
@@ -25,11 +25,12 @@ const STREAM_HEADERS = {
   "X-Accel-Buffering": "no",
 };
 
-/** The client closed its connection: what the log says then. */
-const CLIENT_GONE = { status: 499, errorCode: "client_closed_request" };
 const UNBILLED = { isBilled: false, usage: null, outputBytes: 0 };
 
-const ERROR_CODES: Readonly<Record<StreamEnd, string | null>> = {
+/** What the log says of a stream; an error of the upstream's own may have any code. */
+type LoggedCode = StreamErrorCode | typeof CLIENT_GONE.errorCode | "upstream_error";
+
+const ERROR_CODES: Readonly<Record<StreamEnd, LoggedCode | null>> = {
   complete: null,
   interrupted: "upstream_stream_interrupted",
   upstream_error: "upstream_error",

@@ -34,6 +34,17 @@ export const RELAY_REFUSALS = {
 
 export type RelayRefusal = keyof typeof RELAY_REFUSALS;
 
+/** What a stream says as its last event when it ends too early: its status is sent. Codes are stable here too. */
+const STREAM_ERRORS = {
+  upstream_stream_interrupted: { type: "upstream_error", message: "the upstream stream was interrupted" },
+  server_shutting_down: { type: RELAY_REFUSALS.server_shutting_down.type, message: "the server is shutting down" },
+} as const;
+
+export type StreamErrorCode = keyof typeof STREAM_ERRORS;
+
+/** What the log says of a request whose client closed its connection. */
+export const CLIENT_GONE = { status: 499, errorCode: "client_closed_request" } as const;
+
 /** What stands in `error` of a body. */
 export interface ErrorObject {
   readonly message: string;
@@ -71,4 +82,9 @@ export class RelayError extends Error {
     const { message, code, param } = this;
     return { message, type: RELAY_REFUSALS[code].type, param, code };
   }
+}
+
+export function streamError(code: StreamErrorCode): ErrorObject {
+  const { message, type } = STREAM_ERRORS[code];
+  return { message, type, param: null, code };
 }

@@ -2,7 +2,7 @@
 
 import { UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
-import type { ErrorObject } from "./relay-errors.ts";
+import { type ErrorObject, streamError } from "./relay-errors.ts";
 import type { StreamWatch } from "./stream-watch.ts";
 import type { UpstreamEvents } from "./upstream-events.ts";
 
@@ -70,8 +70,7 @@ export class RelayStream {
       this.#settle("client_gone");
       return;
     }
-    const error = inBandError("server_shutting_down", "the server is shutting down");
-    this.#finish(this.#controller, "shutting_down", [this.#errorEvent(error)]);
+    this.#finish(this.#controller, "shutting_down", [this.#errorEvent(streamError("server_shutting_down"))]);
   }
 
   /** Sends something or ends: a turn that sends nothing would be the last. */
@@ -129,8 +128,7 @@ export class RelayStream {
   #endOfUpstream(controller: Controller): void {
     const { watch, endpoint } = this.#parts;
     if (!watch.isComplete) {
-      const error = inBandError("upstream_stream_interrupted", "the upstream stream was interrupted");
-      this.#finish(controller, "interrupted", [this.#errorEvent(error)]);
+      this.#finish(controller, "interrupted", [this.#errorEvent(streamError("upstream_stream_interrupted"))]);
       return;
     }
     const closing = endpoint.name === "responses" || watch.isDone ? [] : [DONE];
@@ -213,8 +211,4 @@ function enqueueAll(controller: Controller, events: readonly Uint8Array[]): void
     }
     controller.enqueue(next === first + 1 ? events[first]! : new Uint8Array(buffer, byteOffset, end - byteOffset));
   }
-}
-
-function inBandError(code: string, message: string): ErrorObject {
-  return { message, type: code === "server_shutting_down" ? "server_error" : "upstream_error", param: null, code };
 }
