@@ -30,7 +30,8 @@ const NAMES_MAX = 5;
 const MODEL_NAME_LENGTH_MAX = 256;
 const RESPONSE_ID_LENGTH_MAX = 512;
 const CHOICES_MAX = 128;
-const TOKENS_MAX = 1_000_000;
+/** That a request may allow its answer. */
+const ASKED_TOKENS_MAX = 1_000_000;
 const TOKEN_LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const;
 
 /** They would split headers and log lines. */
@@ -63,7 +64,9 @@ export function parseRelayRequest(endpoint: Endpoint, text: string): RelayReques
   if (names.length > NAMES_MAX) throw invalid("models", `names more than ${NAMES_MAX} models together with 'model'`);
   requireInput(endpoint, body);
   const isStream = endpoint.mayStream && optionalBoolean(body, "stream") === true;
-  const limits = TOKEN_LIMITS.map((name) => optionalInteger(body, name, TOKENS_MAX)).filter((limit) => limit !== null);
+  const limits = TOKEN_LIMITS.map((name) => optionalInteger(body, name, ASKED_TOKENS_MAX)).filter(
+    (limit) => limit !== null,
+  );
   const isResponses = endpoint.name === "responses";
   return {
     body,

@@ -11,7 +11,7 @@ export interface TokenUsage {
 }
 
 /** Of one figure of an upstream, and of a reservation. */
-export const TOKENS_MAX = 1_000_000_000;
+export const USED_TOKENS_MAX = 1_000_000_000;
 
 const BYTES_PER_TOKEN = 3;
 const TOKENS_PER_MEDIA_PART = 1000;
@@ -53,7 +53,7 @@ export function reservationFor(
   prompt: number = estimatePrompt(endpoint, body),
 ): number {
   const answer = endpoint.cost === "generation" ? (maxTokens ?? ANSWER_TOKENS) * choices : 0;
-  return Math.min(prompt + answer, TOKENS_MAX);
+  return Math.min(prompt + answer, USED_TOKENS_MAX);
 }
 
 /**
@@ -128,7 +128,7 @@ function cachedOf(usage: Record<string, unknown>): number {
 }
 
 function figureOf(value: unknown): number | null {
-  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > TOKENS_MAX) return null;
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > USED_TOKENS_MAX) return null;
   // Turns -0 into 0.
   return value + 0;
 }

@@ -8,7 +8,7 @@ import {
   estimateTokens,
   outputTextBytes,
   reservationFor,
-  TOKENS_MAX,
+  USED_TOKENS_MAX,
   usageOf,
 } from "../../src/relay/token-usage.ts";
 
@@ -170,7 +170,7 @@ describe("the usage that an upstream reports", () => {
   });
 
   test("is none when a figure is no possible one: it is never a credit and never beyond reason", () => {
-    const impossible = [-1, -1e9, 0.5, TOKENS_MAX + 1, 2 ** 53, 1e300, "5", "", true, {}, [5], [], Number.NaN];
+    const impossible = [-1, -1e9, 0.5, USED_TOKENS_MAX + 1, 2 ** 53, 1e300, "5", "", true, {}, [5], [], Number.NaN];
     for (const figure of impossible) {
       for (const usage of [
         { prompt_tokens: figure, completion_tokens: 5 },
