@@ -109,7 +109,8 @@ async function runTest(request: ManagementRequest, asked: z.infer<typeof Channel
   const channel = await channels.require(id);
   const model = asked.model ?? channel.models[0] ?? channel.discoveredModels[0];
   if (model === undefined) {
-    throw new AppError("model_required", "The channel names no models: say which one to test.");
+    const way = "with model in the body or query, or with --model on the command line";
+    throw new AppError("model_required", `The channel names no models: say which one to test, ${way}.`);
   }
   if (channels.keyOf(channel) === null) return respondJson(scope, 200, testBody(lockedReport(model)));
   const isStream = asked.stream ?? false;

@@ -277,6 +277,7 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       const path = `/api/channel/${channel.id}/test`;
       const required = await refusalOf(await manage(target(), "POST", path));
       expect([required.status, required.code]).toEqual([400, "model_required"]);
+      expect(required.message).toContain("with model in the body or query, or with --model on the command line");
       const passed = await managed(target(), "POST", path, { model: "a" });
       expect(passed).toEqual({
         ...{ success: true, status: 200, time_ms: expect.any(Number), ttft_ms: null, model: "a" },
