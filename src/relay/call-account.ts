@@ -8,7 +8,7 @@ import { RelayError } from "./relay-errors.ts";
 import type { Hold, RelayLimits } from "./relay-limits.ts";
 import type { RelayRequest } from "./relay-request.ts";
 import type { RelayToken } from "./relay-tables.ts";
-import { estimatePrompt, estimateTokens, reservationFor, type TokenUsage } from "./token-usage.ts";
+import { ANSWER_TOKENS, estimatePrompt, estimateTokens, reservationFor, type TokenUsage } from "./token-usage.ts";
 import type { UsageLog } from "./usage-log.ts";
 
 /** A reservation outlives its request by this much, on an engine that several nodes share. */
@@ -109,7 +109,8 @@ export class CallAccount {
     const { token, requestId, usageLog, clock, totalMs } = this.#parts;
     const expiresAtMs = clock() + totalMs + RESERVATION_GRACE_MS;
     try {
-      await usageLog.reserve({ requestId, tokenId: token.id, amount: this.#amount, expiresAtMs });
+      const mayGo = await usageLog.reserve({ requestId, tokenId: token.id, amount: this.#amount, expiresAtMs });
+      if (!mayGo) throw this.#insufficientQuota();
       this.#hasReserved = true;
     } catch (error) {
       this.#isClosed = true;
@@ -122,6 +123,16 @@ export class CallAccount {
         cause: error,
       });
     }
+  }
+
+  #insufficientQuota(): RelayError {
+    const { endpoint, request } = this.#parts;
+    // Nobody who left the answer open knows of what is set aside for it.
+    const isOpen = endpoint.cost === "generation" && request.maxTokens === null;
+    const limit = endpoint.name === "responses" ? "max_output_tokens" : "max_tokens";
+    const advice = isOpen ? `; it names no ${limit}: one below ${ANSWER_TOKENS} asks for fewer` : "";
+    const message = `the quota of the API key does not cover the ${this.#amount} tokens that this may take${advice}`;
+    return new RelayError("insufficient_quota", message, { headers: { "x-should-retry": "false" } });
   }
 
   /** Nobody waits for the answer any more: another request of the token may come, while this one is still at work. */

@@ -16,7 +16,7 @@ export const USED_TOKENS_MAX = 1_000_000_000;
 const BYTES_PER_TOKEN = 3;
 const TOKENS_PER_MEDIA_PART = 1000;
 /** What an answer may take when the request does not bound it. */
-const ANSWER_TOKENS = 1024;
+export const ANSWER_TOKENS = 1024;
 
 /** Objects with one of these types hold something else than text. */
 const MEDIA_TYPES: ReadonlySet<unknown> = new Set([

@@ -5,7 +5,6 @@ import type { Log } from "../shared/log.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { LedgerQueue } from "./ledger-queue.ts";
 import type { NewLogRow, Reservation, TokenTouch } from "./ledger-units.ts";
-import { RelayError } from "./relay-errors.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
 const FLUSH_MS = 100;
@@ -42,12 +41,9 @@ export class UsageLog implements AsyncDisposable {
     return this.#rows.length;
   }
 
-  /** @throws RelayError insufficient_quota; AppError when the store takes nothing */
-  async reserve(reservation: Omit<Reservation, "node">): Promise<void> {
-    const mayGo = await this.#ledger.add({ ...reservation, node: this.#node });
-    if (mayGo) return;
-    const message = `the quota of the API key does not cover the ${reservation.amount} tokens that this may take`;
-    throw new RelayError("insufficient_quota", message, { headers: { "x-should-retry": "false" } });
+  /** False = the quota of the token does not cover it. @throws AppError when the store takes nothing */
+  reserve(reservation: Omit<Reservation, "node">): Promise<boolean> {
+    return this.#ledger.add({ ...reservation, node: this.#node });
   }
 
   /** Gives back what was not used and logs, in one commit. */

@@ -286,8 +286,24 @@ function limitTests(target: () => Target): void {
     const answer = await rig.chat({ max_tokens: 100 });
     const { message } = await expectRelayError(answer, 429, "insufficient_quota", "insufficient_quota");
     // One for the prompt.
-    expect(message).toContain("101 tokens");
+    expect(message).toEndWith("101 tokens that this may take");
     expect(answer.headers.get("x-should-retry")).toBe("false");
+    for (const [path, body, ending] of [
+      [
+        CHAT,
+        { model: "a", messages: MESSAGES },
+        "1025 tokens that this may take; it names no max_tokens: one below 1024",
+      ],
+      ["/responses", { model: "a", input: "hi" }, "1025 tokens that this may take; it names no max_output_tokens: one"],
+      ["/embeddings", { model: "a", input: "a long one, but with no answer" }, "10 tokens that this may take"],
+    ] as const) {
+      const open = await expectRelayError(
+        await rig.post(path, body),
+        ...([429, "insufficient_quota", "insufficient_quota"] as const),
+      );
+      expect(open.message).toContain(ending);
+      expect(open.message.includes("asks for fewer")).toBe(path !== "/embeddings");
+    }
     expect(rig.calls).toEqual([0]);
   });
 
