@@ -25,6 +25,7 @@ import {
   upstreamAddress,
 } from "./setting-parsers.ts";
 import { fileReason } from "./system-reasons.ts";
+import { unknownSettings } from "./unknown-settings.ts";
 
 /** One row of the table. `fallback` is the text used when the variable is unset or empty; null = no value. */
 interface Setting<T> {
@@ -344,6 +345,8 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
   if (parsed.backupDir !== null && isNoDirectory(parsed.backupDir)) {
     problems.push(`BACKUP_DIR must be a directory; ${parsed.backupDir} is none`);
   }
+  const unknown = unknownSettings(env, new Set(Object.values(SETTINGS).map((setting) => setting.env)));
+  if (unknown !== null) warnings.push(unknown);
   if (problems.length > 0) {
     throw new ExitError(
       EXIT.usage,

@@ -468,3 +468,15 @@ describe("the secrets that seal", () => {
     expect(readSettings({ ...weak, MASTER_KEY: master }).warnings).toHaveLength(1);
   });
 });
+
+test("names that are none of the settings are told, those of others and all values are not", () => {
+  const warned = (env: Record<string, string>) => readSettings({ JWT_SECRET: "x".repeat(32), ...env }).warnings;
+  const misspelt = ["RELAY_ALLOW_CIDR", "TASK_RATE", "TOKEN_X", "JOBS_", "WEBHOOK_TIMEOUTS", "JWT_SECRETS", "DB_PTH"];
+  for (const name of misspelt) {
+    expect(warned({ [name]: "canary" })).toEqual([`not read, since no setting has this name: ${name}`]);
+  }
+  const kubernetes = { TASK_SERVICE_HOST: "10.0.0.1", TASK_PORT: "tcp://10.0.0.1:80", RELAY_PORT_80_TCP: "x" };
+  expect(warned({ PATH: "/bin", HOME: "/", GOKV_URL: "x", HOSTNAME: "h", ...kubernetes })).toEqual([]);
+  const many = Object.fromEntries(Array.from({ length: 12 }, (_, index) => [`TASK_${index}`, "canary"]));
+  expect(warned(many)).toEqual([expect.stringMatching(/TASK_9 and 2 more$/)]);
+});
