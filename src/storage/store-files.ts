@@ -6,7 +6,7 @@ import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { makeDirectory } from "./sync-path.ts";
 
 /**
- * `database`, `wal`, the `-shm` beside it and `lock` must never be opened through a file API by a process that has
+ * `database`, `wal`, `shm` and `lock` must never be opened through a file API by a process that has
  * opened them through SQLite: closing any descriptor drops the process's POSIX locks, another process may then delete
  * the write-ahead log, and acknowledged writes are gone (https://sqlite.org/howtocorrupt.html, section 2.2).
  */
@@ -14,6 +14,7 @@ export interface StoreFiles {
   readonly directory: string;
   readonly database: string;
   readonly wal: string;
+  readonly shm: string;
   readonly lock: string;
   /** Real bytes, given up when the volume is full so that deletes and the checkpoint have room. */
   readonly reserve: string;
@@ -28,6 +29,7 @@ export function storeFiles(directory: string): StoreFiles {
     directory,
     database,
     wal: `${database}-wal`,
+    shm: `${database}-shm`,
     lock: join(directory, "lock.db"),
     reserve: join(directory, "reserve"),
     restoring: `${database}.restoring`,
