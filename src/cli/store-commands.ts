@@ -6,7 +6,13 @@ import { pipeline } from "node:stream/promises";
 import { requireEntry } from "../kv/require-entry.ts";
 import { systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
-import { environmentOf, readDbPath, readMaxValueBytes, readWalLimitBytes } from "../shared/settings.ts";
+import {
+  environmentOf,
+  readDbPath,
+  readMaxValueBytes,
+  readReserveBytes,
+  readWalLimitBytes,
+} from "../shared/settings.ts";
 import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure } from "../storage/access-failure.ts";
 import { backUpInThread } from "../storage/backup-client.ts";
@@ -135,7 +141,7 @@ export const exportCommand: StrictCommand = {
 
 export const importCommand: StrictCommand = {
   meta: { name: "import", description: "Reads an export into the store; only while no server runs" },
-  environment: environmentOf("dbPath", "maxValueBytes", "walLimitBytes"),
+  environment: environmentOf("dbPath", "maxValueBytes", "walLimitBytes", "reserveBytes"),
   args: {
     file: { type: "positional", required: true, description: "What gokv export wrote; - is standard input" },
     mode: {
@@ -177,6 +183,7 @@ async function importFrom(files: StoreFiles, file: string, flags: FlagValues): P
       nowMs: systemClock(),
       maxValueBytes: readMaxValueBytes(process.env),
       walLimitBytes: readWalLimitBytes(process.env),
+      reserveBytes: readReserveBytes(process.env),
       requireEntry,
       onBadLine: (lineNumber, problem) => process.stderr.write(`line ${lineNumber}: ${problem}\n`),
     }),

@@ -489,6 +489,11 @@ export function readWalLimitBytes(env: Environment): number {
   return readBytes(env, SETTINGS.walLimitBytes);
 }
 
+/** What is kept free for a full volume, likewise. @throws ExitError (2) */
+export function readReserveBytes(env: Environment): number {
+  return readBytes(env, SETTINGS.reserveBytes);
+}
+
 function readBytes(env: Environment, { env: name, fallback, parse }: Setting<number>): number {
   try {
     return parse(env[name] || fallback!);

@@ -1,15 +1,19 @@
 // Reads an export into a store: first all of it is checked, only then is the first entry stored.
 
 import type { Database } from "bun:sqlite";
-import { createReadStream, existsSync, statSync } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
+import { accessFailure } from "./access-failure.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
+import { reserveBytesOf } from "./space-reserve.ts";
 import type { StoreFiles } from "./store-files.ts";
+import { roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { WalKeeper } from "./wal-keeper.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";
 
@@ -20,6 +24,8 @@ export interface ImportOptions {
   readonly nowMs: number;
   readonly maxValueBytes: number;
   readonly walLimitBytes: number;
+  /** What a server would keep free for a full volume; cut to a share of the volume. */
+  readonly reserveBytes: number;
   /** Throws for an entry that the KV routes would have refused: its name, content type or metadata. */
   requireEntry(entry: NewEntry): void;
   /** A sentence for each line that is refused. */
@@ -33,10 +39,8 @@ export interface ImportReport {
   readonly expired: number;
 }
 
-/** Rows per transaction: large enough to be fast, small enough to keep the write-ahead log short. */
-const TRANSACTION_ROWS = 500;
-const TRANSACTION_BYTES = 8 * 1024 * 1024;
-const EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)";
+/** Pages that a row changes in the log besides those of its value: its own in the table and in each index. */
+const PAGES_PER_ROW_BYTES = 8192;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
@@ -49,11 +53,11 @@ export async function importEntries(files: StoreFiles, file: string, options: Im
   // What is no export, and a dry run, make no store where there was none.
   const checked = existsSync(files.database) ? null : await checkExport(null, file, options);
   if (checked !== null && options.isDryRun) return requireAll(await storeEntries(null, file, options), checked, file);
-  const store = await openToImport(files, options.walLimitBytes);
+  const store = await openToImport(files, options);
   try {
     const count = checked ?? (await checkExport(store, file, options));
     const report = await storeEntries(store, file, options);
-    store.database.run(EMPTY_LOG);
+    store.emptyLog();
     return requireAll(report, count, file);
   } finally {
     store.database.close(true);
@@ -63,24 +67,47 @@ export async function importEntries(files: StoreFiles, file: string, options: Im
 interface OpenedStore {
   readonly database: Database;
   readonly rows: KvRows;
-  /** The end of a transaction; a log that has grown past its limit is emptied. */
-  commit(): void;
+  /** Bytes per transaction: large enough to be fast, small enough to keep the write-ahead log short. */
+  readonly transactionBytes: number;
+  /**
+   * The end of a transaction that has logged no more than `bytes`. The log is kept as short as a server would.
+   * @throws ExitError (1) when it could not be copied into the file any more, or would leave a server no room
+   */
+  commit(bytes: number): void;
+  /** To be called between transactions, before a value larger than usual ones. @throws ExitError (1) likewise */
+  prepareFor(valueBytes: number): void;
+  emptyLog(): void;
 }
 
-async function openToImport(files: StoreFiles, walLimitBytes: number): Promise<OpenedStore> {
+async function openToImport(files: StoreFiles, options: ImportOptions): Promise<OpenedStore> {
+  const { walLimitBytes } = options;
   const isNew = !existsSync(files.database);
   const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
   if (isNew) for (const path of [files.database, files.wal, files.shm]) giveToOwnerOfDirectory(path);
   const rows = new KvRows(database);
+  const reserveBytes = reserveBytesOf(files.directory, options.reserveBytes);
+  const keptBytes = existsSync(files.reserve) ? 0 : reserveBytes;
+  const wal = new WalKeeper(database, { limitBytes: walLimitBytes, reserveBytes, onFull: () => undefined });
+  const requireRoom = (bytes: number) => {
+    if (roomBytes(database) < bytes + keptBytes) throw accessFailure(files.directory, { code: "ENOSPC" })!;
+  };
+  const transactionBytes = uncopiedBytesMax(reserveBytes);
   return {
-    database,
-    rows,
-    commit() {
+    ...{ database, rows, transactionBytes },
+    commit(bytes) {
       rows.finish();
+      // The file has grown already; for a value that is larger than all this, prepareFor has looked.
+      requireRoom(Math.min(bytes, transactionBytes));
       database.run("COMMIT");
       rows.keep();
-      if (statSync(files.wal).size > walLimitBytes) database.run(EMPTY_LOG);
+      wal.afterWrite();
     },
+    prepareFor(valueBytes) {
+      wal.empty();
+      // In the log, and in the file when that is copied into it.
+      requireRoom(2 * valueBytes);
+    },
+    emptyLog: () => wal.empty(),
   };
 }
 
@@ -92,10 +119,10 @@ function requireAll(report: ImportReport, count: number, file: string): ImportRe
 /** `store` is null when there is none to be looked at, and none to be made. */
 async function storeEntries(store: OpenedStore | null, file: string, options: ImportOptions): Promise<ImportReport> {
   const counts = { stored: 0, skipped: 0, expired: 0 };
-  let open = { rows: 0, bytes: 0 };
+  let openBytes = 0;
   const commit = () => {
-    store?.commit();
-    open = { rows: 0, bytes: 0 };
+    store?.commit(openBytes);
+    openBytes = 0;
   };
   for await (const value of entriesOf(file)) {
     const entry = parseEntry(value, options);
@@ -105,13 +132,17 @@ async function storeEntries(store: OpenedStore | null, file: string, options: Im
     else {
       counts.stored++;
       if (store === null || options.isDryRun) continue;
-      if (open.rows === 0) store.database.run("BEGIN IMMEDIATE");
+      if (entry.value.length > store.transactionBytes) {
+        if (openBytes > 0) commit();
+        store.prepareFor(entry.value.length);
+      }
+      if (openBytes === 0) store.database.run("BEGIN IMMEDIATE");
       store.rows.put(entry, row);
-      open = { rows: open.rows + 1, bytes: open.bytes + entry.value.length };
-      if (open.rows >= TRANSACTION_ROWS || open.bytes >= TRANSACTION_BYTES) commit();
+      openBytes += entry.value.length + PAGES_PER_ROW_BYTES;
+      if (openBytes >= store.transactionBytes) commit();
     }
   }
-  if (open.rows > 0) commit();
+  if (openBytes > 0) commit();
   return counts;
 }
 

@@ -58,6 +58,7 @@ export class KvWriter {
    */
   apply(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
     if (this.#space.isFull) return items.map((item) => this.#applyWhileFull(item, lockDeadlineMs));
+    if (!this.#space.hasRoomFor(valueBytesOf(items))) return this.#applyOneByOne(items, lockDeadlineMs);
     return this.#applyTogether(items, lockDeadlineMs, (item, nowMs) => this.#applyItem(item, nowMs));
   }
 
@@ -68,6 +69,7 @@ export class KvWriter {
   applyAllOrNone(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
     // The room that is left while full is for deletes.
     if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => this.#full());
+    if (!this.#space.hasRoomFor(valueBytesOf(items))) return items.map(() => this.#full());
     const outcomes = this.#transact(lockDeadlineMs, items.length, () => {
       const nowMs = this.#clock();
       return items.map((item) => this.#applyItem(item, nowMs));
@@ -79,12 +81,12 @@ export class KvWriter {
 
   /** Every entry of the bucket is missing from the commit on. */
   wipe(bucket: string, lockDeadlineMs: number): ItemOutcome {
-    const wasFull = this.#space.isFull;
+    const { canMakeRoom } = this.#space;
     const [outcome] = this.#transact(lockDeadlineMs, 1, () => {
       return [{ kind: "deleted", revision: this.#rows.wipe(bucket) }];
     });
     // The reserve was given up just now.
-    return isFull(outcome!) && !wasFull ? this.wipe(bucket, lockDeadlineMs) : outcome!;
+    return isFull(outcome!) && canMakeRoom ? this.wipe(bucket, lockDeadlineMs) : outcome!;
   }
 
   /**
@@ -175,8 +177,9 @@ export class KvWriter {
       if (wasFull) this.#noteRoom(act.grows);
       return result;
     }
+    const { canMakeRoom } = this.#space;
     this.#space.noteFull();
-    if (wasFull) throw this.#noSpace();
+    if (!canMakeRoom) throw this.#noSpace();
     // The reserve was given up just now: a revocation must not fail for want of space.
     return this.run(tables, act, lockDeadlineMs);
   }
@@ -263,7 +266,7 @@ export class KvWriter {
       const failure = this.#rollbackAfter(error);
       return failure === "item"
         ? this.#applyTogether(items, lockDeadlineMs, (item, nowMs) => this.#applyInSavepoint(item, nowMs))
-        : items.map((item) => this.#applyAlone(item, lockDeadlineMs));
+        : this.#applyOneByOne(items, lockDeadlineMs);
     }
   }
 
@@ -292,8 +295,18 @@ export class KvWriter {
     return outcome;
   }
 
-  /** The batch did not fit: what can be stored or deleted alone still is. */
+  /** The batch did not fit. The log is copied in between: together they could make it too long for that. */
+  #applyOneByOne(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
+    return items.map((item) => {
+      const outcome = this.#applyAlone(item, lockDeadlineMs);
+      this.#space.copyLog();
+      return outcome;
+    });
+  }
+
+  /** What can be stored or deleted alone still is. */
   #applyAlone(item: KvWrite, lockDeadlineMs: number): ItemOutcome {
+    if (!this.#space.hasRoomFor(valueBytesOf([item]))) return this.#full();
     if (!this.#transaction.begin(lockDeadlineMs)) return BUSY;
     try {
       const outcome = this.#applyItem(item, this.#clock());
@@ -301,10 +314,10 @@ export class KvWriter {
       return outcome;
     } catch (error) {
       if (this.#rollbackAfter(error) === "item") return FAILED;
-      const wasFull = this.#space.isFull;
+      const { canMakeRoom } = this.#space;
       this.#space.noteFull();
       // The reserve was given up just now, for deletes.
-      return item.kind === "delete" && !wasFull ? this.#applyAlone(item, lockDeadlineMs) : this.#full();
+      return item.kind === "delete" && canMakeRoom ? this.#applyAlone(item, lockDeadlineMs) : this.#full();
     }
   }
 
@@ -361,6 +374,10 @@ export class KvWriter {
     this.#undo();
     return failure;
   }
+}
+
+function valueBytesOf(items: readonly KvWrite[]): number {
+  return items.reduce((bytes, item) => bytes + (item.kind === "put" ? item.value.length : 0), 0);
 }
 
 function isFull({ kind }: ItemOutcome): boolean {

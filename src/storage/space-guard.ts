@@ -1,32 +1,40 @@
 // Full mode: what still works when the volume or the quota is full, and when a put is worth a try again.
 
 import type { Database } from "bun:sqlite";
+import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { monotonicMs } from "../shared/clock.ts";
 import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
 import { giveUpReserve } from "./space-reserve.ts";
+import { PAGE_BYTES, pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 
 const RETRY_MS = 1000;
 /** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
 const FREEING_PAGES_MIN = 64;
 /** With more free than this it was not the volume that refused a page. */
 const VOLUME_REST_BYTES_MAX = 65_536;
+/** A value lies in pages and frames, each with a header. */
+const STORED_PER_VALUE_BYTE = 1.02;
 
 /** What the guard works on besides the reserve. */
 export interface GuardedStore {
   readonly database: Database;
   /** DB_MAX_BYTES is set. */
   readonly isLimited: boolean;
+  /** What the reserve holds when there is room for it; 0 = there is none. */
+  readonly reserveBytes: number;
   /** Copies the log into the database file, as far as there is room for it. */
   makeRoom(): void;
+  /** The same, and cuts the log back to nothing, unless a reader is in the way. */
+  emptyLog(): void;
 }
 
-/** While the file must not grow: why, the size of the reserve that was given up, and the pages allowed before. */
+/** While the file must not grow further: why, the pages allowed before, and now to puts and to what frees. */
 interface Cap {
   readonly cause: FullCause;
-  readonly reserveBytes: number;
   readonly pagesMax: number;
+  readonly growingPagesMax: number;
   readonly freeingPagesMax: number;
 }
 
@@ -53,22 +61,60 @@ export class SpaceGuard {
   }
 
   /**
+   * To be called once, before the first write: of the process before only what is on the volume is left. Where there is
+   * no reserve, and no room for one, as much as it would hold is kept from the file. `givenUpBytes`: of a reserve without
+   * which the store could not have been opened.
+   */
+  noteOpened(givenUpBytes: number): void {
+    if (givenUpBytes > 0) this.#fullCause = "volume";
+    if (this.#store === null || this.#store.reserveBytes === 0 || existsSync(this.#reservePath)) return;
+    const { database, reserveBytes } = this.#store;
+    const room = roomBytes(database);
+    if (room < 2 * reserveBytes) this.#limitFile("volume", Math.min(room, reserveBytes), room - reserveBytes);
+  }
+
+  /**
+   * Whether values of so many bytes find room twice: in the log, and in the file when that is copied into it. A commit
+   * whose log cannot be copied would be the last one. What may wait in the log anyway is covered by the reserve, so a
+   * usual write asks the volume nothing. To be called between transactions.
+   */
+  hasRoomFor(valueBytes: number): boolean {
+    if (this.#store === null || valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) return true;
+    if (this.#fits(valueBytes)) return true;
+    this.#store.emptyLog();
+    return this.#fits(valueBytes);
+  }
+
+  /** To be called between transactions. */
+  copyLog(): void {
+    this.#store?.makeRoom();
+  }
+
+  #fits(valueBytes: number): boolean {
+    const { database } = this.#store!;
+    const bytes = STORED_PER_VALUE_BYTE * valueBytes;
+    const growthBytes = Math.max(0, bytes - pagesOf(database, "freelist_count") * PAGE_BYTES);
+    return roomBytes(database) >= bytes + growthBytes;
+  }
+
+  /** Whether `noteFull` will find something to give up, so that a delete which met "no space" is worth another try. */
+  get canMakeRoom(): boolean {
+    return this.#fullCause === null || existsSync(this.#reservePath);
+  }
+
+  /**
    * A write met "no space". Gives up the reserve, so that deletes and the checkpoint have room to work in. To be called
    * between transactions.
    */
   noteFull(): void {
     this.#nextPutMs = monotonicMs() + RETRY_MS;
-    if (this.#fullCause !== null) return;
+    if (!this.canMakeRoom) return;
+    // It was not the volume but a cap that is no longer needed.
+    if (this.#liftCap()) return;
     const cause = this.#findCause();
     this.#fullCause = cause;
-    this.#keepSize(cause, giveUpReserve(this.#reservePath));
+    this.#giveUpReserve(cause);
     this.#store?.makeRoom();
-  }
-
-  /** The volume had no room to open the store in, and a reserve of so many bytes was given up for that. */
-  noteOpenedFull(reserveBytes: number): void {
-    this.#fullCause = "volume";
-    this.#keepSize("volume", reserveBytes);
   }
 
   /**
@@ -81,16 +127,13 @@ export class SpaceGuard {
     try {
       return await act();
     } finally {
-      if (this.#cap !== null) this.#limitPages(this.#pages("page_count"));
+      if (this.#cap !== null) this.#limitPages(this.#cap.growingPagesMax);
     }
   }
 
-  /** To be called about once a second: lets the file grow again when there is room for that and for a new reserve. */
+  /** To be called about once a second: lets the file grow again when that may be. */
   keepHouse(): void {
-    if (this.#cap === null) return;
-    if (freeBytesAt(dirname(this.#reservePath)) < 2 * this.#cap.reserveBytes) return;
-    this.#limitPages(this.#cap.pagesMax);
-    this.#cap = null;
+    this.#liftCap();
   }
 
   /** Space was freed: the next put is tried at once. */
@@ -118,22 +161,42 @@ export class SpaceGuard {
   }
 
   /**
-   * There is one reserve only, and until there is room for the next the database file stays as large as it is: puts use
-   * the pages that deletes have freed. If it grew into the last free block, the log could never be copied into it, and
-   * then not even a delete would find room.
+   * There is one reserve only, and until the next is written the database file stays as large as it is: puts use the
+   * pages that deletes have freed. If it grew into the last free block, the log could never be copied into it, and then
+   * not even a delete would find room.
    */
-  #keepSize(cause: FullCause, reserveBytes: number): void {
-    if (this.#store === null || this.#cap !== null || reserveBytes === 0) return;
-    const pages = this.#pages("page_count");
-    const pagesMax = this.#limitPages(0);
-    this.#limitPages(pages);
-    const keptPages = Math.floor(reserveBytes / 2 / this.#pages("page_size"));
-    const freeingPagesMax = Math.max(pages + FREEING_PAGES_MIN, Math.min(pagesMax, pages + keptPages));
-    this.#cap = { cause, reserveBytes, pagesMax, freeingPagesMax };
+  #giveUpReserve(cause: FullCause): void {
+    const givenUpBytes = giveUpReserve(this.#reservePath);
+    if (this.#store === null || this.#cap !== null || this.#store.reserveBytes === 0) return;
+    // A volume that fills up before the first reserve is written has to do with what is left.
+    const leftBytes =
+      givenUpBytes > 0 ? givenUpBytes : Math.min(roomBytes(this.#store.database), this.#store.reserveBytes);
+    this.#limitFile(cause, leftBytes, 0);
   }
 
-  #pages(name: "page_count" | "page_size"): number {
-    return this.#store!.database.query<Record<string, number>, []>(`PRAGMA ${name}`).get()![name]!;
+  /** What frees may take half of the bytes that are kept, puts none of them. */
+  #limitFile(cause: FullCause, keptBytes: number, growingBytes: number): void {
+    const pages = pagesOf(this.#store!.database, "page_count");
+    const pagesMax = this.#limitPages(0);
+    const pagesWith = (bytes: number) => Math.min(pagesMax, pages + Math.max(0, Math.floor(bytes / PAGE_BYTES)));
+    const growingPagesMax = pagesWith(growingBytes);
+    const freeingPagesMax = Math.max(pages + FREEING_PAGES_MIN, pagesWith(Math.max(0, growingBytes) + keptBytes / 2));
+    this.#cap = { cause, pagesMax, growingPagesMax, freeingPagesMax };
+    this.#limitPages(growingPagesMax);
+  }
+
+  /** Free space alone is not enough: puts would take it before it is a reserve. True when there was a cap until now. */
+  #liftCap(): boolean {
+    if (this.#cap === null || !this.#isCapNeedless(this.#cap.cause)) return false;
+    this.#limitPages(this.#cap.pagesMax);
+    this.#cap = null;
+    this.noteFreed();
+    return true;
+  }
+
+  #isCapNeedless(cause: FullCause): boolean {
+    if (cause === "volume") return existsSync(this.#reservePath);
+    return freeBytesAt(dirname(this.#reservePath)) >= 2 * this.#store!.reserveBytes;
   }
 
   /** Returns the limit that holds now; 0 changes nothing. */

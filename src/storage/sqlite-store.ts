@@ -188,8 +188,9 @@ export class SqliteStore implements KvEngine {
     );
     let isWritingReserve = false;
     const keepReserve = async () => {
-      // On a slow volume one may take longer than the time between two.
-      if (isWritingReserve || this.#state.fullCause !== null) return;
+      // On a slow volume one may take longer than the time between two. Where the limit of the operator is reached, it
+      // would be given up again at once.
+      if (isWritingReserve || this.#state.fullCause === "DB_MAX_BYTES") return;
       isWritingReserve = true;
       // A folder that cannot be looked at is for others to notice.
       await ensureReserve(files.reserve, files.directory, settings.reserveBytes).catch(() => undefined);

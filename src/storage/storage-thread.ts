@@ -73,14 +73,18 @@ class OpenedStore {
     this.#loadUnits = loadUnits;
     this.#reply = reply;
     const isLimited = options.databaseBytesMax > 0;
-    const makeRoom = () => this.#wal.makeRoom();
-    this.#space = new SpaceGuard(options.reservePath, { database, isLimited, makeRoom });
-    if (options.givenUpBytes > 0) this.#space.noteOpenedFull(options.givenUpBytes);
+    const { reservePath, reserveBytes } = options;
+    this.#space = new SpaceGuard(reservePath, {
+      ...{ database, isLimited, reserveBytes },
+      makeRoom: () => this.#wal.makeRoom(),
+      emptyLog: () => this.#wal.empty(),
+    });
     this.#wal = new WalKeeper(database, {
       limitBytes: options.walLimitBytes,
-      reserveBytes: options.reserveBytes,
+      reserveBytes,
       onFull: () => this.#space.noteFull(),
     });
+    this.#space.noteOpened(options.givenUpBytes);
     this.#wipes = readWipes(database);
     this.#writer = new KvWriter(database, new WriteTransaction(database), this.#space, this.#wipes);
     this.#timers = [
@@ -151,7 +155,7 @@ class OpenedStore {
 
   #close(): void {
     for (const timer of this.#timers) clearInterval(timer);
-    this.#wal.finish();
+    this.#wal.empty();
     this.#database.close(true);
     this.#reply({ type: "closed" });
   }

@@ -69,8 +69,8 @@ export class WalKeeper {
     this.#run("PASSIVE");
   }
 
-  /** The last act before a clean close: no frame is left. */
-  finish(): void {
+  /** No frame is left unless a reader is in the way. The last act before a clean close, too. */
+  empty(): void {
     this.#run("TRUNCATE");
   }
 

@@ -15,6 +15,9 @@ const MiB = 1024 * 1024;
 const VALUE_BYTES = 100_000;
 const DELETED = 15;
 const DELETES_MAX = 200;
+/** More than the volume holds. */
+const IMPORTED = 1504;
+const WRITERS = 8;
 /** The reserve is looked after every five seconds. */
 const RESERVE_TIMEOUT_MS = 12_000;
 
@@ -122,12 +125,13 @@ if (has("root, to mount a small volume", isRoot())) {
       await liveThroughFullness(env, /"cause":"the volume has no space left"/);
     });
 
-    // The less the volume, the less the reserve; the last two are of values that fill a good part of it at once.
+    // The less the volume, the less the reserve; the last ones are of values that fill a good part of it at once.
     test.each([
       ...[[4, VALUE_BYTES] as const, [12, VALUE_BYTES] as const, [24, VALUE_BYTES] as const],
       ...[[12, 1000] as const, [24, 20 * VALUE_BYTES] as const, [64, 60 * VALUE_BYTES] as const],
+      ...[[48, 50 * VALUE_BYTES] as const, [64, 200 * VALUE_BYTES] as const],
     ])(
-      "of %i MiB, with values of %i bytes, takes every delete",
+      "of %i MiB, with values of %i bytes, takes every delete, and puts after that",
       async (volumeMiB, valueBytes) => {
         using volume = mountSmallVolume(volumeMiB * MiB);
         const data = join(volume.path, "data");
@@ -138,6 +142,47 @@ if (has("root, to mount a small volume", isRoot())) {
         for (let id = 1; id <= Math.min(count, DELETES_MAX); id++) {
           expect([id, (await send("DELETE", `k${id}`)).status]).toEqual([id, 200]);
         }
+        expect((await send("PUT", "again", storedValue(1, 1000))).status).toBe(200);
+      },
+      60_000,
+    );
+
+    test.each([
+      ["made by it", false],
+      ["with a reserve", true],
+    ])(
+      "takes every delete and puts after an import that found no room, into a store %s",
+      async (_, hasReserve) => {
+        using elsewhere = tempDir();
+        using volume = mountSmallVolume(24 * MiB);
+        const send = async (server: ServerProcess) => sender(server, await mint());
+        const source = { JWT_SECRET: SECRET, DB_PATH: elsewhere.file("data"), ACCESS_LOG: "off" };
+        await using from = await startServer(source);
+        const sendFrom = await send(from);
+        for (let id = 1; id <= IMPORTED; id += WRITERS) {
+          const ids = Array.from({ length: WRITERS }, (_, index) => id + index);
+          await Promise.all(ids.map((each) => sendFrom("PUT", `k${each}`, storedValue(each, VALUE_BYTES / 5))));
+        }
+        const file = elsewhere.file("export.ndjson");
+        await Bun.write(file, (await run([GOKV, "export"], { env: source })).stdout);
+
+        const env = { ...source, DB_PATH: join(volume.path, "data") };
+        if (hasReserve) {
+          await using server = await startServer(env);
+          await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () =>
+            existsSync(join(env.DB_PATH, "reserve")),
+          );
+          server.kill("SIGTERM");
+          await server.exited;
+        }
+        const { exitCode, stderr } = await run([GOKV, "import", file], { env });
+        expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no space left")]);
+        await using server = await startServer(env);
+        const sendTo = await send(server);
+        for (let id = 1; id <= IMPORTED; id++) {
+          expect([id, (await sendTo("DELETE", `k${id}`)).status]).toEqual([id, 200]);
+        }
+        expect((await sendTo("PUT", "again", storedValue(1, 1000))).status).toBe(200);
       },
       60_000,
     );

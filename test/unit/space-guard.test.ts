@@ -2,7 +2,7 @@
 
 import type { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { monotonicMs } from "../../src/shared/clock.ts";
 import type { KvPut } from "../../src/storage/kv-engine.ts";
 import { KvWriter } from "../../src/storage/kv-writer.ts";
@@ -13,8 +13,8 @@ import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 const WAL_LIMIT_BYTES = 1024 * 1024;
 const PAGE_BYTES = 4096;
-/** As the size of a file without blocks. */
-const MORE_THAN_ANY_VOLUME = 2 ** 43;
+const RESERVE_BYTES = 4 * PAGE_BYTES;
+const MORE_THAN_ANY_VOLUME = 2 ** 60;
 
 let dir: TempDir;
 let database: Database;
@@ -39,8 +39,11 @@ function makeWriter(space: SpaceGuard): KvWriter {
   return new KvWriter(database, new WriteTransaction(database), space);
 }
 
+const NO_LOG = { makeRoom: () => undefined, emptyLog: () => undefined };
 const guarded = (makeRoom: () => void = () => undefined) =>
-  new SpaceGuard(reserve, { database, isLimited: false, makeRoom });
+  new SpaceGuard(reserve, { database, isLimited: false, reserveBytes: RESERVE_BYTES, ...NO_LOG, makeRoom });
+/** As its keeper does when there is room for it. */
+const writeReserve = () => writeFileSync(reserve, new Uint8Array(RESERVE_BYTES));
 
 describe("while the store is full", () => {
   test("writes that belong together wait for their turn like single ones, and end the full state", () => {
@@ -79,9 +82,20 @@ describe("while the store is full", () => {
       copies++;
       space.noteFull();
     });
-    writeFileSync(reserve, new Uint8Array(PAGE_BYTES));
+    writeReserve();
     space.noteFull();
     expect([existsSync(reserve), copies]).toEqual([false, 1]);
+  });
+
+  test("a reserve that was written meanwhile is given up for the next delete that finds no room", () => {
+    const space = guarded();
+    writeReserve();
+    space.noteFull();
+    writeReserve();
+    space.keepHouse();
+    expect([space.isFull, space.canMakeRoom]).toEqual([true, true]);
+    space.noteFull();
+    expect([existsSync(reserve), space.canMakeRoom]).toEqual([false, false]);
   });
 });
 
@@ -94,10 +108,9 @@ describe("a store that had to give up its reserve", () => {
     return refused < 0 ? 100 : refused;
   };
   const pages = () => database.query<{ page_count: number }, []>("PRAGMA page_count").get()!.page_count;
-  /** Meets the end of the space with a reserve of that size, then space for one try. */
-  const meetFullness = (space: SpaceGuard, reserveBytes: number) => {
-    writeFileSync(reserve, "");
-    truncateSync(reserve, reserveBytes);
+  /** Meets the end of the space with a reserve, then space for one try. */
+  const meetFullness = (space: SpaceGuard) => {
+    writeReserve();
     space.noteFull();
     space.noteFreed();
   };
@@ -107,7 +120,7 @@ describe("a store that had to give up its reserve", () => {
     const writer = makeWriter(space);
     expect(fill(writer, "a")).toBe(100);
     const before = pages();
-    meetFullness(space, MORE_THAN_ANY_VOLUME);
+    meetFullness(space);
     space.keepHouse();
     expect(fill(writer, "b")).toBe(0);
     const removal = { kind: "delete", bucket: "b", key: "a1", condition: null } as const;
@@ -116,18 +129,55 @@ describe("a store that had to give up its reserve", () => {
     expect(pages()).toBe(before);
   });
 
-  test("grows again once there is room for twice that reserve", () => {
+  test("grows again once the reserve was written anew, not as soon as there is room for it", () => {
     const space = guarded();
     const writer = makeWriter(space);
-    meetFullness(space, PAGE_BYTES);
+    meetFullness(space);
     expect(fill(writer, "a")).toBe(0);
     space.keepHouse();
     space.noteFreed();
-    expect(fill(writer, "b")).toBe(100);
+    expect(fill(writer, "b")).toBe(0);
+    writeReserve();
+    space.keepHouse();
+    expect(fill(writer, "c")).toBe(100);
   });
 
-  test("grows on when there was no reserve", () => {
+  test("grows again with the first write that meets the limit while the reserve is back", () => {
     const space = guarded();
+    const writer = makeWriter(space);
+    meetFullness(space);
+    writeReserve();
+    expect(fill(writer, "a")).toBe(0);
+    expect([fill(writer, "b"), existsSync(reserve)]).toEqual([100, true]);
+  });
+
+  test("does not grow after another start either, where there is still no room for it", () => {
+    const reserveBytes = MORE_THAN_ANY_VOLUME;
+    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes, ...NO_LOG });
+    space.noteOpened(0);
+    expect(fill(makeWriter(space), "a")).toBe(0);
+    expect(space.fullCause).toBe("volume");
+  });
+
+  test.each([
+    ["there is room for it", RESERVE_BYTES, false],
+    ["it is there", MORE_THAN_ANY_VOLUME, true],
+  ])("grows after another start where %s", (_, reserveBytes, isThere) => {
+    if (isThere) writeReserve();
+    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes, ...NO_LOG });
+    space.noteOpened(0);
+    expect(fill(makeWriter(space), "a")).toBe(100);
+  });
+
+  test("does not grow when the volume was full before its first reserve was written", () => {
+    const space = guarded();
+    space.noteFull();
+    space.noteFreed();
+    expect(fill(makeWriter(space), "a")).toBe(0);
+  });
+
+  test("grows on when it is to have none", () => {
+    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes: 0, ...NO_LOG });
     space.noteFull();
     space.noteFreed();
     expect(fill(makeWriter(space), "a")).toBe(100);

@@ -36,7 +36,8 @@ async function openWriter() {
     commit();
     commits.push("commit");
   };
-  const space = new SpaceGuard(dir.file("reserve"), { database, isLimited: false, makeRoom: () => undefined });
+  const guarded = { database, isLimited: false, reserveBytes: 0, makeRoom: () => undefined, emptyLog: () => undefined };
+  const space = new SpaceGuard(dir.file("reserve"), guarded);
   const writer = new KvWriter(database, transaction, space);
   const tables = kyselyOver<unknown>(database);
   const names = () => database.query<{ name: string }, []>("SELECT name FROM job_queue ORDER BY rowid").values().flat();
