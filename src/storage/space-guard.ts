@@ -62,8 +62,8 @@ export class SpaceGuard {
 
   /**
    * To be called once, before the first write: of the process before only what is on the volume is left. Where there is
-   * no reserve, and no room for one, as much as it would hold is kept from the file. `givenUpBytes`: of a reserve without
-   * which the store could not have been opened.
+   * no reserve, and no room for one, as much as it would hold is kept from the file. `givenUpBytes`: of a reserve that
+   * had to go for the store to be opened.
    */
   noteOpened(givenUpBytes: number): void {
     if (givenUpBytes > 0) this.#fullCause = "volume";
