@@ -131,7 +131,12 @@ export const SETTINGS = {
     bytes(100 * KiB, 512 * MiB),
   ),
   tokenMaxBatchKeys: row("TOKEN_MAX_BATCH_KEYS", "10000", "most keys of a batch import", integer(1, 1_000_000)),
-  tokenMaxBatchBytes: row("TOKEN_MAX_BATCH_BYTES", "8MiB", "largest body of a batch import", bytes(64, 512 * MiB)),
+  tokenMaxBatchBytes: row(
+    "TOKEN_MAX_BATCH_BYTES",
+    "8MiB",
+    "largest body of a batch import; at most BODY_BUDGET_BYTES",
+    bytes(64, 512 * MiB),
+  ),
   tokenMaxLimit: row("TOKEN_MAX_LIMIT", "1000", "longest page of keys or values", integer(1, 100_000)),
   tokenMaxPageBytes: row(
     "TOKEN_MAX_PAGE_BYTES",
