@@ -248,6 +248,20 @@ function inflightTests(target: () => Target): void {
     expect(await read(target(), "/inflight/slow")).toBe("abc");
   });
 
+  test("a request whose body came in chunks has a place like any other", async () => {
+    await put(target(), "/inflight/k", "x");
+    using held = await openRaw(target().url);
+    await using lock = await holdWriteLock(storeFiles(target().dbPath).database);
+    held.send(
+      `${await headOf(target(), "PUT", "/inflight/chunked", "Transfer-Encoding: chunked\r\n")}3\r\nabc\r\n0\r\n\r\n`,
+    );
+    const isTaken = async () => (await target().fetch("/inflight/k")).status === 503;
+    await eventually("the only place is taken", WAIT_MS, isTaken);
+    await lock[Symbol.asyncDispose]();
+    expect(await held.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
+    expect(await read(target(), "/inflight/chunked")).toBe("abc");
+  });
+
   test("a request that fails makes room again", async () => {
     for (let times = 0; times < 5; times++) {
       await expectError(await target().fetch("/inflight/none"), "key_not_found");

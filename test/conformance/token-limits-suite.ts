@@ -112,6 +112,13 @@ function smallBudgetTests(target: () => Target): void {
     expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
   });
 
+  test("what the values of a body take while it is looked through is given back with it", async () => {
+    const { token } = await install(target());
+    const body = `[${"[],".repeat(40_000)}[]]`;
+    expect((await asApp(target(), token, "/many", { method: "POST", body })).status).toBe(200);
+    expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+  });
+
   test("a body of an app that is as large as the budget fits into it", async () => {
     const { token } = await install(target());
     const body = JSON.stringify("x".repeat(999_998));

@@ -10,8 +10,8 @@ import { AppError } from "../../src/shared/errors.ts";
 const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
 
 /** An answer of about `bytes`, on its way. */
-function answer(budget: ByteBudget, bytes: number): Promise<Response> {
-  const scope = new RequestScope(new Request("http://localhost/"), null, STATE);
+function answer(budget: ByteBudget, bytes: number, method = "GET"): Promise<Response> {
+  const scope = new RequestScope(new Request("http://localhost/", { method }), null, STATE);
   return respondHeldJson(scope, budget, "x".repeat(bytes - 2), {});
 }
 
@@ -40,5 +40,12 @@ test("goes alone when it is larger than all memory for bodies", async () => {
   const response = await answer(budget, 2 * MiB);
   expect(budget.usedBytes).toBe(MiB);
   expect((await response.text()).length).toBe(2 * MiB);
+  expect(budget.usedBytes).toBe(0);
+});
+
+test("holds nothing for HEAD, which is told the length alone", async () => {
+  const budget = new ByteBudget(4 * MiB);
+  const response = await answer(budget, MiB, "HEAD");
+  expect([response.headers.get("content-length"), await response.text()]).toEqual([`${MiB}`, ""]);
   expect(budget.usedBytes).toBe(0);
 });

@@ -1,0 +1,70 @@
+// Large values that change or fail while they are loaded: what is judged anew, and what is given back of the budget.
+
+import { expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
+import { readValue } from "../../src/kv/read-value.ts";
+import { MiB } from "../../src/shared/bounds.ts";
+import { AppError } from "../../src/shared/errors.ts";
+import type { KvEngine, KvEntry, KvFound } from "../../src/storage/kv-engine.ts";
+
+const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
+const LARGE: KvFound = {
+  ...{ revision: 1, createdAtMs: 0, updatedAtMs: 0, expiresAtMs: null, contentType: null, metadata: null },
+  ...{ creatorIp: null, sizeBytes: MiB, value: null },
+};
+
+type Load = KvEngine["load"];
+
+/** Reads a large value whose revision rises each time it is looked up: 1, 2, and so on. */
+async function read(load: Load, headers: Record<string, string> = {}) {
+  const budget = new ByteBudget(4 * MiB);
+  const used: number[] = [];
+  let revision = 0;
+  const engine: Pick<KvEngine, "find" | "load"> = {
+    find: () => ({ ...LARGE, revision: ++revision }),
+    load(...named) {
+      used.push(budget.usedBytes);
+      return load(...named);
+    },
+  };
+  const services = { engine: engine as KvEngine, budget, templates: new WeakMap<KvEntry, Headers>() };
+  const scope = new RequestScope(new Request("http://h/b/k", { headers }), null, STATE);
+  const answer = await Promise.resolve(readValue(services, scope, { bucket: "b", key: "k" })).catch((error) => error);
+  return { answer, used, budget };
+}
+
+test("a value that is overwritten again and again holds the share of one try, and nothing at its end", async () => {
+  const { answer, used, budget } = await read(async () => null);
+  expect(answer).toBeInstanceOf(AppError);
+  expect(answer).toMatchObject({ code: "busy" });
+  expect(used).toEqual([MiB, MiB, MiB]);
+  expect(budget.usedBytes).toBe(0);
+});
+
+test("a value that cannot be loaded gives its share back", async () => {
+  const { answer, used, budget } = await read(() => Promise.reject(new AppError("value_damaged", "It is damaged.")));
+  expect(answer).toMatchObject({ code: "value_damaged" });
+  expect([used, budget.usedBytes]).toEqual([[MiB], 0]);
+});
+
+test("a value that is loaded by the second try is sent as it is then", async () => {
+  const value = new Uint8Array(MiB).fill(7);
+  const { answer, budget } = await read(async (_, __, revision) => (revision === 1 ? null : value));
+  expect([answer.status, answer.headers.get("etag")]).toEqual([200, '"2"']);
+  expect(new Uint8Array(await answer.arrayBuffer())).toEqual(value);
+  expect(budget.usedBytes).toBe(0);
+});
+
+test("a value that was overwritten while it was loaded is judged anew by the conditions of the request", async () => {
+  const loaded: number[] = [];
+  const load: Load = async (_, __, revision) => {
+    loaded.push(revision);
+    return revision === 1 ? null : new Uint8Array(MiB);
+  };
+  const unmet = await read(load, { "If-Match": '"1"' });
+  expect(unmet.answer).toMatchObject({ code: "precondition_failed", details: { revision: 2 } });
+  const unchanged = await read(load, { "If-None-Match": '"2"' });
+  expect([unchanged.answer.status, unchanged.answer.headers.get("etag")]).toEqual([304, '"2"']);
+  expect([loaded, unmet.budget.usedBytes, unchanged.budget.usedBytes]).toEqual([[1, 1], 0, 0]);
+});

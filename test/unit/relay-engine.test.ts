@@ -1,0 +1,67 @@
+// The engine of the relay between a channel and its breaker: what says nothing of the channel leaves it as it was.
+
+import { expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
+import { ChannelPool } from "../../src/relay/channel-pool.ts";
+import type { IncomingRequest } from "../../src/relay/relay-call.ts";
+import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
+import { type EngineParts, RelayEngine } from "../../src/relay/relay-engine.ts";
+import { parseRelayRequest } from "../../src/relay/relay-request.ts";
+import type { Channel, RelayToken } from "../../src/relay/relay-tables.ts";
+import { QUIET } from "../support/job-rig.ts";
+
+const OPEN_MS = 15_000;
+const ANSWER = new TextEncoder().encode(JSON.stringify({ choices: [] }));
+const JSON_TYPE = { "Content-Type": "application/json" };
+const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
+const SETTINGS = {
+  ...{ attemptsMax: 1, retriesTimeouts: false, ttftMs: 1000, idleMs: 1000, totalMs: 1000 },
+  ...{ responseBytesMax: 1000, eventBytesMax: 1000, onClientAbort: "cancel" },
+};
+const nothing = () => undefined;
+
+function chat(): IncomingRequest {
+  const text = JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] });
+  const request = new Request("http://h/v1/chat/completions", { method: "POST" });
+  return {
+    ...{ scope: new RequestScope(request, null, STATE), endpoint: ENDPOINTS.chat, blamesChannel: true },
+    request: parseRelayRequest(ENDPOINTS.chat, text),
+    token: { id: 1, name: "t", groups: ["g"], isUnlimited: true, cacheTtlSeconds: 0 } as unknown as RelayToken,
+    holdBody: () => nothing,
+  };
+}
+
+/** A relay with one channel and so much room for answers, whose books nobody keeps. */
+function engineWith(pool: ChannelPool, budgetBytes: number): RelayEngine {
+  const whole = { lengthBytes: ANSWER.length, read: async () => ANSWER.buffer };
+  const parts = {
+    ...{ settings: SETTINGS, pool, clock: Date.now, log: QUIET, budget: new ByteBudget(budgetBytes) },
+    transport: { send: async () => ({ status: 200, headers: new Headers(JSON_TYPE), body: null, whole }) },
+    limits: { hold: () => ({ settle: nothing, drain: nothing, leave: nothing }) },
+    usageLog: { record: nothing },
+    metrics: { countCall: nothing, countAttempt: nothing },
+    ...{ channels: { noteSuccess: nothing }, answers: { whole: () => new Response() } },
+  };
+  return new RelayEngine(parts as unknown as EngineParts);
+}
+
+test("the one request that tries a half-open channel is given back when there is no room for its answer", async () => {
+  let nowMs = 1_000_000;
+  const pool = new ChannelPool(
+    () => nowMs,
+    () => 0,
+  );
+  const channel = { id: 1, baseUrl: "http://upstream.example", groups: ["g"], models: ["m"], status: 1, weight: 1 };
+  pool.replaceAll([{ channel: { ...channel, priority: 0, modelMapping: {} } as unknown as Channel, key: "sk-1" }]);
+  const { breaker } = pool.find(1)!;
+  for (let failures = 0; failures < 5; failures++) breaker.enter()("failure");
+  nowMs += OPEN_MS;
+  const refused = await engineWith(pool, 1)
+    .relay(chat())
+    .catch((error) => error);
+  expect(refused).toMatchObject({ code: "overloaded", status: 503 });
+  expect([breaker.state, breaker.isPassable]).toEqual(["half_open", true]);
+  expect((await engineWith(pool, 1_000_000).relay(chat())).status).toBe(200);
+  expect(breaker.state).toBe("closed");
+});
