@@ -17,14 +17,17 @@ async function grow(work: UnitOfWork): Promise<void> {
   await jobTables(work).insertInto("job_queue").values({ name, paused: 0 }).execute();
 }
 
-/** Notes each outcome as the name of a queue, which is nobody else's here. What the report asks for goes wrong. */
-async function note(work: UnitOfWork, { jobId, attempt, outcome, report }: Settlement): Promise<unknown> {
+/**
+ * Notes each outcome as the name of a queue, which is nobody else's here. What the report asks for goes wrong; what the
+ * payload asks for does each time.
+ */
+async function note(work: UnitOfWork, { jobId, attempt, outcome, report, payload }: Settlement): Promise<unknown> {
   await jobTables(work)
     .insertInto("job_queue")
     .values({ name: `settled ${jobId} ${attempt} ${outcome}`, paused: 0 })
     .execute();
   if (report === "grow") await grow(work);
-  if (report === "refuse") throw new AppError("conflict", "the settlement refuses");
+  if (report === "refuse" || payload === "refuse") throw new AppError("conflict", "the settlement refuses");
   if (report === "break") throw new TypeError("the settlement has a defect");
   return { jobId, outcome, report };
 }

@@ -1,6 +1,6 @@
 // Workers over a real store: whatever handlers do, jobs end once, slots are kept to, and nothing ends the process.
 
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import type { ClaimedJob } from "../../src/jobs/job-claim-units.ts";
 import type { SettledRun } from "../../src/jobs/job-finish-units.ts";
 import { JobFailure, type JobHandler } from "../../src/jobs/job-kinds.ts";
@@ -188,6 +188,14 @@ describe("a settlement that fails", () => {
     await soon("all ends are told", () => ends.filter(({ outcome }) => outcome === "done").length === 18);
   });
 
+  test("whatever it is told ends its job all the same, in the end without it", async () => {
+    const [id] = await rig.enqueue(noted, 1, { payload: "refuse" });
+    rig.pool({ "test.noted": async () => "well done" });
+    const [row] = await rig.ended([id!]);
+    expect(row).toMatchObject({ state: "dead", attempts: 3, last_error: "the settlement refuses" });
+    expect(await rig.settledAs(id!)).toEqual([]);
+  });
+
   test("does not keep a job running when its report cannot be sent", async () => {
     const [id] = await rig.enqueue(noted);
     rig.pool({ "test.noted": async () => () => "a function" });
@@ -350,6 +358,24 @@ describe("leases", () => {
     expect(calls).toBe(1);
   });
 
+  test("that are over while their jobs run here take nothing from them", async () => {
+    const release = Promise.withResolvers<void>();
+    const [id] = await rig.enqueue(plain);
+    const looks = spyOn(rig.jobs, "expired");
+    // It leaps ahead between any two looks: every lease is over when it is looked for.
+    let nowMs = Date.now();
+    const clock = () => {
+      nowMs += 60_000;
+      return nowMs;
+    };
+    const pool = rig.pool({ "test.plain": () => release.promise }, { leaseMs: 60, clock });
+    await soon("it runs", () => pool.running === 1);
+    const found = async () => (await Promise.all(looks.mock.results.map(({ value }) => value))).flat();
+    await soon("its lease was found over", async () => (await found()).length > 2);
+    release.resolve();
+    expect((await rig.ended([id!]))[0]).toMatchObject({ state: "done", attempts: 1, fence: 1 });
+  });
+
   test("that were lost meanwhile make the late result count for nothing", async () => {
     const release = Promise.withResolvers<void>();
     const ends: SettledRun[] = [];
@@ -400,6 +426,24 @@ describe("stopping", () => {
       expect(await rig.row(id)).toMatchObject({ state: "ready", attempts: 0, locked_by: null, last_error: null });
     }
     expect(pool.running).toBe(0);
+  });
+
+  test("gives back what is claimed in that moment, which has not begun", async () => {
+    let calls = 0;
+    const [id] = await rig.enqueue(patient);
+    const run = rig.store.run.bind(rig.store) as (...args: unknown[]) => Promise<never>;
+    const stopped = Promise.withResolvers<void>();
+    spyOn(rig.store, "run").mockImplementation((name, args) => {
+      const answer = run(name, args);
+      if ((name as string) === "jobs.claim") stopped.resolve(pool.stop(60_000));
+      return answer;
+    });
+    const pool = rig.pool({ "test.patient": async () => void calls++ });
+    await soon("its end is stored", async () => (await rig.row(id!)).fence === 1 && pool.running === 0);
+    await pool.stop(0);
+    await stopped.promise;
+    expect(await rig.row(id!)).toMatchObject({ state: "ready", attempts: 0, locked_by: null, last_error: null });
+    expect(calls).toBe(0);
   });
 
   test("waits no longer when it is called again without time", async () => {

@@ -201,6 +201,15 @@ describe("the end of a run", () => {
     expect(await rig.row(id)).toMatchObject({ state: "dead", attempts: 1 });
   });
 
+  test("keeps as much of its error as can be shown, and none when the job is done in the end", async () => {
+    const { id, fence } = await claimOne(patient);
+    await finish({ id, fence, end: "failed", error: "é".repeat(600) });
+    expect((await rig.row(id)).last_error).toBe("é".repeat(500));
+    const [again] = await claim(1, { nowMs: NOW_MS + 1e9 });
+    await finish({ id, fence: again!.fence, end: "done" });
+    expect(await rig.row(id)).toMatchObject({ state: "done", attempts: 2, last_error: null });
+  });
+
   test("gives an attempt back when the job is released", async () => {
     const { id, fence } = await claimOne();
     await finish({ id, fence, end: "released", runAtMs: 77 });
@@ -286,6 +295,20 @@ describe("what people do with a job", () => {
     });
     await finish({ id: running.id, fence: running.fence, end: "failed", error: "aborted" });
     expect(await rig.row(running.id)).toMatchObject({ state: "cancelled" });
+  });
+
+  test("a cancelled one stands in the way of no other with the same key, whether it was ready or running", async () => {
+    const enqueue = () => rig.enqueue(plain, 1, { dedupKey: "a" });
+    const [ready] = await enqueue();
+    await rig.store.run("jobs.cancel", named(ready!));
+    const [running] = await enqueue();
+    expect(running).toEqual(expect.any(String));
+    const { fence } = (await claim(1))[0]!;
+    await rig.store.run("jobs.cancel", named(running!));
+    expect(await enqueue()).toEqual([null as never]);
+    await finish({ id: running!, fence, end: "cancelled" });
+    expect(await rig.row(running!)).toMatchObject({ state: "cancelled" });
+    expect(await enqueue()).toEqual([expect.any(String)]);
   });
 
   test("a dead or cancelled one is run again from its first attempt, any other is refused", async () => {

@@ -151,6 +151,21 @@ describe("the place of a hook among others", () => {
   });
 });
 
+test("a delivery is sent again through its own hook alone, also when the other is of the same user", async () => {
+  await rig.ping();
+  await rig.workAll();
+  const deliveryId = (await rig.deliveries())[0]!.id;
+  const { userId } = rig.named;
+  const other = { id: Bun.randomUUIDv7(), userId };
+  const url = rig.receiver.url("/other");
+  await rig.store.run("task.createWebhook", { ...other, url, events: ["task.created"], secret: "sealed" });
+  const refused = await rig.store.run("task.redeliver", { ...other, deliveryId }).catch(({ code }) => code);
+  expect(refused).toBe("not_found");
+  await rig.workAll();
+  expect(rig.receiver.seen).toHaveLength(1);
+  expect(await rig.deliveries()).toMatchObject([{ state: "done", attempts: 1 }]);
+});
+
 describe("a reply", () => {
   test("is read to 4 KiB and kept to 1 KiB, even if it never ends; its status counts", async () => {
     const endless = new ReadableStream({
@@ -213,6 +228,33 @@ describe("a hook", () => {
     expect(await rig.hook()).toBeUndefined();
     expect(rig.receiver.seen).toHaveLength(1);
     expect((await rig.deliveries()).at(-1)).toMatchObject({ state: "dead", last_error: "the webhook was deleted" });
+  });
+
+  test("begins without failures when it is switched on again, not when it was on all the time", async () => {
+    await rig.setCount("failures", 49);
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 49 });
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: false });
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    expect(await rig.hook()).toMatchObject({ active: 1, failures: 0 });
+  });
+
+  test("gives up what waits when the account of its user is deleted", async () => {
+    await rig.ping();
+    const [running] = await rig.claim();
+    await rig.ping();
+    await rig.store.run("task.deleteUser", { userId: rig.named.userId, expectedHash: null, nowMs: rig.nowMs });
+    expect(await rig.hook()).toBeUndefined();
+    const gaveUp = { state: "dead", last_error: "the account was deleted" };
+    expect(await rig.deliveries()).toMatchObject([gaveUp, gaveUp]);
+    const jobs = (await rig.jobs()).map(({ state, cancel_requested }) => [state, cancel_requested]);
+    expect(jobs).toEqual([
+      ["running", 1],
+      ["cancelled", 0],
+    ]);
+    await rig.work(running!);
+    await rig.workAll();
+    expect(rig.receiver.seen).toEqual([]);
   });
 
   test("that is switched on again has its delivery sent anew, however late the run of before ends", async () => {

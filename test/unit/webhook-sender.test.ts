@@ -1,0 +1,34 @@
+// One attempt of a delivery: how much of a reply is read, and that the rest of it is not waited for.
+
+import { expect, test } from "bun:test";
+import { KiB } from "../../src/shared/bounds.ts";
+import { type SenderParts, WebhookSender } from "../../src/task/webhook-sender.ts";
+import { createWebhookSecret } from "../../src/task/webhook-signature.ts";
+
+test("a reply that never ends is read to its bound, and then cancelled", async () => {
+  let readBytes = 0;
+  const cancelled = Promise.withResolvers<void>();
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        readBytes += KiB;
+        controller.enqueue(new Uint8Array(KiB).fill(120));
+        // So that a sender that reads on ends all the same.
+        if (readBytes >= 128 * KiB) controller.close();
+      },
+      cancel: () => cancelled.resolve(),
+    },
+    { highWaterMark: 0 },
+  );
+  const found = { delivery: { id: "d", body: "{}" }, webhook: { url: "http://h/", active: 1 }, isUserActive: true };
+  const parts = {
+    webhooks: { delivery: async () => found, signingSecrets: () => [createWebhookSecret()] },
+    outbound: { send: async () => ({ status: 200, headers: new Headers(), body, whole: null }) },
+    ...{ timeoutMs: 5_000, clock: Date.now },
+  };
+  const sender = new WebhookSender(parts as unknown as SenderParts);
+  const report = await sender.send({ payload: { deliveryId: "d" }, signal: new AbortController().signal });
+  expect(report).toMatchObject({ status: 200, excerpt: "x".repeat(KiB) });
+  expect(readBytes).toBe(4 * KiB);
+  await cancelled.promise;
+});
