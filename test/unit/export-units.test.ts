@@ -1,14 +1,17 @@
 // What the store keeps of an export while runs of its job come and go: only the latest run has a say.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { RequestScope } from "../../src/http/request-scope.ts";
 import { JobFailure } from "../../src/jobs/job-kinds.ts";
 import type { JobUnits } from "../../src/jobs/job-units.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { createExportBuild } from "../../src/task/export-build.ts";
+import { EXPORT_ROUTES } from "../../src/task/export-routes.ts";
 import type { ExportRun } from "../../src/task/export-units.ts";
 import { TaskCache } from "../../src/task/task-cache.ts";
 import type { TaskListStore } from "../../src/task/task-list-store.ts";
+import type { UserRequest } from "../../src/task/task-request.ts";
 import type { TaskUnits } from "../../src/task/task-units.ts";
 import { TaskWriter } from "../../src/task/task-writer.ts";
 import { alterStore } from "../support/alter-store.ts";
@@ -173,5 +176,47 @@ describe("an export that is built twice", () => {
     expect(await bytesOf(deleted)).toEqual([]);
     const left = (await rig.rows("task_export")).map(({ id }) => id);
     expect([left.includes(deleted.exportId), left.includes(ended.exportId)]).toEqual([false, true]);
+  });
+});
+
+/** Its file as its owner is sent it, from the first part on. */
+async function fileOf({ exportId }: ExportRun, userId: number) {
+  const state = { isDraining: false, hasFailed: false, trustedProxies: null };
+  const scope = new RequestScope(new Request(`http://h/api/v1/exports/${exportId}/file`), null, state);
+  const services = { store: rig.store, clock: Date.now };
+  const request = { services, scope, who: { userId }, params: { id: exportId } } as unknown as UserRequest;
+  const answer = await EXPORT_ROUTES["/exports/:id/file"]!.GET!.act(request);
+  return { answer, reader: answer.body!.getReader() };
+}
+
+/** One that is ready, in two parts. */
+async function ready(userId: number): Promise<ExportRun> {
+  const run = await startRun(userId);
+  await begin(run);
+  for (const seq of [0, 1]) await write(run, seq, seq + 1);
+  const report = { rows: 1, bytes: 8, sha256: "0".repeat(64), nowMs: Date.now() };
+  const jobs = rig.store as unknown as UnitRunner<JobUnits>;
+  await jobs.run("jobs.finish", {
+    runs: [{ id: run.jobId, fence: run.fence, end: "done", report }],
+    nowMs: Date.now(),
+  });
+  return run;
+}
+
+describe("the file of an export", () => {
+  test("ends with its last part", async () => {
+    const { answer, reader } = await fileOf(await ready(21), 21);
+    expect(answer.status).toBe(200);
+    for (const byte of [1, 2]) expect((await reader.read()).value).toEqual(new Uint8Array(4).fill(byte));
+    expect((await reader.read()).done).toBe(true);
+  });
+
+  test("breaks off when the export is removed meanwhile, and is never taken for whole", async () => {
+    const run = await ready(22);
+    const { reader } = await fileOf(run, 22);
+    expect((await reader.read()).value).toEqual(new Uint8Array(4).fill(1));
+    await units.run("task.deleteExport", { id: run.exportId, userId: 22 });
+    while ((await units.run("task.removeExports", { nowMs: 0, beforeMs: 0 })).value > 0) {}
+    expect(await reader.read().catch(({ message }) => message)).toBe("the export was removed");
   });
 });

@@ -68,6 +68,15 @@ describe("the version that a change is based on", () => {
     }
     expect([judge(null, true), judge("*", true)]).toEqual(["if_match_required", null]);
   });
+
+  test("may be one of sixteen, in a kibibyte", () => {
+    const tags = Array.from({ length: 17 }, (_, index) => `"v${index + 1}"`);
+    const long = (length: number) => `"${"x".repeat(length - 2)}"`;
+    expect(readVersionMatch(tags.slice(1).join(", "))).toHaveLength(16);
+    expect(refusalOf(() => readVersionMatch(tags.join(", ")))).toBe("precondition_invalid");
+    expect(readVersionMatch(long(1024))).toEqual([]);
+    expect(refusalOf(() => readVersionMatch(long(1025)))).toBe("precondition_invalid");
+  });
 });
 
 describe("labels", () => {

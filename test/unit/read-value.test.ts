@@ -16,13 +16,16 @@ const LARGE: KvFound = {
 
 type Load = KvEngine["load"];
 
-/** Reads a large value whose revision rises each time it is looked up: 1, 2, and so on. */
-async function read(load: Load, headers: Record<string, string> = {}) {
+/** Reads a large value whose revision rises each time it is looked up: 1, 2, and so on; from 2 on it is `latest`. */
+async function read(load: Load, headers: Record<string, string> = {}, latest: KvFound | null = LARGE) {
   const budget = new ByteBudget(4 * MiB);
   const used: number[] = [];
   let revision = 0;
   const engine: Pick<KvEngine, "find" | "load"> = {
-    find: () => ({ ...LARGE, revision: ++revision }),
+    find() {
+      const found = ++revision === 1 ? LARGE : latest;
+      return found && { ...found, revision };
+    },
     load(...named) {
       used.push(budget.usedBytes);
       return load(...named);
@@ -67,4 +70,13 @@ test("a value that was overwritten while it was loaded is judged anew by the con
   const unchanged = await read(load, { "If-None-Match": '"2"' });
   expect([unchanged.answer.status, unchanged.answer.headers.get("etag")]).toEqual([304, '"2"']);
   expect([loaded, unmet.budget.usedBytes, unchanged.budget.usedBytes]).toEqual([[1, 1], 0, 0]);
+});
+
+test("a value that has become small, or is gone, while it was loaded is answered as that", async () => {
+  const small = { ...LARGE, sizeBytes: 2, value: new TextEncoder().encode("hi") };
+  const replaced = await read(async () => null, {}, small);
+  expect([replaced.answer.headers.get("etag"), await replaced.answer.text()]).toEqual(['"2"', "hi"]);
+  const deleted = await read(async () => null, {}, null);
+  expect(deleted.answer).toMatchObject({ code: "key_not_found" });
+  expect([replaced.used, replaced.budget.usedBytes, deleted.budget.usedBytes]).toEqual([[MiB], 0, 0]);
 });

@@ -1,10 +1,13 @@
 // Lists in bodies: their length is judged before their elements, and the document shows both.
 
 import { describe, expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { schemaOf } from "../../src/http/openapi.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import { TaskPatchBody } from "../../src/task/item-bodies.ts";
 import { parseFields } from "../../src/task/request-bodies.ts";
+import { readJsonBody } from "../../src/task/task-request.ts";
 import { WebhookChangesBody } from "../../src/task/webhook-bodies.ts";
 
 describe("a list in a body", () => {
@@ -41,4 +44,25 @@ test("bounds are told in what they count: characters of texts, elements of lists
   expect(problemOf({ assignee_id: 0 })).toBe("assignee_id: must be at least 1");
   expect(problemOf({ assignee_id: 2 ** 53 })).toBe(`assignee_id: must be at most ${2 ** 53 - 1}`);
   expect(problemOf({ labels: new Array(1001).fill("a") })).toBe("labels: must have at most 1000 elements");
+});
+
+test("a body that is compressed, or says to be no JSON, is refused before anything of it is read", async () => {
+  const read = async (headers: Record<string, string>) => {
+    const request = new Request("http://h/", {
+      method: "POST",
+      headers: { "Content-Length": "2", ...headers },
+      body: "{}",
+    });
+    const scope = new RequestScope(request, null, { isDraining: false, hasFailed: false, trustedProxies: null });
+    const budget = new ByteBudget(1000);
+    const parsed = await readJsonBody({ services: { budget }, scope }, 100, ({ length }) => length).catch(
+      ({ code, status }) => [code, status],
+    );
+    return [parsed, request.bodyUsed];
+  };
+  const refused = [["unsupported_media_type", 415], false];
+  expect(await read({ "Content-Type": "application/json" })).toEqual([2, true]);
+  expect(await read({ "Content-Type": "application/json", "Content-Encoding": "gzip" })).toEqual(refused);
+  expect(await read({ "Content-Type": "application/json", "Content-Encoding": "identity" })).toEqual(refused);
+  expect(await read({ "Content-Type": "text/xml" })).toEqual(refused);
 });

@@ -50,6 +50,14 @@ describe("the parameters of a list", () => {
   });
 });
 
+describe("the labels of a filter", () => {
+  test("are twenty at most, each counted once", () => {
+    const labels = Array.from({ length: 20 }, (_, index) => `label ${String(index).padStart(2, "0")}`);
+    expect(parseFilter({ label: [...labels, "LABEL 07", "Label 00"].join() }).labels).toEqual(labels);
+    expect(() => parseFilter({ label: [...labels, "another"].join() })).toThrow(/^label names at most 20 labels/);
+  });
+});
+
 describe("the words of a search", () => {
   test("have at most 200 characters together, as they are when they are searched for", () => {
     // It is written out as six characters.

@@ -1,0 +1,55 @@
+// What is told of a request when it is answered: in the access log, and in the count of refusals.
+
+import { expect, test } from "bun:test";
+import { Metrics } from "../../src/http/metrics.ts";
+import { logRequest } from "../../src/http/request-log.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
+import type { Log } from "../../src/shared/log.ts";
+import { QUIET } from "../support/job-rig.ts";
+
+type Line = Record<string, unknown>;
+
+/** The lines of the access log for an answer of each of these statuses. */
+function linesOf(mode: "all" | "errors" | "off", statuses: readonly number[], path = "/b/k"): Line[] {
+  const lines: Line[] = [];
+  const log: Log = { ...QUIET, info: (_, line) => void lines.push(line!) };
+  for (const status of statuses) {
+    const state = { isDraining: false, hasFailed: false, trustedProxies: null };
+    logRequest(log, mode, new RequestScope(new Request(`http://h${path}`), null, state), status);
+  }
+  return lines;
+}
+
+test("the access log holds every answer, those of failures from 500 on alone, or nothing", () => {
+  const statuses = [200, 404, 499, 500, 507];
+  for (const [mode, logged] of [
+    ["all", statuses],
+    ["errors", [500, 507]],
+    ["off", []],
+  ] as const) {
+    expect([mode, linesOf(mode, statuses).map(({ status }) => status)]).toEqual([mode, [...logged]]);
+  }
+});
+
+test("the access log holds the beginning of a long path, and nothing of a query", () => {
+  const [line] = linesOf("all", [200], `/b/${"k".repeat(1000)}?token=secret`);
+  expect(line!.path).toBe(`/b/${"k".repeat(253)}`);
+});
+
+test("refusals for want of room or time are counted by their codes, other failures are not", async () => {
+  const metrics = new Metrics("3.0.0");
+  for (const [code, status] of [
+    ["storage_full", 507],
+    ["overloaded", 503],
+    ["internal_error", 500],
+    ["key_not_found", 404],
+  ] as const) {
+    metrics.countFailure({ code, status });
+  }
+  const { text } = await metrics.render();
+  const counted = [...text.matchAll(/^gokv_rejected_total\{reason="(\w+)"\} (\d+)$/gm)].map(([, code, n]) => [code, n]);
+  expect(counted.toSorted()).toEqual([
+    ["overloaded", "1"],
+    ["storage_full", "1"],
+  ]);
+});
