@@ -39,16 +39,26 @@ class Storage {
     }
   }
 
+  tell(request: StorageRequest): void {
+    this.#port.postMessage(request);
+  }
+
   heard(kind: Kind): boolean {
     return this.#said.some(({ type }) => type === kind);
   }
 
   async close(): Promise<void> {
     await this.ask({ type: "close" }, "closed");
+    this.leave();
+  }
+
+  leave(): void {
     this.#port.close();
   }
 }
 
+/** A result code of SQLite. */
+const SQLITE_IOERR = 10;
 const LOCK_DEADLINE_MS = Number.MAX_SAFE_INTEGER;
 const OPTIONS = {
   walLimitBytes: 1_000_000,
@@ -105,4 +115,21 @@ test("while they are being loaded, writes are committed", async () => {
   loading.resolve(KNOWN);
   expect((await answer).outcomes).toEqual([{ id: 1, result: 42 }]);
   await storage.close();
+});
+
+test("units that come when the store has just failed are neither run nor answered", async () => {
+  const runs: number[] = [];
+  const broken = async (_work: unknown, args: number) => {
+    runs.push(args);
+    throw Object.assign(new Error("disk I/O error"), { name: "SQLiteError", errno: SQLITE_IOERR });
+  };
+  const units = { ...KNOWN.units, "test.broken": broken } as unknown as KnownUnits["units"];
+  const storage = await open(async () => ({ units, growing: new Set() }));
+  await storage.ask(UNITS, "units");
+  for (const id of [1, 2]) storage.tell({ ...UNITS, units: [{ id, name: "test.broken", args: id }] });
+  storage.tell(UNITS);
+  expect((await storage.next("failed")).reason).toStartWith("disk I/O error");
+  await Bun.sleep(10);
+  expect([runs, storage.heard("failed"), storage.heard("units")]).toEqual([[1], false, false]);
+  storage.leave();
 });
