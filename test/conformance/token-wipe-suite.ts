@@ -1,7 +1,9 @@
 // A namespace that is deleted as a whole: what every reader sees of it, what is written afterwards, what else it takes.
 
 import { describe, expect, test } from "bun:test";
+import { eventually } from "../support/eventually.ts";
 import { keyPath, list, listPath, put, readJson } from "../support/kv-requests.ts";
+import { queryStore } from "../support/query-store.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { administer, asApp, type Installed, install } from "../support/token-client.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -9,6 +11,7 @@ import { useTarget } from "../support/use-target.ts";
 const NO_RATES = { TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" };
 /** More than a slice of the purge, so that it takes several. */
 const MANY = 4000;
+const FEW_SLICES = 300;
 const WATCHERS = 4;
 const ROUNDS = 3;
 
@@ -89,6 +92,20 @@ function goneTests(target: () => Target): void {
     await expectEmpty(target(), installed, samples);
     await target().restart();
     await expectEmpty(target(), installed, samples);
+  });
+
+  test("leaves no row behind, and neither does one that was wiped while the first was being removed", async () => {
+    const wiped = [await install(target()), await install(target())];
+    for (const installed of wiped) await fill(target(), installed, FEW_SLICES);
+    for (const { token } of wiped) await wipe(target(), token);
+    const names = wiped.map(({ uuid }) => `'${uuid}'`).join();
+    const sql = `SELECT (SELECT count(*) FROM kv WHERE bucket IN (${names})) AS rowsLeft,
+      (SELECT count(*) FROM kv_bucket WHERE name IN (${names}) AND wiped_revision > 0) AS wipesLeft`;
+    type Left = { rowsLeft: number; wipesLeft: number };
+    await eventually("no row and no wipe is left", 1_000, async () => {
+      const [left] = await queryStore<Left>(target().dbPath, sql);
+      return left!.rowsLeft + left!.wipesLeft === 0;
+    });
   });
 
   test("can be wiped when it is empty, and again", async () => {

@@ -3,12 +3,16 @@
 import type { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { monotonicMs } from "../../src/shared/clock.ts";
+import { freeBytesAt } from "../../src/storage/free-space.ts";
 import type { KvPut } from "../../src/storage/kv-engine.ts";
 import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
 import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { WriteTransaction } from "../../src/storage/write-transaction.ts";
+import { has, isRoot } from "../support/needs.ts";
+import { mountSmallVolume } from "../support/small-volume.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
 const WAL_LIMIT_BYTES = 1024 * 1024;
@@ -183,3 +187,16 @@ describe("a store that had to give up its reserve", () => {
     expect(fill(makeWriter(space), "a")).toBe(100);
   });
 });
+
+if (has("root, to mount a small volume", isRoot())) {
+  test("a store with a limit of its own names the volume when that is what has no room", () => {
+    using volume = mountSmallVolume(1024 * 1024);
+    const limited = () =>
+      new SpaceGuard(join(volume.path, "reserve"), { database, isLimited: true, reserveBytes: 0, ...NO_LOG });
+    const [before, after] = [limited(), limited()];
+    before.noteFull();
+    writeFileSync(join(volume.path, "other"), new Uint8Array(freeBytesAt(volume.path)));
+    after.noteFull();
+    expect([before.fullCause, after.fullCause]).toEqual(["DB_MAX_BYTES", "volume"]);
+  });
+}

@@ -1,0 +1,57 @@
+// The write-ahead log stays within its limit, and is copied only where all of it finds room.
+
+import { expect, test } from "bun:test";
+import { statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { freeBytesAt } from "../../src/storage/free-space.ts";
+import { openStore } from "../../src/storage/open-store.ts";
+import { WalKeeper } from "../../src/storage/wal-keeper.ts";
+import { has, isRoot } from "../support/needs.ts";
+import { mountSmallVolume } from "../support/small-volume.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+const LIMIT_BYTES = 1_000_000;
+
+/** A store with a keeper of its log; `write` puts that many bytes into it. */
+async function keptStore(path: string) {
+  const database = await openStore({ path, walLimitBytes: LIMIT_BYTES, databaseBytesMax: 0, isChecked: false });
+  database.run("CREATE TABLE filler (value)");
+  database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  const told = { full: 0 };
+  const onFull = () => {
+    told.full++;
+  };
+  const keeper = new WalKeeper(database, { limitBytes: LIMIT_BYTES, reserveBytes: 0, onFull });
+  return {
+    ...{ database, keeper, told },
+    write: (bytes: number) => database.run("INSERT INTO filler VALUES (zeroblob(?))", [bytes]),
+  };
+}
+
+test("a log that has grown past its limit is copied and cut back with the next write", async () => {
+  using dir = tempDir();
+  const { database, keeper, write, told } = await keptStore(dir.file("gokv.db"));
+  write(LIMIT_BYTES / 2);
+  keeper.afterWrite();
+  expect(keeper.usedBytes).toBeGreaterThan(LIMIT_BYTES / 2);
+  write(LIMIT_BYTES / 2);
+  keeper.afterWrite();
+  expect([keeper.usedBytes, statSync(dir.file("gokv.db-wal")).size, told.full]).toEqual([0, 0, 0]);
+  database.close(true);
+});
+
+if (has("root, to mount a small volume", isRoot())) {
+  test("a log that finds no room is not copied by half", async () => {
+    using volume = mountSmallVolume(2 * LIMIT_BYTES);
+    const path = join(volume.path, "gokv.db");
+    const { database, keeper, write, told } = await keptStore(path);
+    write(LIMIT_BYTES / 2);
+    const { size } = statSync(path);
+    writeFileSync(join(volume.path, "other"), new Uint8Array(freeBytesAt(volume.path) - LIMIT_BYTES / 4));
+    keeper.makeRoom();
+    expect([statSync(path).size, told.full]).toEqual([size, 1]);
+    keeper.afterWrite();
+    expect([keeper.usedBytes > LIMIT_BYTES / 2, told.full]).toEqual([true, 1]);
+    database.close(true);
+  });
+}
