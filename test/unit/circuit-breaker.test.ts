@@ -157,6 +157,14 @@ describe("a circuit breaker", () => {
     expect([breaker.state, breaker.openUntilMs]).toEqual(["half_open", openUntilMs]);
   });
 
+  test("is not kept open by answers that break off while it is open", () => {
+    const { breaker, ask } = breakerAt();
+    for (let failures = 0; failures < 5; failures++) ask("failure");
+    const { openUntilMs } = breaker;
+    for (let broken = 0; broken < 5; broken++) breaker.breakOff();
+    expect(breaker.openUntilMs).toBe(openUntilMs);
+  });
+
   test("reset, has forgotten everything", () => {
     const { breaker, ask } = breakerAt();
     for (let failures = 0; failures < 5; failures++) ask("failure");

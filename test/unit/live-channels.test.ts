@@ -18,7 +18,7 @@ import { answerJson, refuse, stayStill, wrongKey } from "../support/upstream-pla
 const START_MS = 1_800_000_000_000;
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
-const BOUNDS = { ttftMs: 1_000, totalMs: 1_000, idleMs: 1_000, responseBytesMax: 100_000, eventBytesMax: 10_000 };
+const BOUNDS = { ttftMs: 1_000, totalMs: 1_000, idleMs: 1_000, responseBytesMax: 200_000, eventBytesMax: 10_000 };
 const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
 const settings = readSettings({
   ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", RELAY_ALLOW_CIDRS: "127.0.0.0/8", GIN_MODE: "test" },
@@ -318,4 +318,11 @@ describe("the test of a channel", () => {
     expect(report).toMatchObject({ isSuccess: false, status: 401, ttftMs: null });
     expect(report.error).toContain("Incorrect API key provided: ***");
   });
+});
+
+test("of the models that an upstream lists no more than ten thousand are told", async () => {
+  const id = await add("first");
+  upstream.always(answerJson({ data: Array.from({ length: 10_001 }, (_, index) => ({ id: `${index}` })) }));
+  const models = await live.readModels(pool.find(id)!.channel);
+  expect([models.length, models.at(-1)]).toEqual([10_000, "9999"]);
 });

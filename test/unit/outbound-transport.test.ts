@@ -1,6 +1,6 @@
 // The way to other servers, against real servers on this machine: what is dialled, what is sent, what ends it.
 
-import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { type AddressInfo, BlockList, createServer } from "node:net";
 import { gzipSync } from "node:zlib";
 import { AddressRules } from "../../src/http/address-rules.ts";
@@ -243,6 +243,27 @@ describe("an answer", () => {
       upstream.next(sendRaw(answer));
       expect([answer, (await failureOf(way.send(ask(upstream.url)))).kind]).toEqual([answer, "bad_response"]);
     }
+  });
+
+  test("in an unknown encoding is not waited for: its connection is closed", async () => {
+    await using way = transport();
+    upstream.next(async (exchange) => {
+      await exchange.head(200, { "Content-Encoding": "rot13", "Content-Length": "1000000" });
+      await exchange.write("uryyb");
+      await exchange.pause(2_000);
+      if (!exchange.isGone) exchange.close();
+    });
+    // In the end the garbage collector would close it too.
+    const cancel = spyOn(ReadableStream.prototype, "cancel");
+    try {
+      expect((await failureOf(way.send(ask(upstream.url)))).kind).toBe("bad_response");
+      expect(cancel).toHaveBeenCalledTimes(1);
+    } finally {
+      cancel.mockRestore();
+    }
+    const request = await upstream.request(0);
+    await request.closed;
+    expect(request.wasGivenUp).toBe(true);
   });
 
   test("that breaks off fails its reader, whether its length or its chunks are missing", async () => {

@@ -226,6 +226,14 @@ describe("a stream of responses", () => {
     expect(watch.responseId).toBe("resp_1");
   });
 
+  test("that was cut short for its length is complete, and its usage is read", async () => {
+    const incomplete = completed.replaceAll("response.completed", "response.incomplete");
+    const { stream, watch, state } = open([created, delta, incomplete], { endpoint: "responses" });
+    expect(await new Response(stream.body).text()).toBe(created + delta + incomplete);
+    expect(watch.usage).toEqual({ promptTokens: 4, completionTokens: 1, cachedTokens: 0 });
+    expect([watch.isDone, ...state.ends]).toEqual([true, "complete"]);
+  });
+
   test("that failed says so without what is secret", async () => {
     const failed = (reason: string) =>
       `event: response.failed\ndata: ${JSON.stringify({

@@ -1,19 +1,76 @@
-// What one request to one channel holds: the share of a whole answer in the byte budget, until somebody gives it back.
+// What one request to one channel holds: the share of a whole answer in the byte budget, until somebody gives it back,
+// and its connection, for no longer than there is something to read.
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, jest, test } from "bun:test";
+import { BlockList } from "node:net";
+import { AddressRules } from "../../src/http/address-rules.ts";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
-import type { OutboundAnswer, OutboundTransport } from "../../src/http/outbound-transport.ts";
+import { type OutboundAnswer, type OutboundRequest, OutboundTransport } from "../../src/http/outbound-transport.ts";
 import { PoolChannel } from "../../src/relay/channel-pool.ts";
 import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
-import { attemptUpstream } from "../../src/relay/upstream-attempt.ts";
+import { type AttemptRequest, attemptUpstream } from "../../src/relay/upstream-attempt.ts";
 import { KiB, MiB } from "../../src/shared/bounds.ts";
+import { openLog } from "../../src/shared/log.ts";
+import { type Exchange, FaultUpstream, type Plan } from "../support/fault-upstream.ts";
+import { errorFrame } from "../support/upstream-plans.ts";
 
 const BYTES = new TextEncoder().encode(JSON.stringify({ choices: [], pad: "x".repeat(100_000) }));
 const BOUND_MS = 1_000;
 const RESPONSE_BYTES_MAX = 1_000_000;
 
 const JSON_TYPE = { "Content-Type": "application/json" };
+
+const EVENTS_TYPE = { "Content-Type": "text/event-stream" };
+/** Long enough that no deadline is what ends an attempt. */
+const BOUNDS = {
+  ...{ ttftMs: 60 * BOUND_MS, totalMs: 60 * BOUND_MS, idleMs: 60 * BOUND_MS },
+  ...{ responseBytesMax: RESPONSE_BYTES_MAX, eventBytesMax: RESPONSE_BYTES_MAX },
+};
+
+const memberAt = (baseUrl: string) => new PoolChannel({ channel: { baseUrl } as Channel, key: "sk-mock-1" }, Date.now);
+
+/** What is asked for when nothing else is said: a whole answer, by somebody who stays. */
+const askedBy = (fields: Partial<AttemptRequest> = {}): AttemptRequest => ({
+  ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
+  ...{ whenGivenUp: () => () => undefined, budget: new ByteBudget(MiB), bounds: BOUNDS, ...fields },
+});
+
+/** How long an upstream goes on before it closes the connection itself. */
+const GOES_ON_MS = 2 * BOUND_MS;
+
+/** An answer that goes on as long as somebody takes it. */
+function endless(status: number, headers: Readonly<Record<string, string>>): Plan {
+  return async (exchange) => {
+    await exchange.head(status, { ...headers, "Transfer-Encoding": "chunked" });
+    const endMs = performance.now() + GOES_ON_MS;
+    while (!exchange.isGone && performance.now() < endMs) {
+      await exchange.chunk(" ".repeat(32 * KiB));
+      await exchange.pause(1);
+    }
+    leave(exchange);
+  };
+}
+
+/** One that begins with how much is to come. */
+function promising(bytes: number): Plan {
+  return async (exchange) => {
+    await exchange.head(200, { ...JSON_TYPE, "Content-Length": `${bytes}` });
+    await exchange.pause(GOES_ON_MS);
+    leave(exchange);
+  };
+}
+
+const beginWithError: Plan = async (exchange) => {
+  await exchange.startEvents();
+  await exchange.chunk(errorFrame);
+  await exchange.pause(GOES_ON_MS);
+  leave(exchange);
+};
+
+function leave(exchange: Exchange): void {
+  if (!exchange.isGone) exchange.close();
+}
 
 /** An attempt that is answered with a body of which `onRead` sees the end, in the turn in which it is complete. */
 function attempt(onRead: (client: AbortController) => void, budget: ByteBudget) {
@@ -150,4 +207,98 @@ test("a stream that nobody knew of before its head is given as long for its firs
     },
   });
   expect(result).toMatchObject({ kind: "failure", failure: { kind: "timeout" } });
+});
+
+test("a stream has the time of the whole request from its beginning on, not from its first event", async () => {
+  const [firstEventMs, totalMs] = [600, 1_100];
+  const aborted = Promise.withResolvers<void>();
+  const event = new TextEncoder().encode('data: {"choices":[]}\n\n');
+  const transport: Pick<OutboundTransport, "send"> = {
+    async send({ signal }) {
+      signal.addEventListener("abort", () => aborted.resolve());
+      await Bun.sleep(firstEventMs);
+      const body = new ReadableStream<Uint8Array>({ start: (controller) => controller.enqueue(event) });
+      return { status: 200, headers: new Headers(EVENTS_TYPE), body, whole: null };
+    },
+  };
+  const startedMs = performance.now();
+  const result = await attemptUpstream(transport as OutboundTransport, memberAt("http://upstream.example"), {
+    ...askedBy({ isStream: true }),
+    bounds: { ...BOUNDS, ttftMs: totalMs, totalMs },
+  });
+  expect(result.kind).toBe("stream");
+  await aborted.promise;
+  expect(performance.now() - startedMs).toBeLessThan(firstEventMs + totalMs - 50);
+});
+
+test("a refusal whose text does not end is read for five seconds", async () => {
+  jest.useFakeTimers();
+  try {
+    const head = Promise.withResolvers<AbortSignal>();
+    const transport: Pick<OutboundTransport, "send"> = {
+      async send({ signal }) {
+        const body = new ReadableStream<Uint8Array>({
+          start: (controller) => signal.addEventListener("abort", () => controller.error(new Error("aborted"))),
+        });
+        head.resolve(signal);
+        return { status: 500, headers: new Headers(JSON_TYPE), body, whole: null };
+      },
+    };
+    const result = attemptUpstream(transport as OutboundTransport, memberAt("http://upstream.example"), askedBy());
+    const signal = await head.promise;
+    for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+    jest.advanceTimersByTime(4_999);
+    expect(signal.aborted).toBe(false);
+    jest.advanceTimersByTime(1);
+    expect(signal.aborted).toBe(true);
+    expect(await result).toMatchObject({ kind: "failure", failure: { kind: "status", status: 500 } });
+  } finally {
+    jest.useRealTimers();
+  }
+});
+
+describe("the connection of an answer that is of no use, and does not end,", () => {
+  let upstream: FaultUpstream;
+  let transport: OutboundTransport;
+  /** Kept: an answer that nobody has any more is closed by the garbage collector. */
+  const answers: OutboundAnswer[] = [];
+  const keeping = {
+    async send(asked: OutboundRequest) {
+      const answer = await transport.send(asked);
+      answers.push(answer);
+      return answer;
+    },
+  } as OutboundTransport;
+  beforeAll(async () => {
+    upstream = await FaultUpstream.start();
+    const local = new BlockList();
+    local.addSubnet("127.0.0.0", 8, "ipv4");
+    const log = openLog({ mode: "test", logLevel: "error" });
+    const rules = new AddressRules(local, true);
+    transport = new OutboundTransport({ what: "upstreams", rules, connectMs: BOUND_MS, log, env: {} });
+  });
+  afterAll(async () => {
+    await transport[Symbol.asyncDispose]();
+    await upstream[Symbol.asyncDispose]();
+  });
+
+  test.each<[string, Plan, Partial<AttemptRequest>]>([
+    ["a refusal", endless(500, JSON_TYPE), {}],
+    ["a redirect", endless(302, { ...JSON_TYPE, Location: "/" }), {}],
+    ["one of another type than a stream", endless(200, JSON_TYPE), { isStream: true }],
+    ["one that becomes too large", endless(200, JSON_TYPE), {}],
+    ["one that says how much too large it is", promising(RESPONSE_BYTES_MAX + 1), {}],
+    ["one that becomes larger than what is left of the budget", endless(200, JSON_TYPE), { budget: new ByteBudget(9) }],
+    ["one that says it is larger than that", promising(10), { budget: new ByteBudget(9) }],
+    ["a stream that begins with an error", beginWithError, { isStream: true }],
+  ])("is closed: %s", async (_, plan, fields) => {
+    const index = upstream.requests.length;
+    upstream.next(plan);
+    const result = await attemptUpstream(keeping, memberAt(upstream.url), askedBy(fields)).catch(({ code }) => code);
+    if (fields.budget === undefined) expect(result.kind).toBe("failure");
+    else expect(result).toBe("overloaded");
+    const request = await upstream.request(index);
+    await request.closed;
+    expect(request.wasGivenUp).toBe(true);
+  });
 });

@@ -5,6 +5,7 @@ import type { RelayUnits } from "../../src/relay/relay-units.ts";
 import { UsageLog } from "../../src/relay/usage-log.ts";
 import { openLog } from "../../src/shared/log.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
+import { eventually } from "../support/eventually.ts";
 import { logRow } from "../support/relay-store.ts";
 
 const log = openLog({ mode: "test", logLevel: "error" });
@@ -35,4 +36,14 @@ test("a usage log that is closed writes once what waits, and what comes while it
   expect([batches, usageLog.waiting]).toEqual([[["first"], ["second"]], 0]);
   await Bun.sleep(COMMIT_MS);
   expect(batches).toHaveLength(2);
+});
+
+test("a usage log that is closed while it writes waits for that before it writes the rest", async () => {
+  const { batches, units } = slowStore();
+  const usageLog = new UsageLog(units, () => [], log);
+  usageLog.record(logRow({ request_id: "first" }));
+  await eventually("the first row is being written", COMMIT_MS, () => batches.length === 1);
+  usageLog.record(logRow({ request_id: "second" }));
+  await usageLog[Symbol.asyncDispose]();
+  expect([batches, usageLog.waiting]).toEqual([[["first"], ["second"]], 0]);
 });
