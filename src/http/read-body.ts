@@ -30,8 +30,8 @@ const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), rel
 /**
  * The raw body, whatever its encoding; no body is an empty one. What the client of an operator announces is its share
  * of the budget. Of others only what arrived counts: an announced length costs nothing, and some of them would shut
- * everybody out. Who was let in may be as slow as he is, if something comes all the time. While it
- * waits for the body the request is not among those at work: clients that send slowly, or nothing, take nobody's place.
+ * everybody out. Who was let in may be as slow as he is, if something comes all the time. While it waits for the body
+ * the request is not among those at work: clients that send slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
 export function readBody(

@@ -69,11 +69,6 @@ export function parseBody<Schema extends z.ZodType>(
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const field = issue!.path.join(".");
-  throw new AppError(
-    "invalid_field",
-    `${field === "" ? "The body" : field}: ${issueWords(issue!) ?? issue!.message}.`,
-    {
-      details: { field },
-    },
-  );
+  const words = issueWords(issue!) ?? issue!.message;
+  throw new AppError("invalid_field", `${field === "" ? "The body" : field}: ${words}.`, { details: { field } });
 }

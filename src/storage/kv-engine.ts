@@ -106,10 +106,7 @@ export type SortField = "key" | "createdAt" | "updatedAt" | "creatorIp";
 export interface PageTurn {
   /** Aborted when nobody waits for the page any more. */
   readonly signal: AbortSignal;
-  /**
-   * Awaited when a page with values has its turn, and before it is read: what it needs is not to be held by those that
-   * wait.
-   */
+  /** Awaited when the turn has come, before the page is read: what it needs is not to be held by those that wait. */
   readonly begin: () => Promise<void>;
 }
 
@@ -160,7 +157,8 @@ export interface KvEngine extends AsyncDisposable {
   /** Live keys in the range. */
   count(range: KeyRange): Promise<number>;
   /**
-   * `turn` is for pages that wait for others; null = somebody waits until the end, and nothing is to be done before.
+   * `turn` is for pages that wait for others, as all with values do; null = somebody waits until the end, and nothing
+   * is to be done before.
    * @throws value_damaged, busy, overloaded, unavailable, internal_error; what `turn.begin` throws
    */
   pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage>;

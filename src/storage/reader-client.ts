@@ -55,7 +55,7 @@ export class ReaderClient implements AsyncDisposable {
    */
   page(query: OffsetPageQuery, turn: PageTurn | null): Promise<OffsetPage> {
     return this.#pages.run(query.bucket, turn?.signal ?? null, async () => {
-      if (query.jsonBytesMax !== null) await turn?.begin();
+      await turn?.begin();
       const reply = await this.#ask({ type: "page", query });
       return reply.type === "page" ? reply.page : { total: 0, entries: [] };
     });

@@ -18,6 +18,17 @@ const PAUSE_MS = 1_500;
 const PIECES = SLOW_MS / PAUSE_MS;
 const PIECE = "x".repeat(6_000);
 
+/** How a body may come: its name, its header, how a piece of it stands on the wire, and its end. */
+const FRAMINGS = [
+  ["of known length", `Content-Length: ${PIECES * PIECE.length}\r\n`, (text: string) => text, ""],
+  [
+    "of unknown length",
+    "Transfer-Encoding: chunked\r\n",
+    (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`,
+    "0\r\n\r\n",
+  ],
+] as const;
+
 async function headOf(target: Target, method: string, path: string, headers = ""): Promise<string> {
   const { host } = new URL(target.url);
   return `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${await mint()}\r\n${headers}\r\n`;
@@ -26,15 +37,7 @@ async function headOf(target: Target, method: string, path: string, headers = ""
 describe.concurrent("a slow line", () => {
   const target = useTarget(openBinary);
 
-  test.each([
-    ["of known length", `Content-Length: ${PIECES * PIECE.length}\r\n`, (text: string) => text, ""],
-    [
-      "of unknown length",
-      "Transfer-Encoding: chunked\r\n",
-      (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`,
-      "0\r\n\r\n",
-    ],
-  ])("that brings 4 KB a second of a body %s is not cut", async (name, header, framed, end) => {
+  test.each(FRAMINGS)("that brings 4 KB a second of a body %s is not cut", async (name, header, framed, end) => {
     using client = await openRaw(target().url);
     const path = keyPath("slow", name);
     client.send(await headOf(target(), "PUT", path, header));
@@ -47,29 +50,24 @@ describe.concurrent("a slow line", () => {
     expect((await read(target(), path))?.length).toBe(PIECES * PIECE.length);
   });
 
-  test.each([
-    ["of known length", `Content-Length: ${PIECES * PIECE.length}\r\n`, (text: string) => text, ""],
-    [
-      "of unknown length",
-      "Transfer-Encoding: chunked\r\n",
-      (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`,
-      "0\r\n\r\n",
-    ],
-  ])("that brings 4 KB a second of the value %s of an app is not cut", async (_, header, framed, end) => {
-    const { token } = await install(target());
-    using client = await openRaw(target().url);
-    const { host } = new URL(target().url);
-    const type = "Content-Type: application/json\r\n";
-    client.send(`POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${type}${header}\r\n`);
-    const value = JSON.stringify("v".repeat(PIECES * PIECE.length - 2));
-    for (let piece = 0; piece < PIECES; piece++) {
-      client.send(framed(value.slice(piece * PIECE.length, (piece + 1) * PIECE.length)));
-      await Bun.sleep(PAUSE_MS);
-    }
-    client.send(end);
-    expect(await client.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
-    expect(await (await asApp(target(), token, "/k")).text()).toBe(value);
-  });
+  test.each(FRAMINGS)(
+    "that brings 4 KB a second of the value %s of an app is not cut",
+    async (_, header, framed, end) => {
+      const { token } = await install(target());
+      using client = await openRaw(target().url);
+      const { host } = new URL(target().url);
+      const type = "Content-Type: application/json\r\n";
+      client.send(`POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${type}${header}\r\n`);
+      const value = JSON.stringify("v".repeat(PIECES * PIECE.length - 2));
+      for (let piece = 0; piece < PIECES; piece++) {
+        client.send(framed(value.slice(piece * PIECE.length, (piece + 1) * PIECE.length)));
+        await Bun.sleep(PAUSE_MS);
+      }
+      client.send(end);
+      expect(await client.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 200 ");
+      expect(await (await asApp(target(), token, "/k")).text()).toBe(value);
+    },
+  );
 
   if (has("curl, for a client that reads slowly", hasProgram("curl"))) {
     test("that takes a large value slowly is not cut", async () => {

@@ -53,6 +53,19 @@ test("a store of the first version is brought to the schema of a new one, and ke
   store.close();
 });
 
+test("a webhook of a store from before it had a rank gets that of a new one", async () => {
+  const path = tempDir().file("gokv.db");
+  const fresh = await openStore({ path, ...OPTIONS });
+  fresh.run(`INSERT INTO task_webhook (id, user_id, url, events, secret, active, failures, pending, created_at_ms,
+    updated_at_ms) VALUES ('h', 1, 'https://example.org', '[]', '', 1, 0, 0, 0, 0)`);
+  fresh.run("ALTER TABLE task_webhook DROP COLUMN job_priority");
+  fresh.run(`PRAGMA user_version = ${MIGRATIONS.findIndex(({ name }) => name === "task-webhook-priority")}`);
+  fresh.close(true);
+  const store = await openStore({ path, ...OPTIONS });
+  expect(store.query("SELECT id, job_priority FROM task_webhook").all()).toEqual([{ id: "h", job_priority: 1 }]);
+  store.close();
+});
+
 test("when one of several migrations fails, none of them has happened", async () => {
   const path = await oldStore();
   using before = new Database(path);
