@@ -35,6 +35,7 @@ import type { KvEntry } from "../storage/kv-engine.ts";
 import type { SqliteStore } from "../storage/sqlite-store.ts";
 import type { TaskService } from "../task/task-service.ts";
 import { AppGate } from "../token/app-gate.ts";
+import { LoopTurns } from "../token/loop-turns.ts";
 import { createTokenHandler } from "../token/token-routes.ts";
 import { TokenStore } from "../token/token-store.ts";
 import { lazily, Opening, openUnasked } from "./opening.ts";
@@ -195,7 +196,10 @@ function mountToken(app: Hono<AppEnv>, { settings, clock, metrics, store }: AppP
   const tokens = new TokenStore(store);
   const onFailure = (reason: string) => metrics.countAuthFailure(reason);
   const appGate = new AppGate({ tokens, limiter, clock, settings, onFailure });
-  const services = { engine, budget, strangers: tools.strangers, templates, admission, settings, tokens, appGate };
+  const services = {
+    ...{ engine, budget, strangers: tools.strangers, templates, admission, settings, tokens, appGate },
+    searchTurns: new LoopTurns(),
+  };
   app.all("/kv/token/*", createTokenHandler(services, "/kv/token"));
   if (settings.tokenKvAlias) app.all("/kv/*", createTokenHandler(services, "/kv"));
   app.all(

@@ -118,21 +118,49 @@ const LIGHT_CHARS_MAX = 64 * KiB;
  * it can, and comes to an end.
  */
 export function topLevelMembers(text: string): JsonMember[] | null {
-  let at = skipSpace(text, 0);
-  if (text.charCodeAt(at) !== OPEN_BRACE) return null;
   const members: JsonMember[] = [];
+  const isObject = eachMember(text, (start, nameEnd, valueStart, end) => {
+    members.push({ name: nameOf(text.slice(start, nameEnd)), start, valueStart, end });
+  });
+  return isObject ? members : null;
+}
+
+/** Those members that have this name; none when `text` is no object. Cheaper than to look through all of them. */
+export function membersNamed(text: string, name: string): JsonMember[] {
+  const members: JsonMember[] = [];
+  eachMember(text, (start, nameEnd, valueStart, end) => {
+    const nameLength = nameEnd - start - 2;
+    if (nameLength < name.length) return;
+    // A longer one may be the same with escapes.
+    const isSame =
+      nameLength === name.length ? text.startsWith(name, start + 1) : isEscaped(text, start, nameEnd, name);
+    if (isSame) members.push({ name, start, valueStart, end });
+  });
+  return members;
+}
+
+/** An escape takes six characters at most for each that it stands for. */
+function isEscaped(text: string, start: number, nameEnd: number, name: string): boolean {
+  return nameEnd - start - 2 <= 6 * name.length && nameOf(text.slice(start, nameEnd)) === name;
+}
+
+type SeeMember = (start: number, nameEnd: number, valueStart: number, end: number) => void;
+
+/** Returns whether `text` begins an object. */
+function eachMember(text: string, see: SeeMember): boolean {
+  let at = skipSpace(text, 0);
+  if (text.charCodeAt(at) !== OPEN_BRACE) return false;
   at = skipSpace(text, at + 1);
   while (at < text.length && text.charCodeAt(at) !== CLOSE_BRACE) {
     const start = at;
     const nameEnd = endOfString(text, at);
-    const name = nameOf(text.slice(start, nameEnd));
     const valueStart = skipSpace(text, skipSpace(text, nameEnd) + 1);
     const end = endOfValue(text, valueStart);
-    members.push({ name, start, valueStart, end });
+    see(start, nameEnd, valueStart, end);
     at = skipSpace(text, end);
     if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
   }
-  return members;
+  return true;
 }
 
 /** Of a quoted name; as it stands there, if it is malformed. */
@@ -156,8 +184,13 @@ export function cutMember(text: string, { start, end }: JsonMember): string {
 
 function skipSpace(text: string, from: number): number {
   let at = from;
-  while (at < text.length && " \t\n\r".includes(text[at]!)) at++;
+  while (isSpace(text.charCodeAt(at))) at++;
   return at;
+}
+
+/** False behind the end, where there is no code. */
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x09 || code === 0x0a || code === 0x0d;
 }
 
 /** Behind the closing quote of the string that starts at `from`, or the end of the text. */
@@ -187,6 +220,10 @@ function endOfValue(text: string, from: number): number {
 
 function endOfScalar(text: string, from: number): number {
   let at = from;
-  while (at < text.length && !",}] \t\n\r".includes(text[at]!) && text.charCodeAt(at) !== COLON) at++;
+  while (at < text.length && !endsScalar(text.charCodeAt(at))) at++;
   return at;
+}
+
+function endsScalar(code: number): boolean {
+  return code === COMMA || code === COLON || code === CLOSE_BRACE || code === CLOSE_BRACKET || isSpace(code);
 }

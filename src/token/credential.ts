@@ -1,7 +1,7 @@
 // Where an app token may stand in a request, and which one counts.
 
 import { AppError } from "../shared/errors.ts";
-import { type JsonMember, topLevelMembers } from "../shared/json-text.ts";
+import { type JsonMember, membersNamed } from "../shared/json-text.ts";
 import type { TokenSource } from "../shared/setting-parsers.ts";
 import { isToken } from "./app-token.ts";
 
@@ -87,5 +87,5 @@ function memberValue(text: string, { valueStart, end }: JsonMember): unknown {
 }
 
 function tokenMembers(text: string): JsonMember[] {
-  return (topLevelMembers(text) ?? []).filter((member) => member.name === "token");
+  return membersNamed(text, "token");
 }

@@ -8,12 +8,14 @@ import type { RequestScope } from "../http/request-scope.ts";
 import type { Admission, AppContext } from "../http/surface.ts";
 import { decodePath, requireNoFragment } from "../kv/kv-path.ts";
 import type { ValueServices } from "../kv/read-value.ts";
+import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { isValid, requireShallowText } from "../shared/json-text.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
 import type { Admitted, AppGate, RateKind } from "./app-gate.ts";
 import { missingToken } from "./credential.ts";
+import type { LoopTurns } from "./loop-turns.ts";
 import {
   deleteKey,
   deleteNamespace,
@@ -35,7 +37,10 @@ export interface TokenServices extends ValueServices {
   readonly settings: Settings;
   /** Of those of whom only a body may say who they are: a part of the memory, so that they cannot take all of it. */
   readonly strangers: ByteBudget;
+  readonly searchTurns: LoopTurns;
 }
+
+const LARGE_BODY_BYTES = 64 * KiB;
 
 /** What an action is given: who asks, for which key, with which body, if it was read for its token already. */
 export interface AppRequest extends Admitted {
@@ -120,6 +125,8 @@ async function actWithBody(
 ): Promise<Response> {
   const body = await readTokenBody(services, scope);
   try {
+    // Looking through it takes milliseconds: whoever else asks for something comes between two of them.
+    if (body !== null && body.bytes.length > LARGE_BODY_BYTES) await services.searchTurns.next();
     const text = body === null ? null : textOrNull(body.bytes);
     const credential = services.appGate.credentialOfBody(scope, text);
     const who = await services.appGate.admit(scope, credential, action.kind);

@@ -2,7 +2,14 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { cutMember, isJson, parsedBytes, requireJson, topLevelMembers } from "../../src/shared/json-text.ts";
+import {
+  cutMember,
+  isJson,
+  membersNamed,
+  parsedBytes,
+  requireJson,
+  topLevelMembers,
+} from "../../src/shared/json-text.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 function encode(text: string): Uint8Array {
@@ -130,6 +137,30 @@ describe("the members of an object", () => {
       }),
       { numRuns: 2000 },
     );
+  });
+});
+
+describe("the members of one name", () => {
+  const named = (text: string, name: string) => topLevelMembers(text)?.filter((member) => member.name === name) ?? [];
+
+  test("are those of the outermost object that have it, escaped or not", () => {
+    const text = '{"token":1,"a":{"token":2},"\\u0074oken":3,"token ":4,"Token":5,"tokens":6,"token":7}';
+    expect(membersNamed(text, "token").map(({ valueStart, end }) => text.slice(valueStart, end))).toEqual([
+      ...["1", "3", "7"],
+    ]);
+    for (const other of ["[]", '["token"]', '"token"', "1", "{}"]) expect(membersNamed(other, "token")).toEqual([]);
+  });
+
+  test("are the same that are found among all, of any object and of any text", () => {
+    fc.assert(
+      fc.property(objects, fc.nat(), ({ text, members }, pick) => {
+        const name = members.length === 0 ? "a" : members[pick % members.length]![0][0]!;
+        expect(membersNamed(text, name)).toEqual(named(text, name));
+      }),
+      { numRuns: 2000 },
+    );
+    const garbage = fc.stringMatching(/^\{[{}[\]",:\\ a]{0,40}$/);
+    fc.assert(fc.property(garbage, (text) => expect(membersNamed(text, "a")).toEqual(named(text, "a"))));
   });
 });
 
