@@ -64,13 +64,14 @@ export class JwtGate {
     return principal;
   }
 
-  /** One body for every refusal; only the challenge (RFC 6750, section 3) tells what a client can act on. */
+  /** One body for every refusal. The challenge (RFC 6750, section 3) says what a client can act on, the log why. */
   #refuse(reason: AuthFailure): AppError {
     this.#options.onFailure(reason);
     const error = reason === "missing" ? "" : ', error="invalid_token"';
     const description = reason === "expired" ? ', error_description="expired"' : "";
     return new AppError("unauthorized", "A valid bearer token is required.", {
       details: { challenge: `Bearer realm="gokv"${error}${description}` },
+      cause: reason,
     });
   }
 }

@@ -22,7 +22,15 @@ export function logRequest(log: Log, mode: "all" | "errors" | "off", scope: Requ
     ip: scope.clientIp,
     sub: scope.subject,
     jti: scope.tokenId,
+    ...refusalOf(scope.failure, status),
   });
+}
+
+/** The code of a failure, and of a token that was not let in also why. */
+function refusalOf(failure: unknown, status: number): Readonly<Record<string, string>> {
+  if (!(failure instanceof Error && "code" in failure)) return {};
+  const { code, cause } = failure;
+  return { code: `${code}`, ...(status === 401 && typeof cause === "string" ? { reason: cause } : {}) };
 }
 
 /** What the client was not told. */

@@ -1,9 +1,11 @@
 // What is told of a request when it is answered: in the access log, and in the count of refusals.
 
 import { expect, test } from "bun:test";
+import { JwtGate } from "../../src/auth/jwt-gate.ts";
 import { Metrics } from "../../src/http/metrics.ts";
 import { logRequest } from "../../src/http/request-log.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
+import { AppError } from "../../src/shared/errors.ts";
 import type { Log } from "../../src/shared/log.ts";
 import { QUIET } from "../support/job-rig.ts";
 
@@ -34,6 +36,28 @@ test("the access log holds every answer, those of failures from 500 on alone, or
 test("the access log holds the beginning of a long path, and nothing of a query", () => {
   const [line] = linesOf("all", [200], `/b/${"k".repeat(1000)}?token=secret`);
   expect(line!.path).toBe(`/b/${"k".repeat(253)}`);
+});
+
+test("the access log says with which code a request failed, and why a token was not let in", async () => {
+  const lines: Line[] = [];
+  const log: Log = { ...QUIET, info: (_, line) => void lines.push(line!) };
+  const gate = new JwtGate({ secrets: [new Uint8Array(32)], clock: Date.now, onFailure: () => undefined });
+  const refusal = await Promise.resolve(gate.admit("Bearer nonsense")).catch((error: unknown) => error);
+  for (const [failure, status] of [
+    [null, 200],
+    [refusal, 401],
+    [new AppError("key_not_found", "The key does not exist.", { cause: "not for the log" }), 404],
+  ] as const) {
+    const state = { isDraining: false, hasFailed: false, trustedProxies: null };
+    const scope = new RequestScope(new Request("http://h/b/k"), null, state);
+    scope.failure = failure;
+    logRequest(log, "all", scope, status);
+  }
+  expect(lines.map(({ code, reason }) => [code, reason])).toEqual([
+    [undefined, undefined],
+    ["unauthorized", "malformed"],
+    ["key_not_found", undefined],
+  ]);
 });
 
 test("refusals for want of room or time are counted by their codes, other failures are not", async () => {
