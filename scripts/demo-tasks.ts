@@ -21,10 +21,15 @@ const REMINDERS_WAIT_MS = 120_000;
 const TEXTS = /(^|\/)(LICENSE|LICENCE|README|CHANGELOG)[^/]*$/i;
 
 const SETTINGS = {
-  ...{ TASK_RATE_PER_MINUTE: "0", TASK_RATE_LOGIN: "0/1m", TASK_RATE_REGISTER: "0/1h" },
+  TASK_RATE_PER_MINUTE: "0",
+  TASK_RATE_LOGIN: "0/1m",
+  TASK_RATE_REGISTER: "0/1h",
   // The people of the demo are many and their passwords worth nothing.
-  ...{ PASSWORD_MEMORY_KIB: "8192", PASSWORD_TIME: "1" },
-  ...{ WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32", JOBS_LEASE: "3s", TASK_ACCESS_TTL: "2h" },
+  PASSWORD_MEMORY_KIB: "8192",
+  PASSWORD_TIME: "1",
+  WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32",
+  JOBS_LEASE: "3s",
+  TASK_ACCESS_TTL: "2h",
 };
 
 /** Lines that people wrote, those in Chinese first, so that they are among the tasks however few there are. */

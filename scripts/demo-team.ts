@@ -83,7 +83,14 @@ export class Team {
     const { body } = await this.#expect(201, this.#people[owner]!, "POST", "/tasks", task, headers);
     const { id } = JSON.parse(body) as { id: number };
     this.#tasks[index] = {
-      ...{ id, owner, ...task, status: "pending", assignee: null, version: 1, comments: 0, events: 1 },
+      id,
+      owner,
+      ...task,
+      status: "pending",
+      assignee: null,
+      version: 1,
+      comments: 0,
+      events: 1,
       isDeleted: false,
     };
   }

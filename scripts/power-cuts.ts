@@ -63,7 +63,11 @@ async function buildParts(scratch: string): Promise<MachineParts> {
 async function cutServer(parts: MachineParts, scratch: string, random: Random): Promise<string[]> {
   const disk = makeDataDisk(join(scratch, "server.img"), DATA_DISK_MIB);
   const load = new DurableLoad({
-    ...{ token: await mint({ expiresInMs: LONG_LIFE_MS }), random, bucket: BUCKET, clients: 12, keysPerClient: 20 },
+    token: await mint({ expiresInMs: LONG_LIFE_MS }),
+    random,
+    bucket: BUCKET,
+    clients: 12,
+    keysPerClient: 20,
     sizes: [50, 300, 3_000, 20_000],
   });
   const lost: string[] = [];

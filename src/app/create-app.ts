@@ -121,7 +121,8 @@ export function createApp(parts: AppParts): App {
       for (const [name, service] of Object.entries({ relay, "task service": tasks })) {
         if (service === null) continue;
         void openUnasked(service, {
-          ...{ delayMs: OPENING_DELAY_MS, signal: stopping.signal },
+          delayMs: OPENING_DELAY_MS,
+          signal: stopping.signal,
           onFailure: (error) =>
             log.error(`the ${name} could not start; it is tried again`, { cause: messageOf(error) }),
         });
@@ -151,7 +152,9 @@ function createTools({ settings, clock, metrics, store }: AppParts) {
   });
   const admission = new Admission(settings.maxInflight);
   return {
-    ...{ gate, admission, surface: { gate, admission } },
+    gate,
+    admission,
+    surface: { gate, admission },
     engine: CachedKvEngine.over(store, settings.readCacheBytes),
     budget: new ByteBudget(settings.bodyBudgetBytes),
     strangers: new ByteBudget(strangersBytes(settings)),
@@ -197,7 +200,14 @@ function mountToken(app: Hono<AppEnv>, { settings, clock, metrics, store }: AppP
   const onFailure = (reason: string) => metrics.countAuthFailure(reason);
   const appGate = new AppGate({ tokens, limiter, clock, settings, onFailure });
   const services = {
-    ...{ engine, budget, strangers: tools.strangers, templates, admission, settings, tokens, appGate },
+    engine,
+    budget,
+    strangers: tools.strangers,
+    templates,
+    admission,
+    settings,
+    tokens,
+    appGate,
     searchTurns: new LoopTurns(),
   };
   app.all("/kv/token/*", createTokenHandler(services, "/kv/token"));

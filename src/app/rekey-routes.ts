@@ -21,7 +21,10 @@ export interface RekeyServices extends OperatorSurface {
 
 export const REKEY_ROUTES: readonly RouteDoc[] = [
   {
-    ...{ path: "/_admin/rekey", method: "post", tag: "operations", security: "operator" },
+    path: "/_admin/rekey",
+    method: "post",
+    tag: "operations",
+    security: "operator",
     summary: "Seals all stored keys and secrets with the secret of today",
     answers: {
       200: object({ resealed: count, kid: text, webhooks: object({ resealed: count, kid: text }) }),
@@ -52,7 +55,9 @@ function respondUnreadable(scope: RequestScope, error: AppError): Response {
   scope.failure = error;
   const { status: statusCode, message, code, details } = error;
   return respondJson(scope, statusCode, {
-    ...{ statusCode, message, code },
+    statusCode,
+    message,
+    code,
     ...(details.ids === undefined ? {} : { ids: `${details.ids}`.split(",").map(Number) }),
     ...(details.webhooks === undefined ? {} : { webhooks: `${details.webhooks}`.split(",") }),
   });

@@ -29,7 +29,8 @@ export const REKEY_UNITS = {
     const webhooks = await resealWebhooks(work, rings.webhooks);
     requireReadable(channels.unreadable.join(","), webhooks.unreadable.join(","));
     return {
-      ...{ resealed: channels.resealed, kid: channels.kid },
+      resealed: channels.resealed,
+      kid: channels.kid,
       webhooks: { resealed: webhooks.resealed, kid: webhooks.kid },
     };
   },

@@ -46,8 +46,16 @@ export class UserTokens {
 
   mint({ userId, email, sessionId, tokenVersion, issuedAtMs, expiresAtMs }: NewAccess): Promise<string> {
     const claims = {
-      ...{ iss: ISSUER, aud: AUDIENCE, sub: `${userId}`, user_id: userId, email, sid: sessionId, ver: tokenVersion },
-      ...{ jti: Bun.randomUUIDv7(), iat: Math.floor(issuedAtMs / 1000), exp: Math.floor(expiresAtMs / 1000) },
+      iss: ISSUER,
+      aud: AUDIENCE,
+      sub: `${userId}`,
+      user_id: userId,
+      email,
+      sid: sessionId,
+      ver: tokenVersion,
+      jti: Bun.randomUUIDv7(),
+      iat: Math.floor(issuedAtMs / 1000),
+      exp: Math.floor(expiresAtMs / 1000),
     };
     return new SignJWT(claims).setProtectedHeader({ alg: "HS256", typ: TYP }).sign(this.#signingKey);
   }

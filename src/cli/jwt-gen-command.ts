@@ -43,7 +43,8 @@ export const jwtGenCommand: StrictCommand = {
     const token = await mintJwt(
       secret,
       {
-        ...{ expiresInMs, notBeforeMs },
+        expiresInMs,
+        notBeforeMs,
         subject: flags.sub as string | undefined,
         tokenId: flags.jti as string | undefined,
         scope: scope?.join(" "),

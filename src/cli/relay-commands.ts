@@ -182,8 +182,14 @@ export const relayCommand: StrictCommand = clientGroup("gokv relay", "Channels a
 async function channelFields(flags: FlagValues): Promise<Record<string, unknown>> {
   const { name, type, models, group } = flags;
   return {
-    ...{ name, type, models, group, key: await secretOf(flags.key), base_url: flags["base-url"] },
-    ...{ weight: integer(flags, "weight"), priority: integer(flags, "priority") },
+    name,
+    type,
+    models,
+    group,
+    key: await secretOf(flags.key),
+    base_url: flags["base-url"],
+    weight: integer(flags, "weight"),
+    priority: integer(flags, "priority"),
   };
 }
 
@@ -202,9 +208,15 @@ function tokenFields(flags: FlagValues): Record<string, unknown> {
   const expiresAtMs = expiryMs(flags);
   const isEnabled = oneOrOther(flags, "enable", "disable");
   return {
-    ...{ name, models, group, allow_ips: flags["allow-ip"], remain_quota: integer(flags, "quota") },
+    name,
+    models,
+    group,
+    allow_ips: flags["allow-ip"],
+    remain_quota: integer(flags, "quota"),
     unlimited_quota: flags.unlimited ?? (flags.quota === undefined ? undefined : false),
-    ...{ rpm: integer(flags, "rpm"), tpm: integer(flags, "tpm"), max_parallel: integer(flags, "max-parallel") },
+    rpm: integer(flags, "rpm"),
+    tpm: integer(flags, "tpm"),
+    max_parallel: integer(flags, "max-parallel"),
     add_quota: integer(flags, "add-quota"),
     expired_time: expiresAtMs === undefined ? undefined : expiresAtMs === null ? -1 : Math.floor(expiresAtMs / 1000),
     status: isEnabled === undefined ? undefined : Number(isEnabled),

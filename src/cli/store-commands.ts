@@ -60,7 +60,10 @@ async function backUp(source: string, target: string): Promise<BackupReport> {
   removeAbandoned(dirname(target), systemClock());
   const draft = partialOf(target);
   const job = {
-    ...{ source, target, draft, walLimitBytes: readWalLimitBytes(process.env) },
+    source,
+    target,
+    draft,
+    walLimitBytes: readWalLimitBytes(process.env),
     cancelled: new SharedArrayBuffer(4),
     pages: new SharedArrayBuffer(8),
   };

@@ -216,7 +216,10 @@ function installationFields(flags: FlagValues): Record<string, unknown> {
   const { note, prefix, grant } = flags;
   const expiresAtMs = expiryMs(flags);
   return {
-    ...{ note, permissionPrefix: prefix, permissionKey: grant, deviceType: flags["device-type"] },
+    note,
+    permissionPrefix: prefix,
+    permissionKey: grant,
+    deviceType: flags["device-type"],
     isReadOnly: oneOrOther(flags, "read-only", "read-write"),
     expiresAt: typeof expiresAtMs === "number" ? new Date(expiresAtMs).toISOString() : expiresAtMs,
   };

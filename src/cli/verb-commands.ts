@@ -103,8 +103,14 @@ export function verbCommand(
 
 /** What the server calls a member that a flag is for, where the flag is not its name with hyphens. */
 const FLAGS: Readonly<Record<string, string>> = {
-  ...{ deviceUuid: "device", appId: "app", permissionPrefix: "prefix", permissionKey: "grant", allow_ips: "allow-ip" },
-  ...{ remain_quota: "quota", expired_time: "expires-in", expiresAt: "expires-in" },
+  deviceUuid: "device",
+  appId: "app",
+  permissionPrefix: "prefix",
+  permissionKey: "grant",
+  allow_ips: "allow-ip",
+  remain_quota: "quota",
+  expired_time: "expires-in",
+  expiresAt: "expires-in",
 };
 
 /** A refusal names a member of the body; here it is named as it can be given. Throws what `asked` throws. */

@@ -69,7 +69,8 @@ const RELAY_ERROR = object({ error: object({ message: text, type: text, param: t
 /** Of the task service; `fields` says what is wrong with which member of a body. */
 const TASK_ERROR = object(
   {
-    ...{ error: text, code: { type: "string", enum: Object.keys(STATUS_BY_CODE) } },
+    error: text,
+    code: { type: "string", enum: Object.keys(STATUS_BY_CODE) },
     fields: { type: "object", additionalProperties: text },
   },
   ["error", "code"],

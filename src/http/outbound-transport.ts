@@ -12,8 +12,17 @@ const IDLE_SECONDS = 60;
 const PROXY_VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] as const;
 /** Nothing was sent yet, so another address may be tried. */
 const CONNECT_FAILURES: ReadonlySet<string> = new Set([
-  ...["ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL", "EHOSTDOWN", "ENETDOWN"],
-  ...["EINVAL", "EACCES", "EPERM", "FailedToOpenSocket"],
+  "ECONNREFUSED",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EADDRNOTAVAIL",
+  "EHOSTDOWN",
+  "ENETDOWN",
+  "EINVAL",
+  "EACCES",
+  "EPERM",
+  "FailedToOpenSocket",
 ]);
 /** The other server was asked for no encoding at all; one that uses it nevertheless is understood. */
 const ENCODINGS: Readonly<Record<string, "gzip" | "deflate" | "brotli" | "zstd">> = {
@@ -206,7 +215,10 @@ export class OutboundTransport implements AsyncDisposable {
     if (known !== undefined) return known;
     const { protocol, hostname, host, port, pathname, search } = new URL(url);
     const destination = {
-      ...{ protocol, hostname, host, path: pathname + search },
+      protocol,
+      hostname,
+      host,
+      path: pathname + search,
       port: port === "" ? (protocol === "https:" ? 443 : 80) : Number(port),
       portSuffix: port === "" ? "" : `:${port}`,
     };

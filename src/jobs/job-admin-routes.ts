@@ -41,7 +41,9 @@ async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
   const { url, signal } = scope.request;
   const query = parseQuery(url, ["state", "kind", "queue", "limit", "cursor"]);
   const filter = {
-    ...{ ownerId: null, state: stateOf(query.state), kind: query.kind || null },
+    ownerId: null,
+    state: stateOf(query.state),
+    kind: query.kind || null,
     queue: query.queue ? queueOf(services.jobs, query.queue, "invalid_parameter") : null,
   };
   const page = { limit: pageLimit(query.limit || undefined), before: cursorOf(query.cursor) };
@@ -83,7 +85,11 @@ async function listQueues({ services, scope }: AdminRequest): Promise<Response> 
   parseQuery(scope.request.url, []);
   const figures = await services.jobs.figures();
   const bodies = [...figures].map(([name, { depth, oldestMs, running, isPaused }]) => ({
-    ...{ name, depth, oldest: timeText(oldestMs), running, paused: isPaused },
+    name,
+    depth,
+    oldest: timeText(oldestMs),
+    running,
+    paused: isPaused,
   }));
   return respondJson(scope, 200, bodies);
 }
@@ -99,7 +105,10 @@ async function listSchedules({ services, scope }: AdminRequest): Promise<Respons
   parseQuery(scope.request.url, []);
   const schedules = await services.jobs.scheduler.list();
   const bodies = schedules.map(({ name, expression, lastFireMs, nextFireMs }) => ({
-    ...{ name, expression, last_fire: timeText(lastFireMs), next_fire: timeText(nextFireMs) },
+    name,
+    expression,
+    last_fire: timeText(lastFireMs),
+    next_fire: timeText(nextFireMs),
   }));
   return respondJson(scope, 200, bodies);
 }

@@ -31,11 +31,23 @@ export async function enqueueJob(work: UnitOfWork, job: NewJob): Promise<string 
   const insert = jobTables(work)
     .insertInto("job")
     .values({
-      ...{ id, queue, kind, owner_id: job.ownerId, group_key: job.groupKey ?? null },
-      ...{ payload: JSON.stringify(job.payload), state: "ready", run_at_ms: job.runAtMs },
+      id,
+      queue,
+      kind,
+      owner_id: job.ownerId,
+      group_key: job.groupKey ?? null,
+      payload: JSON.stringify(job.payload),
+      state: "ready",
+      run_at_ms: job.runAtMs,
       priority: job.priority ?? JOB_PRIORITY.usual,
-      ...{ attempts: 0, max_attempts: maxAttempts, fence: 0, cancel_requested: 0, progress: 0 },
-      ...{ dedup_key: job.dedupKey ?? null, request_id: job.requestId ?? null, created_at_ms: work.nowMs },
+      attempts: 0,
+      max_attempts: maxAttempts,
+      fence: 0,
+      cancel_requested: 0,
+      progress: 0,
+      dedup_key: job.dedupKey ?? null,
+      request_id: job.requestId ?? null,
+      created_at_ms: work.nowMs,
     });
   if (job.dedupKey === undefined) {
     await insert.execute();

@@ -171,8 +171,13 @@ async function take(db: Db, ids: readonly string[], { node, leaseMs, nowMs }: Cl
   const rows = await db
     .updateTable("job")
     .set(({ eb }) => ({
-      ...{ state: "running" as const, fence: eb("fence", "+", 1), attempts: eb("attempts", "+", 1) },
-      ...{ locked_by: node, locked_until_ms: nowMs + leaseMs, started_at_ms: nowMs, progress: 0 },
+      state: "running" as const,
+      fence: eb("fence", "+", 1),
+      attempts: eb("attempts", "+", 1),
+      locked_by: node,
+      locked_until_ms: nowMs + leaseMs,
+      started_at_ms: nowMs,
+      progress: 0,
     }))
     .where("id", "in", ids)
     .where("state", "=", "ready")
@@ -183,6 +188,8 @@ async function take(db: Db, ids: readonly string[], { node, leaseMs, nowMs }: Cl
     .toSorted((a, b) => order.get(a.id)! - order.get(b.id)!)
     .map(({ owner_id, group_key, attempts, ...row }) => ({
       ...row,
-      ...{ ownerId: owner_id, groupKey: group_key, attempt: attempts },
+      ownerId: owner_id,
+      groupKey: group_key,
+      attempt: attempts,
     }));
 }

@@ -43,15 +43,22 @@ export async function cancelJob(
   requireState(row, ["ready", "running"]);
   if (row.state === "running") return { job: await change(work, row, { cancel_requested: 1 }), result: null };
   const job = await change(work, row, {
-    ...{ state: "cancelled", cancel_requested: 1, finished_at_ms: named.nowMs },
+    state: "cancelled",
+    cancel_requested: 1,
+    finished_at_ms: named.nowMs,
     // It stands in the way of no other: the same may be asked for again.
     dedup_key: null,
   });
   const settle = settlements[row.kind];
   if (settle === undefined) return { job, result: null };
   const result = await settleRun(settle, work, {
-    ...{ jobId: row.id, ownerId: row.owner_id, payload: JSON.parse(row.payload), attempt: row.attempts },
-    ...{ outcome: "cancelled", report: null, error: null },
+    jobId: row.id,
+    ownerId: row.owner_id,
+    payload: JSON.parse(row.payload),
+    attempt: row.attempts,
+    outcome: "cancelled",
+    report: null,
+    error: null,
   });
   return { job, result };
 }
@@ -147,8 +154,13 @@ export async function fireSchedule(
 
 function againAt(runAtMs: number): Partial<JobRow> {
   return {
-    ...{ state: "ready", run_at_ms: runAtMs, attempts: 0, cancel_requested: 0, progress: 0, finished_at_ms: null },
-    ...{ started_at_ms: null },
+    state: "ready",
+    run_at_ms: runAtMs,
+    attempts: 0,
+    cancel_requested: 0,
+    progress: 0,
+    finished_at_ms: null,
+    started_at_ms: null,
   };
 }
 

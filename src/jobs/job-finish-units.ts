@@ -201,7 +201,12 @@ function errorOf({ end, error }: EndedRun): string | null {
 
 function settlementOf(row: Row, outcome: JobOutcome, run: EndedRun): Settlement {
   return {
-    ...{ jobId: row.id, ownerId: row.owner_id, payload: JSON.parse(row.payload), attempt: row.attempts, outcome },
-    ...{ report: run.report ?? null, error: errorOf(run) },
+    jobId: row.id,
+    ownerId: row.owner_id,
+    payload: JSON.parse(row.payload),
+    attempt: row.attempts,
+    outcome,
+    report: run.report ?? null,
+    error: errorOf(run),
   };
 }

@@ -8,7 +8,10 @@ import type { Schedule } from "./job-schedules.ts";
 import type { JobUnits } from "./job-units.ts";
 
 export const PURGE_KIND: JobKind = {
-  ...{ kind: "job.purge", queue: "system", maxAttempts: 5, timeoutMs: 600_000 },
+  kind: "job.purge",
+  queue: "system",
+  maxAttempts: 5,
+  timeoutMs: 600_000,
   backoff: { baseMs: 60_000, factor: 2, capMs: 3_600_000 },
 };
 

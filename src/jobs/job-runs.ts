@@ -62,7 +62,8 @@ export class JobRuns {
       owners[job.ownerId] = (owners[job.ownerId] ?? 0) + 1;
     }
     const free = queues.map((queue) => ({
-      ...{ queue, slots: this.#slots[queue] - (taken[queue] ?? 0) },
+      queue,
+      slots: this.#slots[queue] - (taken[queue] ?? 0),
       owners: { max: ownerMax(this.#slots[queue]), busy: busyOwners[queue] ?? {} },
       yieldingSlots: Math.max(0, yieldingMax(this.#slots[queue]) - (yielding[queue] ?? 0)),
     }));

@@ -64,7 +64,9 @@ export class JobScheduler {
     return this.#parts.schedules.map(({ name, expression }) => {
       const lastFireMs = rows.get(name) ?? 0;
       return {
-        ...{ name, expression, lastFireMs: lastFireMs > 0 ? lastFireMs : null },
+        name,
+        expression,
+        lastFireMs: lastFireMs > 0 ? lastFireMs : null,
         nextFireMs: nextFireMs(expression, nowMs),
       };
     });

@@ -49,8 +49,14 @@ export class JobService {
     this.#metrics = metrics;
     const keep = { keepDoneMs: settings.jobsKeepDoneMs, keepDeadMs: settings.jobsKeepDeadMs };
     this.pool = new WorkerPool({
-      ...{ store, jobs: this.rows, clock, log, kinds: byKind([...parts.kinds, PURGE_KIND]) },
-      ...{ slots: settings.jobsConcurrency, leaseMs: settings.jobsLeaseMs, pollMs: settings.jobsPollMs },
+      store,
+      jobs: this.rows,
+      clock,
+      log,
+      kinds: byKind([...parts.kinds, PURGE_KIND]),
+      slots: settings.jobsConcurrency,
+      leaseMs: settings.jobsLeaseMs,
+      pollMs: settings.jobsPollMs,
       handlers: { ...handlers, [PURGE_KIND.kind]: createPurge(store, clock, keep) },
       onSettled({ runs, results }: Settled) {
         for (const run of runs) metrics.count(run);
@@ -58,7 +64,12 @@ export class JobService {
       },
     });
     this.scheduler = new JobScheduler({
-      ...{ store, jobs: this.rows, schedules: [...schedules, PURGE_SCHEDULE], pollMs: settings.jobsPollMs, clock, log },
+      store,
+      jobs: this.rows,
+      schedules: [...schedules, PURGE_SCHEDULE],
+      pollMs: settings.jobsPollMs,
+      clock,
+      log,
       onFired: () => this.pool.wake(),
     });
   }

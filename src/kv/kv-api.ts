@@ -14,12 +14,14 @@ import { BUCKET_BYTES_MAX, KEY_BYTES_MAX } from "../shared/bounds.ts";
 import { LIST_PARAMETERS } from "./list-query.ts";
 
 const bucket: ParameterDoc = {
-  ...{ name: "bucket", in: "path" },
+  name: "bucket",
+  in: "path",
   description: `1 to ${BUCKET_BYTES_MAX} bytes of UTF-8`,
   schema: { type: "string", minLength: 1 },
 };
 const key: ParameterDoc = {
-  ...{ name: "key", in: "path" },
+  name: "key",
+  in: "path",
   description: `1 to ${KEY_BYTES_MAX} bytes of UTF-8; slashes belong to it`,
   schema: { type: "string", minLength: 1 },
 };
@@ -31,12 +33,18 @@ function header(name: string, description: string): ParameterDoc {
 const ifMatch = header("If-Match", "Only if the entry has one of these ETags, or exists (*)");
 const ifNoneMatch = header("If-None-Match", "Only if the entry has none of these ETags, or does not exist (*)");
 const ttl: ParameterDoc = {
-  ...{ name: "ttl", in: "query" },
+  name: "ttl",
+  in: "query",
   description: "Seconds, or a duration such as 90s, 1h30m, 7d",
   schema: text,
 };
 const putParameters = [
-  ...[bucket, key, ttl, header("X-TTL", "As ttl"), ifMatch, ifNoneMatch],
+  bucket,
+  key,
+  ttl,
+  header("X-TTL", "As ttl"),
+  ifMatch,
+  ifNoneMatch,
   header("X-Meta-*", "Metadata: a-z 0-9 . _ - as names, printable ASCII as values"),
 ];
 
@@ -51,8 +59,12 @@ const entryFields: Record<string, JsonSchema> = {
 };
 
 const put: Omit<RouteDoc, "method"> = {
-  ...{ path: "/{bucket}/{key}", tag: "kv", security: "operator" },
-  ...{ parameters: putParameters, body: "bytes", answers: { 200: null } },
+  path: "/{bucket}/{key}",
+  tag: "kv",
+  security: "operator",
+  parameters: putParameters,
+  body: "bytes",
+  answers: { 200: null },
   summary: "Stores the raw body, creating or replacing",
   refusals: [400, 412, 413, 500, 507],
 };
@@ -61,7 +73,10 @@ export const KV_ROUTES: readonly RouteDoc[] = [
   { ...put, method: "post" },
   { ...put, method: "put" },
   {
-    ...{ path: "/{bucket}/{key}", method: "get", tag: "kv", security: "operator" },
+    path: "/{bucket}/{key}",
+    method: "get",
+    tag: "kv",
+    security: "operator",
     summary: "The stored bytes",
     parameters: [
       bucket,
@@ -75,17 +90,26 @@ export const KV_ROUTES: readonly RouteDoc[] = [
     refusals: [400, 404, 412, 416, 500],
   },
   {
-    ...{ path: "/{bucket}/{key}", method: "delete", tag: "kv", security: "operator" },
+    path: "/{bucket}/{key}",
+    method: "delete",
+    tag: "kv",
+    security: "operator",
     summary: "Removes the entry; 200 when it was missing, too",
     parameters: [bucket, key, ifMatch, ifNoneMatch],
     answers: { 200: null },
     refusals: [400, 412, 500, 507],
   },
   {
-    ...{ path: "/_list", method: "get", tag: "kv", security: "operator" },
+    path: "/_list",
+    method: "get",
+    tag: "kv",
+    security: "operator",
     summary: "Buckets, or the keys of one",
     parameters: Object.entries(LIST_PARAMETERS).map(([name, { description, schema }]) => ({
-      ...{ name, in: "query" as const, description, schema },
+      name,
+      in: "query" as const,
+      description,
+      schema,
     })),
     answers: {
       200: {
@@ -104,7 +128,10 @@ export const KV_ROUTES: readonly RouteDoc[] = [
     refusals: [400],
   },
   {
-    ...{ path: "/_meta/{bucket}/{key}", method: "get", tag: "kv", security: "operator" },
+    path: "/_meta/{bucket}/{key}",
+    method: "get",
+    tag: "kv",
+    security: "operator",
     summary: "What is known of an entry besides its value",
     parameters: [bucket, key],
     answers: { 200: object({ bucket: text, key: text, ...entryFields }) },

@@ -69,7 +69,13 @@ export function parseListQuery(url: string): ListQuery {
   const isPaged = limit !== null || hasDetails || Boolean(given.cursor);
   return {
     ...(given.cursor ? resume(range, given, isReverse) : range),
-    ...{ bucket, prefix, isReverse, delimiter, hasDetails, isCount, given },
+    bucket,
+    prefix,
+    isReverse,
+    delimiter,
+    hasDetails,
+    isCount,
+    given,
     limit: isPaged ? (limit ?? LIST_PAGE_MAX) : null,
   };
 }

@@ -15,8 +15,14 @@ const ignored = z.unknown().optional();
 
 /** What is shown but not to be set: a channel can be sent back as it was read. */
 const READ_ONLY = {
-  ...{ id: ignored, discovered_models: ignored, status_reason: ignored, created_time: ignored },
-  ...{ updated_time: ignored, test_time: ignored, response_time: ignored, used_quota: ignored },
+  id: ignored,
+  discovered_models: ignored,
+  status_reason: ignored,
+  created_time: ignored,
+  updated_time: ignored,
+  test_time: ignored,
+  response_time: ignored,
+  used_quota: ignored,
 };
 
 const deadline = z.int().min(DEADLINE_MS_MIN).max(DEADLINE_MS_MAX).nullable();
@@ -61,15 +67,19 @@ export const ChannelTestBody = z.strictObject({ model: modelField.optional(), st
 export function channelFieldsOf(body: z.infer<typeof NewChannelBody>): ChannelFields {
   const type = body.type === undefined ? DEFAULT_TYPE : requireType(body.type);
   return {
-    ...{ type, name: body.name, baseUrl: addressOf(body, type) ?? defaultAddress(type), models: body.models ?? [] },
-    ...{ modelMapping: body.model_mapping ?? {}, groups: body.group ?? ["default"] },
-    ...{
-      weight: body.weight ?? 1,
-      priority: body.priority ?? 0,
-      status: body.status === 0 || body.status === 2 ? 0 : 1,
-    },
-    ...{ autoBan: body.auto_ban ?? true, noStreamOptions: body.no_stream_options ?? false },
-    ...{ ttftMs: body.ttft_ms ?? null, totalMs: body.total_ms ?? null },
+    type,
+    name: body.name,
+    baseUrl: addressOf(body, type) ?? defaultAddress(type),
+    models: body.models ?? [],
+    modelMapping: body.model_mapping ?? {},
+    groups: body.group ?? ["default"],
+    weight: body.weight ?? 1,
+    priority: body.priority ?? 0,
+    status: body.status === 0 || body.status === 2 ? 0 : 1,
+    autoBan: body.auto_ban ?? true,
+    noStreamOptions: body.no_stream_options ?? false,
+    ttftMs: body.ttft_ms ?? null,
+    totalMs: body.total_ms ?? null,
   };
 }
 
@@ -77,11 +87,19 @@ export function channelFieldsOf(body: z.infer<typeof NewChannelBody>): ChannelFi
 export function channelChangesOf(body: z.infer<typeof ChannelChangesBody>, type: ChannelType): ChannelChanges {
   const newType = body.type === undefined ? undefined : requireType(body.type);
   return {
-    ...{ type: newType, name: body.name, baseUrl: addressOf(body, newType ?? type), models: body.models },
-    ...{ modelMapping: body.model_mapping, groups: body.group, weight: body.weight, priority: body.priority },
+    type: newType,
+    name: body.name,
+    baseUrl: addressOf(body, newType ?? type),
+    models: body.models,
+    modelMapping: body.model_mapping,
+    groups: body.group,
+    weight: body.weight,
+    priority: body.priority,
     status: body.status === undefined || body.status === 3 ? undefined : body.status === 1 ? 1 : 0,
-    ...{ autoBan: body.auto_ban, noStreamOptions: body.no_stream_options },
-    ...{ ttftMs: body.ttft_ms, totalMs: body.total_ms },
+    autoBan: body.auto_ban,
+    noStreamOptions: body.no_stream_options,
+    ttftMs: body.ttft_ms,
+    totalMs: body.total_ms,
   };
 }
 

@@ -39,7 +39,8 @@ async function listChannels({ services, scope }: ManagementRequest): Promise<Res
   const found = await services.channels.find({
     status: status === 2 ? 0 : status,
     type: query.type ? requireType(/^\d+$/.test(query.type) ? Number(query.type) : query.type) : null,
-    ...{ group: query.group || null, model: query.model || null },
+    group: query.group || null,
+    model: query.model || null,
   });
   const shown = found
     .slice(page.offset, page.offset + page.limit)
@@ -151,7 +152,12 @@ function lockedReport(model: string): TestReport {
 
 function unknownHealth(isLocked: boolean): ChannelHealth {
   return {
-    ...{ state: isLocked ? "locked" : "closed", untilMs: null, requests: 0, failures: 0, cooling: [], modelsOff: [] },
+    state: isLocked ? "locked" : "closed",
+    untilMs: null,
+    requests: 0,
+    failures: 0,
+    cooling: [],
+    modelsOff: [],
     lastError: null,
   };
 }
@@ -160,24 +166,36 @@ function unknownHealth(isLocked: boolean): ChannelHealth {
 function channelBody(channels: ChannelStore, channel: Channel): Record<string, unknown> {
   const isLocked = channels.keyOf(channel) === null;
   return {
-    ...{ id: channel.id, type: channel.type, name: channel.name, key: channel.keyMask, base_url: channel.baseUrl },
-    ...{ models: channel.models, discovered_models: channel.discoveredModels, group: channel.groups.join(",") },
-    ...{ weight: channel.weight, priority: channel.priority, status: channel.status },
-    ...{
-      status_reason: isLocked ? "key_unreadable" : channel.statusReason,
-      model_mapping: channel.modelMapping,
-      auto_ban: channel.autoBan,
-    },
-    ...{ no_stream_options: channel.noStreamOptions, ttft_ms: channel.ttftMs, total_ms: channel.totalMs },
-    ...{ created_time: secondsOf(channel.createdMs), updated_time: secondsOf(channel.updatedMs) },
-    ...{ test_time: secondsOf(channel.testedMs ?? 0), response_time: channel.responseMs ?? 0 },
+    id: channel.id,
+    type: channel.type,
+    name: channel.name,
+    key: channel.keyMask,
+    base_url: channel.baseUrl,
+    models: channel.models,
+    discovered_models: channel.discoveredModels,
+    group: channel.groups.join(","),
+    weight: channel.weight,
+    priority: channel.priority,
+    status: channel.status,
+    status_reason: isLocked ? "key_unreadable" : channel.statusReason,
+    model_mapping: channel.modelMapping,
+    auto_ban: channel.autoBan,
+    no_stream_options: channel.noStreamOptions,
+    ttft_ms: channel.ttftMs,
+    total_ms: channel.totalMs,
+    created_time: secondsOf(channel.createdMs),
+    updated_time: secondsOf(channel.updatedMs),
+    test_time: secondsOf(channel.testedMs ?? 0),
+    response_time: channel.responseMs ?? 0,
     used_quota: channel.usedQuota,
   };
 }
 
 function testBody({ isSuccess, status, timeMs, ttftMs, model, error }: TestReport): Record<string, unknown> {
   const body = {
-    ...{ success: isSuccess, status, time_ms: Math.round(timeMs) },
+    success: isSuccess,
+    status,
+    time_ms: Math.round(timeMs),
     ttft_ms: ttftMs === null ? null : Math.round(ttftMs),
     model,
   };
@@ -187,7 +205,12 @@ function testBody({ isSuccess, status, timeMs, ttftMs, model, error }: TestRepor
 function healthBody({ id, status }: Channel, health: ChannelHealth): Record<string, unknown> {
   const { state, untilMs, requests, failures, cooling, modelsOff, lastError } = health;
   return {
-    ...{ id, status, state, until: untilMs === null ? null : secondsUp(untilMs), requests, failures },
+    id,
+    status,
+    state,
+    until: untilMs === null ? null : secondsUp(untilMs),
+    requests,
+    failures,
     success_rate: requests === 0 ? null : (requests - failures) / requests,
     cooling: cooling.map(({ model, untilMs: until }) => ({ model, until: secondsUp(until) })),
     models_off: modelsOff,

@@ -264,9 +264,17 @@ function followedAddress(row: ChannelRow, type: ChannelType | undefined): string
 function newRow(fields: ChannelFields, key: string, nowMs: number): ChannelRow {
   return {
     ...columnsOf(fields),
-    ...{ status: fields.status, sealed_key: "", key_mask: maskKey(key), discovered_models: "[]" },
-    ...{ status_reason: null, status_time: nowMs, created_time: nowMs, updated_time: nowMs },
-    ...{ test_time: null, response_time: null, used_quota: 0 },
+    status: fields.status,
+    sealed_key: "",
+    key_mask: maskKey(key),
+    discovered_models: "[]",
+    status_reason: null,
+    status_time: nowMs,
+    created_time: nowMs,
+    updated_time: nowMs,
+    test_time: null,
+    response_time: null,
+    used_quota: 0,
   } as ChannelRow;
 }
 
@@ -274,7 +282,10 @@ function newRow(fields: ChannelFields, key: string, nowMs: number): ChannelRow {
 function columnsOf(fields: ChannelChanges) {
   const { type, name, baseUrl, models, modelMapping, groups, weight, priority, ttftMs, totalMs } = fields;
   return {
-    ...{ type, name, weight, priority },
+    type,
+    name,
+    weight,
+    priority,
     base_url: baseUrl,
     models: models && JSON.stringify(models),
     model_mapping: modelMapping && JSON.stringify(modelMapping),

@@ -279,13 +279,27 @@ async function insertRows(db: Db, rows: readonly NewLogRow[]): Promise<void> {
 /** Every column but the id, in one order whoever made the row. */
 function storedRow(row: NewLogRow): NewLogRow {
   return {
-    ...{ request_id: row.request_id, ts: row.ts, token_id: row.token_id, token_name: row.token_name },
-    ...{ channel_id: row.channel_id, route: row.route, model: row.model, upstream_model: row.upstream_model },
-    ...{ status: row.status, stream: row.stream, error_code: row.error_code, client_ip: row.client_ip },
+    request_id: row.request_id,
+    ts: row.ts,
+    token_id: row.token_id,
+    token_name: row.token_name,
+    channel_id: row.channel_id,
+    route: row.route,
+    model: row.model,
+    upstream_model: row.upstream_model,
+    status: row.status,
+    stream: row.stream,
+    error_code: row.error_code,
+    client_ip: row.client_ip,
     duration_ms: Math.round(row.duration_ms),
     ttft_ms: row.ttft_ms === null ? null : Math.round(row.ttft_ms),
-    ...{ overhead_ms: row.overhead_ms, prompt_tokens: row.prompt_tokens, completion_tokens: row.completion_tokens },
-    ...{ cached_tokens: row.cached_tokens, estimated: row.estimated, quota: row.quota, attempts: row.attempts },
+    overhead_ms: row.overhead_ms,
+    prompt_tokens: row.prompt_tokens,
+    completion_tokens: row.completion_tokens,
+    cached_tokens: row.cached_tokens,
+    estimated: row.estimated,
+    quota: row.quota,
+    attempts: row.attempts,
   };
 }
 

@@ -251,7 +251,12 @@ export class LiveChannels implements ChannelMonitor {
     }: { endpoint: Endpoint; body: string | null; isStream: boolean; totalMs: number },
   ): Promise<AttemptResult> {
     const result = await attemptForOperator(this.#transport, member, {
-      ...{ endpoint, method: body === null ? "GET" : "POST", subpath: "", body, isStream, whenGivenUp: never },
+      endpoint,
+      method: body === null ? "GET" : "POST",
+      subpath: "",
+      body,
+      isStream,
+      whenGivenUp: never,
       passedHeaders: { "content-type": "application/json", "accept-encoding": "identity" },
       bounds: { ...this.#bounds, totalMs },
       budget: this.#budget,

@@ -122,9 +122,18 @@ function response(body: Json): MockAnswer {
   const part = { type: "output_text", text, annotations: [] };
   const item = { id: newId("msg_"), type: "message", role: "assistant", status: "completed", content: [part] };
   const common = {
-    ...{ id: newId("resp_"), object: "response", created_at: seconds(), model: body.model, error: null },
-    ...{ incomplete_details: null, instructions: body.instructions ?? null, metadata: {}, parallel_tool_calls: true },
-    ...{ previous_response_id: body.previous_response_id ?? null, tools: [], tool_choice: "auto" },
+    id: newId("resp_"),
+    object: "response",
+    created_at: seconds(),
+    model: body.model,
+    error: null,
+    incomplete_details: null,
+    instructions: body.instructions ?? null,
+    metadata: {},
+    parallel_tool_calls: true,
+    previous_response_id: body.previous_response_id ?? null,
+    tools: [],
+    tool_choice: "auto",
   };
   const { prompt_tokens: input_tokens, completion_tokens: output_tokens, total_tokens } = chatUsage(asked, words);
   const usage = { input_tokens, output_tokens, total_tokens, input_tokens_details: { cached_tokens: 0 } };

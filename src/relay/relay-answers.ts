@@ -90,7 +90,11 @@ export class RelayAnswers {
     account.noteFirstEvent();
     const stream = new RelayStream({
       clientGone: scope.request.signal,
-      ...{ endpoint, source: begun.source, watch, first: begun.first, onClientGone: this.#settings.onClientAbort },
+      endpoint,
+      source: begun.source,
+      watch,
+      first: begun.first,
+      onClientGone: this.#settings.onClientAbort,
       onEvent: (event) => collected?.add(event),
       onEnd: (end) => {
         begun.end();

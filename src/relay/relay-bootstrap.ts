@@ -33,8 +33,19 @@ async function bootstrapChannel({ settings, channels, monitor, log }: BootstrapP
   // The settings let no key without an address pass.
   if (key === null || baseUrl === null) return;
   const fields = {
-    ...{ type, name: NAME, baseUrl, models: [], modelMapping: {}, groups: GROUPS, weight: 1, priority: 0 },
-    ...{ status: 1 as const, autoBan: true, noStreamOptions: false, ttftMs: null, totalMs: null },
+    type,
+    name: NAME,
+    baseUrl,
+    models: [],
+    modelMapping: {},
+    groups: GROUPS,
+    weight: 1,
+    priority: 0,
+    status: 1 as const,
+    autoBan: true,
+    noStreamOptions: false,
+    ttftMs: null,
+    totalMs: null,
   };
   const made = await channels.change("relay.createChannel", { fields, key, ring: channels.ring, isFirst: true });
   if (made === null) return log.info("RELAY_BOOTSTRAP_KEY is ignored: there are channels");
@@ -50,11 +61,25 @@ async function bootstrapToken({ settings, tokens, log }: BootstrapParts): Promis
   const { relayBootstrapToken: key } = settings;
   if (key === null) return;
   const fields = {
-    ...{ userId: 0, status: 1 as const, name: NAME, expiresAtMs: null, isUnlimited: true, remainQuota: 0 },
-    ...{ models: [], allowIps: [], groups: GROUPS, rpm: 0, tpm: 0, maxParallel: 0, cacheTtlSeconds: 0 },
+    userId: 0,
+    status: 1 as const,
+    name: NAME,
+    expiresAtMs: null,
+    isUnlimited: true,
+    remainQuota: 0,
+    models: [],
+    allowIps: [],
+    groups: GROUPS,
+    rpm: 0,
+    tpm: 0,
+    maxParallel: 0,
+    cacheTtlSeconds: 0,
   };
   const made = await tokens.change("relay.createToken", {
-    ...{ keyHash: hashRelayKey(key), keyMask: maskKey(key), fields, isFirst: true },
+    keyHash: hashRelayKey(key),
+    keyMask: maskKey(key),
+    fields,
+    isFirst: true,
   });
   if (made === null) return log.info("RELAY_BOOTSTRAP_TOKEN is ignored: there are tokens");
   log.info("a first relay token was made from RELAY_BOOTSTRAP_TOKEN", { token: made.id });

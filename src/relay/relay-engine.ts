@@ -286,7 +286,8 @@ export class RelayEngine {
     if (before === "open" || breaker.state !== "open") return;
     const { failure } = result;
     this.#parts.log.warn("a channel fails again and again: it is left alone for a while", {
-      ...{ channel: member.channel.id, reason: reasonOf(member, result) },
+      channel: member.channel.id,
+      reason: reasonOf(member, result),
       ...(failure.kind === "unreachable" && failure.systemCode !== null ? { cause: failure.systemCode } : {}),
     });
   }

@@ -164,11 +164,16 @@ function passResponse(method: "GET" | "DELETE"): Act {
     scope.extendIdleTimeout(0);
     const search = searchOf(scope.request.url);
     const incoming = {
-      ...{ scope, token, endpoint: STORED_RESPONSES, request: NO_REQUEST, holdBody: () => () => undefined },
+      scope,
+      token,
+      endpoint: STORED_RESPONSES,
+      request: NO_REQUEST,
+      holdBody: () => () => undefined,
       blamesChannel: search.size === 0,
     };
     return services.engine.passResponse(incoming, method, {
-      ...{ responseId: rest, search: search.size === 0 ? "" : `?${search}` },
+      responseId: rest,
+      search: search.size === 0 ? "" : `?${search}`,
     });
   };
 }
@@ -181,8 +186,16 @@ function searchOf(url: string): URLSearchParams {
 const STORED_RESPONSES: Endpoint = { ...ENDPOINTS.responses, cost: "none" };
 /** Of what has no body. Whether a stream comes is for the upstream to say: the query is between it and the client. */
 const NO_REQUEST: RelayRequest = {
-  ...{ body: {}, model: "", names: [""], isStream: false, wantsUsage: false, maxTokens: null, choices: 1 },
-  ...{ previousResponseId: null, isStored: false, isBackground: false },
+  body: {},
+  model: "",
+  names: [""],
+  isStream: false,
+  wantsUsage: false,
+  maxTokens: null,
+  choices: 1,
+  previousResponseId: null,
+  isStored: false,
+  isBackground: false,
 };
 
 async function listModels({ services, scope, token }: Asked): Promise<Response> {

@@ -27,6 +27,7 @@ import { createRelayHandler } from "./relay-routes.ts";
 import { RelayTokenStore } from "./relay-token-store.ts";
 import type { RelayUnits } from "./relay-units.ts";
 import { ResponseStore } from "./response-store.ts";
+import type { AttemptBounds } from "./upstream-attempt.ts";
 import { UsageLog } from "./usage-log.ts";
 import { UsageLogStore } from "./usage-log-store.ts";
 
@@ -52,33 +53,21 @@ export interface RelayParts {
 
 type Handler = (context: AppContext) => Response | Promise<Response>;
 
-export class Relay implements AsyncDisposable {
-  /** Everything below `/v1`. */
+interface OpenedRelay {
   readonly handle: Handler;
-  /** For the management of it. */
   readonly adminServices: RelayAdminServices;
-  readonly #engine: RelayEngine;
-  readonly #answers: RelayAnswers;
-  readonly #usageLog: UsageLog;
-  readonly #transport: OutboundTransport;
-  readonly #timers: readonly ReturnType<typeof setInterval>[];
+  readonly engine: RelayEngine;
+  readonly answers: RelayAnswers;
+  readonly usageLog: UsageLog;
+  readonly transport: OutboundTransport;
+  readonly timers: readonly ReturnType<typeof setInterval>[];
+}
 
-  private constructor(opened: {
-    handle: Handler;
-    adminServices: RelayAdminServices;
-    engine: RelayEngine;
-    answers: RelayAnswers;
-    usageLog: UsageLog;
-    transport: OutboundTransport;
-    timers: readonly ReturnType<typeof setInterval>[];
-  }) {
-    this.handle = opened.handle;
-    this.adminServices = opened.adminServices;
-    this.#engine = opened.engine;
-    this.#answers = opened.answers;
-    this.#usageLog = opened.usageLog;
-    this.#transport = opened.transport;
-    this.#timers = opened.timers;
+export class Relay implements AsyncDisposable {
+  readonly #opened: OpenedRelay;
+
+  private constructor(opened: OpenedRelay) {
+    this.#opened = opened;
   }
 
   /** Gives back what requests of the last life had set aside, and reads the channels. Throws what the store throws. */
@@ -89,14 +78,9 @@ export class Relay implements AsyncDisposable {
     const channelStore = await ChannelStore.open(store, settings.sealingSecrets);
     const tokens = new RelayTokenStore(store, clock);
     const pool = new ChannelPool(clock, Math.random);
-    const rules = new AddressRules(settings.relayAllowCidrs, settings.relayAllowHttp);
     await using unopened = new AsyncDisposableStack();
-    const outbound = { what: "upstreams", rules, connectMs: settings.relayConnectMs, log, env: process.env };
-    const transport = unopened.use(new OutboundTransport(outbound));
-    const bounds = {
-      ...{ ttftMs: settings.relayTtftMs, totalMs: settings.relayTotalMs, idleMs: settings.relayIdleMs },
-      ...{ responseBytesMax: settings.relayResponseMax, eventBytesMax: settings.relayEventMax },
-    };
+    const transport = unopened.use(openTransport(settings, log));
+    const bounds = boundsOf(settings);
     const channels = new LiveChannels({ store: channelStore, pool, transport, bounds, budget, clock, log });
     await channels.changed();
     const usageLog = new UsageLog(store, () => tokens.takeTouched(), log);
@@ -109,61 +93,99 @@ export class Relay implements AsyncDisposable {
       logDropped: usageLog.dropped,
       channels: pool.channels,
     }));
+    const { relayOnClientAbort: onClientAbort, relayExposeChannel: exposesChannel } = settings;
     const cache = new AnswerCache(clock, settings.relayCacheBytes);
-    const onClientAbort = settings.relayOnClientAbort;
-    const answers = new RelayAnswers(
-      { onClientAbort, exposesChannel: settings.relayExposeChannel },
-      cache,
-      relayMetrics,
-    );
-    const responses = new ResponseStore(store, clock);
-    const limits = new RelayLimits(limiter);
+    const answers = new RelayAnswers({ onClientAbort, exposesChannel }, cache, relayMetrics);
+    const { relayAttemptsMax: attemptsMax, relayRetryTimeouts: retriesTimeouts } = settings;
     const engine = new RelayEngine({
-      settings: {
-        ...bounds,
-        ...{ attemptsMax: settings.relayAttemptsMax, retriesTimeouts: settings.relayRetryTimeouts, onClientAbort },
-      },
-      ...{ pool, channels, transport, budget, answers, limits, usageLog, cache, responses, clock, log },
+      settings: { ...bounds, attemptsMax, retriesTimeouts, onClientAbort },
+      pool,
+      channels,
+      transport,
+      budget,
+      answers,
+      limits: new RelayLimits(limiter),
+      usageLog,
+      cache,
+      responses: new ResponseStore(store, clock),
+      clock,
+      log,
       metrics: relayMetrics,
     });
     const gate = new RelayGate(tokens, clock, (reason) => metrics.countAuthFailure(reason));
-    const adminServices = {
-      ...surface,
-      ...{ channels: channelStore, tokens, usageLog: new UsageLogStore(store), monitor: channels, budget, clock },
-    };
+    const { relayBodyMax: bodyBytesMax, relayMaxInflight: maxInflight } = settings;
     warnOfLocked(channels, log);
-    const purgeOld = () => purge(store, clock() - settings.relayLogDays * DAY_MS);
-    // A server that is often restarted would never come to it.
-    purgeOld().catch((error: unknown) => log.warn("old usage rows stay", { cause: messageOf(error) }));
     return new Relay({
-      handle: createRelayHandler({
-        ...{ gate, engine, tokens, pool, budget },
-        ...{ bodyBytesMax: settings.relayBodyMax, maxInflight: settings.relayMaxInflight },
-      }),
-      ...{ adminServices, engine, answers, usageLog, transport },
-      timers: [
-        every(TOUCH_EVERY_MS, log, () => usageLog.writeTouches()),
-        every(PROBE_EVERY_MS, log, () => channels.probe()),
-        every(PURGE_EVERY_MS, log, purgeOld),
-      ],
+      handle: createRelayHandler({ gate, engine, tokens, pool, budget, bodyBytesMax, maxInflight }),
+      adminServices: {
+        ...surface,
+        channels: channelStore,
+        tokens,
+        usageLog: new UsageLogStore(store),
+        monitor: channels,
+        budget,
+        clock,
+      },
+      engine,
+      answers,
+      usageLog,
+      transport,
+      timers: startTimers(parts, usageLog, channels),
     });
+  }
+
+  /** Everything below `/v1`. */
+  get handle(): Handler {
+    return this.#opened.handle;
+  }
+
+  /** For the management of it. */
+  get adminServices(): RelayAdminServices {
+    return this.#opened.adminServices;
   }
 
   /** Tells the clients of streams that the server stops. */
   interruptStreams(): void {
-    this.#answers.interruptStreams();
+    this.#opened.answers.interruptStreams();
   }
 
   /** To be called when no request is waited for any more. What is still under way is given up, and logged. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer);
-    this.#engine.stop();
-    this.#answers.interruptStreams();
+    const { timers, engine, answers, usageLog, transport } = this.#opened;
+    for (const timer of timers) clearInterval(timer);
+    engine.stop();
+    answers.interruptStreams();
     const deadlineMs = performance.now() + LAST_CALLS_MS_MAX;
-    while (this.#engine.inflight > 0 && performance.now() < deadlineMs) await Bun.sleep(LAST_CALLS_POLL_MS);
-    await this.#usageLog[Symbol.asyncDispose]();
-    await this.#transport[Symbol.asyncDispose]();
+    while (engine.inflight > 0 && performance.now() < deadlineMs) await Bun.sleep(LAST_CALLS_POLL_MS);
+    await usageLog[Symbol.asyncDispose]();
+    await transport[Symbol.asyncDispose]();
   }
+}
+
+function openTransport({ relayAllowCidrs, relayAllowHttp, relayConnectMs: connectMs }: Settings, log: Log) {
+  const rules = new AddressRules(relayAllowCidrs, relayAllowHttp);
+  return new OutboundTransport({ what: "upstreams", rules, connectMs, log, env: process.env });
+}
+
+function boundsOf(settings: Settings): AttemptBounds {
+  return {
+    ttftMs: settings.relayTtftMs,
+    totalMs: settings.relayTotalMs,
+    idleMs: settings.relayIdleMs,
+    responseBytesMax: settings.relayResponseMax,
+    eventBytesMax: settings.relayEventMax,
+  };
+}
+
+function startTimers({ settings, store, clock, log }: RelayParts, usageLog: UsageLog, channels: LiveChannels) {
+  const purgeOld = () => purge(store, clock() - settings.relayLogDays * DAY_MS);
+  // A server that is often restarted would never come to it.
+  purgeOld().catch((error: unknown) => log.warn("old usage rows stay", { cause: messageOf(error) }));
+  return [
+    every(TOUCH_EVERY_MS, log, () => usageLog.writeTouches()),
+    every(PROBE_EVERY_MS, log, () => channels.probe()),
+    every(PURGE_EVERY_MS, log, purgeOld),
+  ];
 }
 
 function warnOfLocked({ locked }: LiveChannels, log: Log): void {

@@ -23,7 +23,9 @@ const SETTABLE = {
   models: modelsField.optional(),
   allow_ips: addressesField.optional(),
   group: groupField.optional(),
-  ...{ rpm: limit, tpm: limit, max_parallel: limit },
+  rpm: limit,
+  tpm: limit,
+  max_parallel: limit,
   cache_ttl: z.int().min(0).max(CACHE_TTL_SECONDS_MAX).optional(),
 };
 
@@ -31,7 +33,10 @@ export const NewRelayTokenBody = z.strictObject({
   ...SETTABLE,
   /** Null or left out: one is made. */
   key: z.string().regex(RELAY_KEY, "8 to 256 visible ASCII characters").nullish(),
-  ...{ id: ignored, created_time: ignored, accessed_time: ignored, used_quota: ignored },
+  id: ignored,
+  created_time: ignored,
+  accessed_time: ignored,
+  used_quota: ignored,
 });
 
 /**
@@ -45,7 +50,10 @@ export const RelayTokenChangesBody = z
     name: nameField.optional(),
     add_quota: z.int().min(-QUOTA_MAX).max(QUOTA_MAX).optional(),
     used_quota: z.int().min(0).optional(),
-    ...{ id: ignored, key: ignored, created_time: ignored, accessed_time: ignored },
+    id: ignored,
+    key: ignored,
+    created_time: ignored,
+    accessed_time: ignored,
   })
   .refine(({ remain_quota, add_quota }) => remain_quota === undefined || add_quota === undefined, {
     error: "give remain_quota or add_quota, not both",
@@ -54,23 +62,38 @@ export const RelayTokenChangesBody = z
 
 export function relayTokenFieldsOf(body: z.infer<typeof NewRelayTokenBody>): RelayTokenFields {
   return {
-    ...{ userId: body.user_id ?? 0, status: body.status === 0 || body.status === 2 ? 0 : 1, name: body.name },
+    userId: body.user_id ?? 0,
+    status: body.status === 0 || body.status === 2 ? 0 : 1,
+    name: body.name,
     expiresAtMs: expiryOf(body.expired_time ?? -1),
     isUnlimited: body.unlimited_quota ?? body.remain_quota === undefined,
-    ...{ remainQuota: body.remain_quota ?? 0, models: body.models ?? [], allowIps: body.allow_ips ?? [] },
-    ...{ groups: body.group ?? ["default"], rpm: body.rpm ?? 0, tpm: body.tpm ?? 0 },
-    ...{ maxParallel: body.max_parallel ?? 0, cacheTtlSeconds: body.cache_ttl ?? 0 },
+    remainQuota: body.remain_quota ?? 0,
+    models: body.models ?? [],
+    allowIps: body.allow_ips ?? [],
+    groups: body.group ?? ["default"],
+    rpm: body.rpm ?? 0,
+    tpm: body.tpm ?? 0,
+    maxParallel: body.max_parallel ?? 0,
+    cacheTtlSeconds: body.cache_ttl ?? 0,
   };
 }
 
 export function relayTokenChangesOf(body: z.infer<typeof RelayTokenChangesBody>): RelayTokenChanges {
   const { status, expired_time } = body;
   return {
-    ...{ userId: body.user_id, status: status === undefined ? undefined : status === 1 ? 1 : 0, name: body.name },
+    userId: body.user_id,
+    status: status === undefined ? undefined : status === 1 ? 1 : 0,
+    name: body.name,
     expiresAtMs: expired_time === undefined ? undefined : expiryOf(expired_time),
-    ...{ isUnlimited: body.unlimited_quota, remainQuota: body.remain_quota, models: body.models },
-    ...{ allowIps: body.allow_ips, groups: body.group, rpm: body.rpm, tpm: body.tpm },
-    ...{ maxParallel: body.max_parallel, cacheTtlSeconds: body.cache_ttl },
+    isUnlimited: body.unlimited_quota,
+    remainQuota: body.remain_quota,
+    models: body.models,
+    allowIps: body.allow_ips,
+    groups: body.group,
+    rpm: body.rpm,
+    tpm: body.tpm,
+    maxParallel: body.max_parallel,
+    cacheTtlSeconds: body.cache_ttl,
   };
 }
 

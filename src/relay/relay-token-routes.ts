@@ -34,7 +34,10 @@ async function createToken(request: ManagementRequest): Promise<Response> {
   const body = await readBytes(request, (bytes) => parseBody(bytes, NewRelayTokenBody, ["name"]));
   const key = body.key ?? createRelayKey();
   const token = await request.services.tokens.change("relay.createToken", {
-    ...{ keyHash: hashRelayKey(key), keyMask: maskKey(key), fields: relayTokenFieldsOf(body), isFirst: false },
+    keyHash: hashRelayKey(key),
+    keyMask: maskKey(key),
+    fields: relayTokenFieldsOf(body),
+    isFirst: false,
   });
   const warning = key.length < STRONG_KEY_MIN ? { warning: "a short token can be guessed" } : {};
   const shown = { ...tokenBody(token!), key, ...warning };
@@ -53,7 +56,9 @@ async function updateToken(request: ManagementRequest): Promise<Response> {
     throw new AppError("invalid_field", "key: the key of a token does not change. Make another token.");
   }
   const token = await services.tokens.change("relay.updateToken", {
-    ...{ id, changes: relayTokenChangesOf(body), addQuota: body.add_quota ?? 0 },
+    id,
+    changes: relayTokenChangesOf(body),
+    addQuota: body.add_quota ?? 0,
     usedQuotaRead: body.used_quota ?? null,
   });
   return respondJson(scope, 200, tokenBody(token));
@@ -67,11 +72,23 @@ async function deleteToken({ services, scope, id }: ManagementRequest): Promise<
 /** Times in whole seconds since 1970; 0 = never used, an expiry of -1 = never. */
 function tokenBody(token: RelayToken): Record<string, unknown> {
   return {
-    ...{ id: token.id, user_id: token.userId, key: token.keyMask, status: token.status, name: token.name },
-    ...{ created_time: secondsOf(token.createdMs), accessed_time: secondsOf(token.accessedMs) },
+    id: token.id,
+    user_id: token.userId,
+    key: token.keyMask,
+    status: token.status,
+    name: token.name,
+    created_time: secondsOf(token.createdMs),
+    accessed_time: secondsOf(token.accessedMs),
     expired_time: token.expiresAtMs === null ? -1 : secondsOf(token.expiresAtMs),
-    ...{ unlimited_quota: token.isUnlimited, remain_quota: token.remainQuota, used_quota: token.usedQuota },
-    ...{ models: token.models, allow_ips: token.allowIps, group: token.groups.join(",") },
-    ...{ rpm: token.rpm, tpm: token.tpm, max_parallel: token.maxParallel, cache_ttl: token.cacheTtlSeconds },
+    unlimited_quota: token.isUnlimited,
+    remain_quota: token.remainQuota,
+    used_quota: token.usedQuota,
+    models: token.models,
+    allow_ips: token.allowIps,
+    group: token.groups.join(","),
+    rpm: token.rpm,
+    tpm: token.tpm,
+    max_parallel: token.maxParallel,
+    cache_ttl: token.cacheTtlSeconds,
   };
 }

@@ -63,7 +63,11 @@ export const RELAY_TOKEN_UNITS = {
       .insertInto("relay_token")
       .values({
         ...columnsOf(fields),
-        ...{ key_hash: keyHash, key_mask: keyMask, created_time: work.nowMs, accessed_time: 0, used_quota: 0 },
+        key_hash: keyHash,
+        key_mask: keyMask,
+        created_time: work.nowMs,
+        accessed_time: 0,
+        used_quota: 0,
         // All columns but the id, which is the engine's to give; the type of the table cannot say so.
       } as TokenRow)
       .returning("id")
@@ -137,11 +141,18 @@ function grantedSince(row: TokenRow, open: number, asked: number, usedQuotaRead:
 function columnsOf(fields: RelayTokenChanges) {
   const { userId, status, name, expiresAtMs, isUnlimited, remainQuota, models, allowIps, groups } = fields;
   return {
-    ...{ user_id: userId, status, name, expired_time: expiresAtMs, remain_quota: remainQuota },
+    user_id: userId,
+    status,
+    name,
+    expired_time: expiresAtMs,
+    remain_quota: remainQuota,
     unlimited_quota: isUnlimited === undefined ? undefined : isUnlimited ? 1 : 0,
     models: models && JSON.stringify(models),
     allow_ips: allowIps && JSON.stringify(allowIps),
     group_names: groups && JSON.stringify(groups),
-    ...{ rpm: fields.rpm, tpm: fields.tpm, max_parallel: fields.maxParallel, cache_ttl: fields.cacheTtlSeconds },
+    rpm: fields.rpm,
+    tpm: fields.tpm,
+    max_parallel: fields.maxParallel,
+    cache_ttl: fields.cacheTtlSeconds,
   };
 }

@@ -49,7 +49,11 @@ const VERDICTS = {
 
 /** Under 403 and 429 they tell a key that does not work from a request that is refused. */
 const KEY_WORDS: ReadonlySet<string | null> = new Set([
-  ...["insufficient_quota", "invalid_api_key", "account_deactivated", "authentication_error", "permission_error"],
+  "insufficient_quota",
+  "invalid_api_key",
+  "account_deactivated",
+  "authentication_error",
+  "permission_error",
 ]);
 /** How OpenAI, Ollama and vLLM say under 404 that a model is unknown. */
 const NO_MODEL_WORDS: ReadonlySet<string | null> = new Set(["model_not_found", "not_found_error", "NotFoundError"]);

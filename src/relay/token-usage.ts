@@ -20,8 +20,20 @@ export const ANSWER_TOKENS = 1024;
 
 /** Objects with one of these types hold something else than text. */
 const MEDIA_TYPES: ReadonlySet<unknown> = new Set([
-  ...["image", "image_url", "input_image", "computer_screenshot", "image_generation_call"],
-  ...["audio", "audio_url", "input_audio", "video", "video_url", "input_video", "file", "input_file", "document"],
+  "image",
+  "image_url",
+  "input_image",
+  "computer_screenshot",
+  "image_generation_call",
+  "audio",
+  "audio_url",
+  "input_audio",
+  "video",
+  "video_url",
+  "input_video",
+  "file",
+  "input_file",
+  "document",
 ]);
 /** Members that say what a part is, not what it says; a long one is no label. */
 const LABELS: ReadonlySet<string> = new Set(["type", "role", "id", "call_id", "tool_call_id", "object", "detail"]);

@@ -27,9 +27,11 @@ async function listLog({ services, scope }: ManagementRequest): Promise<Response
   const filter = {
     tokenId: numberOf(query.token_id, { name: "token_id", min: 0, max: Number.MAX_SAFE_INTEGER }, null),
     channelId: numberOf(query.channel_id, { name: "channel_id", min: 0, max: Number.MAX_SAFE_INTEGER }, null),
-    ...{ model: query.model || null, requestId: query.request_id || null },
+    model: query.model || null,
+    requestId: query.request_id || null,
     status: numberOf(query.status, { name: "status", min: 0, max: 999 }, null),
-    ...{ fromMs: timeOf(query.from, "from"), toMs: timeOf(query.to, "to") },
+    fromMs: timeOf(query.from, "from"),
+    toMs: timeOf(query.to, "to"),
   };
   const page = { limit: pageLimit(query.limit || undefined), before: placeOf(query.before) };
   const { rows, next } = await services.usageLog.list(filter, page);
@@ -62,7 +64,12 @@ function placeOf(text: string | undefined): LogPlace | null {
 
 function statBody({ key, requests, errors, quota, ...sums }: LogStat): Record<string, unknown> {
   return {
-    ...{ key, requests, errors, prompt_tokens: sums.promptTokens, completion_tokens: sums.completionTokens, quota },
+    key,
+    requests,
+    errors,
+    prompt_tokens: sums.promptTokens,
+    completion_tokens: sums.completionTokens,
+    quota,
     duration_ms_avg: rounded(sums.durationMsAvg),
     ttft_ms_avg: sums.ttftMsAvg === null ? null : rounded(sums.ttftMsAvg),
   };

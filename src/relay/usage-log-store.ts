@@ -87,8 +87,13 @@ export class UsageLogStore {
   /** Sums from `fromMs` on, before `toMs`, in the order of their keys. */
   async stat(group: StatGroup, fromMs: number, toMs: number): Promise<LogStat[]> {
     const filter: LogFilter = {
-      ...{ tokenId: null, channelId: null, model: null, status: null, requestId: null },
-      ...{ fromMs, toMs },
+      tokenId: null,
+      channelId: null,
+      model: null,
+      status: null,
+      requestId: null,
+      fromMs,
+      toMs,
     };
     const sums = new Map<number | string | null, StatSlice>();
     for (let place: LogPlace | null = null; ; ) {

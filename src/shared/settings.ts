@@ -361,7 +361,9 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
   return {
     ...parsed,
     ...bounds,
-    ...{ secrets, warnings, ...bootstrap },
+    secrets,
+    warnings,
+    ...bootstrap,
     // Without a master key the secret of today seals, though older master keys may still open.
     sealingSecrets: [...(masterKey === null ? secrets.slice(0, 1) : [masterKey]), ...olderMasterKeys, ...secrets],
     backupDir: parsed.backupDir ?? join(parsed.dbPath, "backups"),

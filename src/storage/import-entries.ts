@@ -93,7 +93,9 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
   };
   const transactionBytes = uncopiedBytesMax(reserveBytes);
   return {
-    ...{ database, rows, transactionBytes },
+    database,
+    rows,
+    transactionBytes,
     commit(bytes) {
       rows.finish();
       // The file has grown already; for a value that is larger than all this, prepareFor has looked.
@@ -250,7 +252,10 @@ function parseEntry(value: unknown, options: ImportOptions): NewEntry {
   if (!isTextOrNull(contentType) || !isTextOrNull(creatorIp))
     throw new Error("content_type or creator_ip is no string");
   const parsed: NewEntry = {
-    ...{ bucket, key, contentType, creatorIp },
+    bucket,
+    key,
+    contentType,
+    creatorIp,
     value: parseValue(entry.value, options.maxValueBytes),
     metadata: parseMetadataObject(metadata),
     createdAtMs: parseTime(entry.created_at),

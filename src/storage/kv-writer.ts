@@ -214,7 +214,8 @@ export class KvWriter {
   #work(tables: Kysely<unknown>): UnitOfWork {
     const nowMs = this.#clock();
     return {
-      ...{ tables, nowMs },
+      tables,
+      nowMs,
       wipeBucket: (bucket) => this.#rows.wipe(bucket),
       countEntries: (bucket) => this.#rows.countEntries(bucket, nowMs),
     };

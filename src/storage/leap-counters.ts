@@ -45,7 +45,9 @@ export function leapCounters(database: Database, leaps: number): void {
   database.run(`INSERT INTO sqlite_sequence (name, seq) SELECT name, 0 FROM sqlite_schema
     WHERE type = 'table' AND sql LIKE '%autoincrement%' AND name NOT IN (SELECT name FROM sqlite_sequence)`);
   database.run("UPDATE sqlite_sequence SET seq = seq + iif(name = ?, ?, ?)", [
-    ...[EVENT_TABLE, leaps * REVISION_LEAP, leaps * ID_LEAP],
+    EVENT_TABLE,
+    leaps * REVISION_LEAP,
+    leaps * ID_LEAP,
   ]);
 }
 

@@ -45,7 +45,9 @@ function answer(
       return { id, type: "rows", rows: database.query(request.sql).all(...(request.parameters as SQLQueryBindings[])) };
     case "count":
       return count(request.range, (slice) => reader.countSlice(slice, systemClock())).then((total) => ({
-        ...{ id, type: "total", total },
+        id,
+        type: "total",
+        total,
       }));
   }
 }

@@ -5,8 +5,17 @@ import { AppError } from "../shared/errors.ts";
 
 /** Primary result codes, https://sqlite.org/rescode.html. The low byte of an extended code is its primary one. */
 const PRIMARY = {
-  ...{ permission: 3, busy: 5, locked: 6, readOnly: 8, inputOutput: 10, corrupt: 11, full: 13, cannotOpen: 14 },
-  ...{ tooBig: 18, constraint: 19, notADatabase: 26 },
+  permission: 3,
+  busy: 5,
+  locked: 6,
+  readOnly: 8,
+  inputOutput: 10,
+  corrupt: 11,
+  full: 13,
+  cannotOpen: 14,
+  tooBig: 18,
+  constraint: 19,
+  notADatabase: 26,
 } as const;
 
 export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";

@@ -75,7 +75,9 @@ class OpenedStore {
     const isLimited = options.databaseBytesMax > 0;
     const { reservePath, reserveBytes } = options;
     this.#space = new SpaceGuard(reservePath, {
-      ...{ database, isLimited, reserveBytes },
+      database,
+      isLimited,
+      reserveBytes,
       makeRoom: () => this.#wal.makeRoom(),
       emptyLog: () => this.#wal.empty(),
     });

@@ -62,7 +62,9 @@ export function unpackBatch({ header, values, moved }: PackedBatch): KvWrite[] {
     const value = isMoved ? moved![nextMoved++]! : small.subarray(offset, offset + sizeBytes);
     if (!isMoved) offset += sizeBytes;
     const put: KvPut = {
-      ...{ kind, ...named, value },
+      kind,
+      ...named,
+      value,
       contentType: nextOrNull(),
       metadata: nextOrNull(),
       ttlMs: numberOrNull(next()),

@@ -89,8 +89,13 @@ async function changePassword(request: UserRequest): Promise<Response> {
   const passwordHash = await accounts.passwords.hash(body.new_password);
   const refresh = accounts.newRefreshToken();
   const opened = await accounts.change(who.userId, "task.changePassword", {
-    ...{ userId: who.userId, expectedHash: credentials.passwordHash, passwordHash, sessionId: who.sessionId },
-    ...{ refreshHash: refresh.hash, idleMs: settings.taskRefreshIdleMs, nowMs: services.clock() },
+    userId: who.userId,
+    expectedHash: credentials.passwordHash,
+    passwordHash,
+    sessionId: who.sessionId,
+    refreshHash: refresh.hash,
+    idleMs: settings.taskRefreshIdleMs,
+    nowMs: services.clock(),
   });
   return respondJson(scope, 200, await accounts.pairOf(opened, refresh));
 }

@@ -58,9 +58,16 @@ export const ACCOUNT_UNITS = {
     const row = await db
       .insertInto("task_user")
       .values({
-        ...{ username, username_key: usernameKeyOf(username), email, email_key: emailKeyOf(email) },
-        ...{ password_hash: passwordHash, token_version: 1, disabled_at_ms: null, deleted_at_ms: null },
-        ...{ created_at_ms: work.nowMs, updated_at_ms: work.nowMs },
+        username,
+        username_key: usernameKeyOf(username),
+        email,
+        email_key: emailKeyOf(email),
+        password_hash: passwordHash,
+        token_version: 1,
+        disabled_at_ms: null,
+        deleted_at_ms: null,
+        created_at_ms: work.nowMs,
+        updated_at_ms: work.nowMs,
       })
       .returningAll()
       .executeTakeFirstOrThrow();
@@ -77,8 +84,10 @@ export const ACCOUNT_UNITS = {
     const before = await requireUser(db, userId);
     await requireFree(db, { username, email }, userId);
     const set = given({
-      ...{ username, username_key: username === undefined ? undefined : usernameKeyOf(username) },
-      ...{ email, email_key: email === undefined ? undefined : emailKeyOf(email) },
+      username,
+      username_key: username === undefined ? undefined : usernameKeyOf(username),
+      email,
+      email_key: email === undefined ? undefined : emailKeyOf(email),
     });
     const isSame = (username ?? before.username) === before.username && (email ?? before.email) === before.email;
     if (isSame) return changed(before);

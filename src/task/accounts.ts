@@ -101,15 +101,21 @@ export class Accounts {
     const { token, userId, sessionId } = await this.requireRefresh(text);
     const children = refreshTokens.childrenOf(token);
     const args = {
-      ...{ hash: token.hash, childHashes: children.map(({ hash }) => hash), ip: scope.clientIp },
-      ...{ idleMs: settings.taskRefreshIdleMs, nowMs: clock() },
+      hash: token.hash,
+      childHashes: children.map(({ hash }) => hash),
+      ip: scope.clientIp,
+      idleMs: settings.taskRefreshIdleMs,
+      nowMs: clock(),
     };
     const refreshed = await this.change(userId, "task.refreshSession", args);
     scope.subject = `${userId}`;
     if (refreshed.isReused) {
       this.#parts.metrics.countReuse();
       this.#parts.log.warn("a refresh token was used twice; its session was ended", {
-        ...{ id: scope.id, sub: `${userId}`, session: sessionId, ip: scope.clientIp },
+        id: scope.id,
+        sub: `${userId}`,
+        session: sessionId,
+        ip: scope.clientIp,
       });
       throw invalidRefreshToken();
     }
@@ -150,9 +156,12 @@ export class Accounts {
     const nowMs = clock();
     const refresh = this.newRefreshToken();
     const session = {
-      ...{ id: Bun.randomUUIDv7(), ip, refreshHash: refresh.hash },
+      id: Bun.randomUUIDv7(),
+      ip,
+      refreshHash: refresh.hash,
       userAgent: request.headers.get("user-agent")?.slice(0, USER_AGENT_MAX) ?? null,
-      ...{ idleUntilMs: nowMs + settings.taskRefreshIdleMs, expiresAtMs: nowMs + settings.taskRefreshTtlMs },
+      idleUntilMs: nowMs + settings.taskRefreshIdleMs,
+      expiresAtMs: nowMs + settings.taskRefreshTtlMs,
     };
     return { session, refresh };
   }

@@ -9,7 +9,9 @@ const LINE_OCTETS_MAX = 75;
 const INTEGER_MAX = 2 ** 31 - 1;
 
 const STATUS: Readonly<Record<TaskStatus, string>> = {
-  ...{ pending: "NEEDS-ACTION", in_progress: "IN-PROCESS", completed: "COMPLETED" },
+  pending: "NEEDS-ACTION",
+  in_progress: "IN-PROCESS",
+  completed: "COMPLETED",
 };
 /** 1 is the highest, 9 the lowest (section 3.8.1.9). */
 const PRIORITY: Readonly<Record<TaskPriority, number>> = { high: 1, medium: 5, low: 9 };

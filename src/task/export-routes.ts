@@ -124,9 +124,16 @@ async function requireExport({ services, scope, who, params }: UserRequest): Pro
 function exportView(row: ExportRow, nowMs: number): Record<string, unknown> {
   const state = row.state === "ready" && row.expires_at_ms <= nowMs ? "expired" : row.state;
   return {
-    ...{ id: row.id, job_id: row.job_id, state, format: row.format, filter: JSON.parse(row.filter) },
-    ...{ row_count: row.row_count, byte_count: row.byte_count, sha256: row.sha256 },
-    ...{ created_at: formatTime(row.created_at_ms), expires_at: formatTime(row.expires_at_ms) },
+    id: row.id,
+    job_id: row.job_id,
+    state,
+    format: row.format,
+    filter: JSON.parse(row.filter),
+    row_count: row.row_count,
+    byte_count: row.byte_count,
+    sha256: row.sha256,
+    created_at: formatTime(row.created_at_ms),
+    expires_at: formatTime(row.expires_at_ms),
   };
 }
 

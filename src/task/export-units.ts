@@ -158,8 +158,17 @@ async function createExport(work: UnitOfWork, wanted: NewExport): Promise<Change
   await db
     .insertInto("task_export")
     .values({
-      ...{ id, user_id: userId, job_id, format, filter, state: "pending", row_count: null, byte_count: null },
-      ...{ sha256: null, created_at_ms: nowMs, expires_at_ms: nowMs + KEPT_MS },
+      id,
+      user_id: userId,
+      job_id,
+      format,
+      filter,
+      state: "pending",
+      row_count: null,
+      byte_count: null,
+      sha256: null,
+      created_at_ms: nowMs,
+      expires_at_ms: nowMs + KEPT_MS,
     })
     .execute();
   return changed({ id, job_id, state: "pending" }, { userIds: [], hasJobs: true });

@@ -8,8 +8,16 @@ import type { ItemRow } from "./task-tables.ts";
 import { queueDeliveries } from "./webhook-units.ts";
 
 export const EVENT_TYPES = [
-  ...["task.created", "task.updated", "task.assigned", "task.deleted", "task.restored", "task.reminder"],
-  ...["task.overdue", "task.gone", "comment.created", "comment.deleted"],
+  "task.created",
+  "task.updated",
+  "task.assigned",
+  "task.deleted",
+  "task.restored",
+  "task.reminder",
+  "task.overdue",
+  "task.gone",
+  "comment.created",
+  "comment.deleted",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 

@@ -21,7 +21,9 @@ export function readIdempotencyKey({ services, scope, who }: UserRequest): (body
   }
   const route = `${method} ${requestPath(url)}`;
   return (body) => ({
-    ...{ userId: who.userId, keyHash: createHash("sha256").update(key).digest("hex"), route },
+    userId: who.userId,
+    keyHash: createHash("sha256").update(key).digest("hex"),
+    route,
     bodyHash: createHash("sha256").update(`${route}\n`).update(body).digest("hex"),
     nowMs: services.clock(),
   });

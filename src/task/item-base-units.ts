@@ -99,7 +99,10 @@ export async function replaceLabels(db: Kysely<TaskTables>, row: ItemRow, labels
 
 export async function insertLabels(db: Kysely<TaskTables>, row: ItemRow, labels: readonly string[]): Promise<void> {
   const values = labels.map((label) => ({
-    ...{ task_id: row.id, label_key: labelKeyOf(label), label, user_id: row.user_id },
+    task_id: row.id,
+    label_key: labelKeyOf(label),
+    label,
+    user_id: row.user_id,
   }));
   await db.insertInto("task_label").values(values).execute();
 }

@@ -45,8 +45,14 @@ const ignored = z.unknown().optional();
 
 /** What is shown but not to be set: a task can be sent back as it was read. */
 const READ_ONLY = {
-  ...{ id: ignored, user_id: ignored, user: ignored, assignee: ignored, created_at: ignored, updated_at: ignored },
-  ...{ completed_at: ignored, version: ignored },
+  id: ignored,
+  user_id: ignored,
+  user: ignored,
+  assignee: ignored,
+  created_at: ignored,
+  updated_at: ignored,
+  completed_at: ignored,
+  version: ignored,
 };
 
 const SETTABLE = {
@@ -80,8 +86,14 @@ export function itemPatchOf(body: z.infer<typeof TaskPatchBody>): ItemPatch {
 
 export function newItemOf(body: z.infer<typeof NewTaskBody>): ItemFields {
   return {
-    ...{ title: body.title, description: "", status: "pending", priority: "medium", dueAtMs: null, remindAtMs: null },
-    ...{ assigneeId: null, labels: [] },
+    title: body.title,
+    description: "",
+    status: "pending",
+    priority: "medium",
+    dueAtMs: null,
+    remindAtMs: null,
+    assigneeId: null,
+    labels: [],
     ...itemPatchOf(body),
   };
 }

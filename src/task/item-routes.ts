@@ -33,8 +33,12 @@ async function createTask(request: UserRequest): Promise<Response> {
     keyed: keyedBy(bytes),
   }));
   const answer = await services.writer.run("task.createItem", {
-    ...{ userId: who.userId, requestId: scope.id, nowMs: services.clock() },
-    ...{ fields, itemsMax: services.settings.taskMaxPerUser, keyed },
+    userId: who.userId,
+    requestId: scope.id,
+    nowMs: services.clock(),
+    fields,
+    itemsMax: services.settings.taskMaxPerUser,
+    keyed,
   });
   const { status, body: task, isReplayed } = answer;
   return respondTask(scope, task, status, {
@@ -52,8 +56,13 @@ async function changeTask(request: UserRequest): Promise<Response> {
     itemPatchOf(parseFields(bytes, TaskPatchBody)),
   );
   const change = {
-    ...{ userId: who.userId, requestId: scope.id, nowMs: services.clock(), taskId, patch },
-    ...{ match, isMatchRequired: services.settings.taskRequireIfMatch },
+    userId: who.userId,
+    requestId: scope.id,
+    nowMs: services.clock(),
+    taskId,
+    patch,
+    match,
+    isMatchRequired: services.settings.taskRequireIfMatch,
   };
   return respondTask(scope, await services.writer.run("task.patchItem", change, [taskId]));
 }

@@ -29,15 +29,27 @@ export type Role = "owner" | "assignee" | "operator";
 export type VersionMatch = readonly number[] | "*" | null;
 
 const MEMBERS: Readonly<Record<keyof ItemFields, string>> = {
-  ...{ title: "title", description: "description", status: "status", priority: "priority" },
-  ...{ dueAtMs: "due_date", remindAtMs: "remind_at", assigneeId: "assignee_id", labels: "labels" },
+  title: "title",
+  description: "description",
+  status: "status",
+  priority: "priority",
+  dueAtMs: "due_date",
+  remindAtMs: "remind_at",
+  assigneeId: "assignee_id",
+  labels: "labels",
 };
 const NAMES = Object.keys(MEMBERS) as (keyof ItemFields)[];
 
 export function fieldsOf(row: ItemRow, labels: readonly string[]): ItemFields {
   return {
-    ...{ title: row.title, description: row.description, status: row.status, priority: priorityName(row.priority) },
-    ...{ dueAtMs: dueOrNull(row.due_at_ms), remindAtMs: row.remind_at_ms, assigneeId: row.assignee_id, labels },
+    title: row.title,
+    description: row.description,
+    status: row.status,
+    priority: priorityName(row.priority),
+    dueAtMs: dueOrNull(row.due_at_ms),
+    remindAtMs: row.remind_at_ms,
+    assigneeId: row.assignee_id,
+    labels,
   };
 }
 

@@ -127,10 +127,21 @@ async function createItem(work: UnitOfWork, creation: ItemCreation): Promise<Cha
   await takePlace(db, userId, creation.itemsMax);
   const changes = changesBetween(null, fields);
   const columns = {
-    ...{ user_id: userId, assignee_id: null, title: "", description: "", search_text: "", status: fields.status },
-    ...{ priority: 0, due_at_ms: NO_DUE_MS, remind_at_ms: null, ...columnsOf(fields, changes) },
+    user_id: userId,
+    assignee_id: null,
+    title: "",
+    description: "",
+    search_text: "",
+    status: fields.status,
+    priority: 0,
+    due_at_ms: NO_DUE_MS,
+    remind_at_ms: null,
+    ...columnsOf(fields, changes),
     completed_at_ms: completedAt(null, fields.status, work.nowMs),
-    ...{ created_at_ms: work.nowMs, updated_at_ms: work.nowMs, deleted_at_ms: 0, version: 1 },
+    created_at_ms: work.nowMs,
+    updated_at_ms: work.nowMs,
+    deleted_at_ms: 0,
+    version: 1,
   };
   const { id } = await db.insertInto("task_item").values(columns).returning("id").executeTakeFirstOrThrow();
   const row = { ...columns, id };

@@ -42,7 +42,13 @@ export function openAccounts(given: Given, writer: TaskWriter): OpenedAccounts {
     onFailure: (reason) => metrics.countAuthFailure(reason),
   });
   const accounts = new Accounts({
-    ...{ settings, clock, log, store, writer, gate, tokens },
+    settings,
+    clock,
+    log,
+    store,
+    writer,
+    gate,
+    tokens,
     refreshTokens: new RefreshTokens(settings.secrets),
     passwords: new Passwords({
       memoryKib: settings.passwordMemoryKib,

@@ -89,9 +89,14 @@ async function revokeSession({ services, scope, who, params }: UserRequest): Pro
 
 function sessionBody(row: SessionRow, currentId: string) {
   return {
-    ...{ id: row.id, created_at: formatTime(row.created_at_ms), last_used_at: formatTime(row.last_used_at_ms) },
+    id: row.id,
+    created_at: formatTime(row.created_at_ms),
+    last_used_at: formatTime(row.last_used_at_ms),
     expires_at: formatTime(Math.min(row.idle_until_ms, row.expires_at_ms)),
-    ...{ ip: row.ip, user_agent: row.user_agent, current: row.id === currentId },
-    ...{ revoked_at: formatTimeOrNull(row.revoked_at_ms), revoked_reason: row.revoked_reason },
+    ip: row.ip,
+    user_agent: row.user_agent,
+    current: row.id === currentId,
+    revoked_at: formatTimeOrNull(row.revoked_at_ms),
+    revoked_reason: row.revoked_reason,
   };
 }

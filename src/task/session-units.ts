@@ -65,8 +65,14 @@ export const SESSION_UNITS = {
     await db
       .insertInto("task_session")
       .values({
-        ...{ id, user_id: userId, ip, user_agent: userAgent, ...times, expires_at_ms: expiresAtMs },
-        ...{ revoked_at_ms: null, revoked_reason: null },
+        id,
+        user_id: userId,
+        ip,
+        user_agent: userAgent,
+        ...times,
+        expires_at_ms: expiresAtMs,
+        revoked_at_ms: null,
+        revoked_reason: null,
       })
       .execute();
     await insertRefresh(db, id, refreshHash, nowMs);

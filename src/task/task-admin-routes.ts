@@ -126,7 +126,12 @@ function cursorId(cursor: string | undefined): number {
 
 function userBody({ id, username, email, isDisabled, createdAtMs, updatedAtMs, deletedAtMs }: User) {
   return {
-    ...{ id, username, email, disabled: isDisabled, created_at: formatTime(createdAtMs) },
-    ...{ updated_at: formatTime(updatedAtMs), deleted_at: formatTimeOrNull(deletedAtMs) },
+    id,
+    username,
+    email,
+    disabled: isDisabled,
+    created_at: formatTime(createdAtMs),
+    updated_at: formatTime(updatedAtMs),
+    deleted_at: formatTimeOrNull(deletedAtMs),
   };
 }

@@ -136,7 +136,11 @@ export function cachedTask(view: TaskView): CachedTask {
   const etag = etagOf(view.version);
   const headers = taskHeaders(etag);
   return {
-    ...{ id: view.id, ownerId: view.user_id, assigneeId: view.assignee_id, version: view.version, etag },
+    id: view.id,
+    ownerId: view.user_id,
+    assigneeId: view.assignee_id,
+    version: view.version,
+    etag,
     body: new TextEncoder().encode(JSON.stringify(view)),
     template: headerTemplate({ ...headers, "Content-Type": "application/json" }),
     unchangedTemplate: headerTemplate(headers),

@@ -125,7 +125,8 @@ async function withUsers(
   const personOf = (id: number | null) => (id === null ? null : (people.get(id) ?? null));
   return items.map(({ row, labels }) => ({
     ...taskView(row, labels),
-    ...{ user: personOf(row.user_id), assignee: personOf(row.assignee_id) },
+    user: personOf(row.user_id),
+    assignee: personOf(row.assignee_id),
   }));
 }
 

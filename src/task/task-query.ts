@@ -112,8 +112,18 @@ export function listKey(userId: number, filter: TaskFilter, { by, isDescending }
   const { statuses, priorities, labels, scope, assignee, isDeleted, isOverdue, words } = filter;
   const times = [filter.dueFromMs, filter.dueBeforeMs, filter.updatedFromMs];
   return JSON.stringify([
-    ...[userId, statuses, priorities, labels, scope, assignee, times, isOverdue, words, isDeleted],
-    ...[by, isDescending],
+    userId,
+    statuses,
+    priorities,
+    labels,
+    scope,
+    assignee,
+    times,
+    isOverdue,
+    words,
+    isDeleted,
+    by,
+    isDescending,
   ]);
 }
 

@@ -79,7 +79,8 @@ export function requireUuid(text: string | undefined, what: string): string {
 
 export const ACCOUNT_BODY_BYTES_MAX = 16 * KiB;
 const JSON_TYPES: ReadonlySet<string> = new Set([
-  ...["application/json", "application/merge-patch+json"],
+  "application/json",
+  "application/merge-patch+json",
   // What curl's -d says; the body is JSON all the same.
   "application/x-www-form-urlencoded",
 ]);

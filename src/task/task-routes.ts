@@ -28,15 +28,24 @@ const ROUTES = new RouteTree<TaskMethods>({
 
 const CORS_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const EXPOSED_HEADERS = [
-  ...["ETag", "Link", "Location", "X-Next-Cursor", "X-Total-Count", "X-Request-Id", "RateLimit", "RateLimit-Policy"],
-  ...["Retry-After", "Idempotent-Replayed"],
+  "ETag",
+  "Link",
+  "Location",
+  "X-Next-Cursor",
+  "X-Total-Count",
+  "X-Request-Id",
+  "RateLimit",
+  "RateLimit-Policy",
+  "Retry-After",
+  "Idempotent-Replayed",
 ].join(", ");
 const NO_ORIGINS: ReadonlySet<string> = new Set();
 
 /** The handler of everything below the mount. Never throws: all it refuses has the shape that its clients know. */
 export function createTaskHandler(services: TaskServices): (context: AppContext) => Eventually<Response> {
   const cors: CorsPolicy = {
-    ...{ origins: services.settings.taskCorsOrigins ?? NO_ORIGINS, methods: CORS_METHODS },
+    origins: services.settings.taskCorsOrigins ?? NO_ORIGINS,
+    methods: CORS_METHODS,
     exposedHeaders: EXPOSED_HEADERS,
   };
   return function taskApi(context) {

@@ -66,8 +66,21 @@ export class TaskService implements AsyncDisposable {
     const webhooks = await WebhookStore.open(store, settings.sealingSecrets);
     const outbound = openWebhookTransport(settings, log);
     const tools = {
-      ...{ settings, clock, log, admission, budget, store, writer, cache, rates, gate, accounts, streams },
-      ...{ webhooks, outbound, ...reads },
+      settings,
+      clock,
+      log,
+      admission,
+      budget,
+      store,
+      writer,
+      cache,
+      rates,
+      gate,
+      accounts,
+      streams,
+      webhooks,
+      outbound,
+      ...reads,
     };
     const jobs = await openJobs(parts, tools).catch(async (error: unknown) => {
       await outbound[Symbol.asyncDispose]();
@@ -99,7 +112,13 @@ export class TaskService implements AsyncDisposable {
 function openJobs({ settings, store, metrics, clock, log }: TaskParts, tools: HandlerTools): Promise<JobService> {
   const { writer } = tools;
   const opening = JobService.open({
-    ...{ settings, store, metrics, clock, log, kinds: Object.values(TASK_JOBS), schedules: TASK_SCHEDULES },
+    settings,
+    store,
+    metrics,
+    clock,
+    log,
+    kinds: Object.values(TASK_JOBS),
+    schedules: TASK_SCHEDULES,
     handlers: createTaskHandlers(tools),
     // What the settlements of this service return: see TASK_SETTLEMENTS.
     onSettled: (results) => writer.tell(together(...(results as readonly Effects[]))),

@@ -162,7 +162,12 @@ type UserRow = Omit<TaskTables["task_user"], "id"> & { id: number };
 
 export function toUser(row: Omit<UserRow, "password_hash" | "token_version" | "username_key" | "email_key">): User {
   return {
-    ...{ id: row.id, username: row.username, email: row.email, isDisabled: row.disabled_at_ms !== null },
-    ...{ createdAtMs: row.created_at_ms, updatedAtMs: row.updated_at_ms, deletedAtMs: row.deleted_at_ms },
+    id: row.id,
+    username: row.username,
+    email: row.email,
+    isDisabled: row.disabled_at_ms !== null,
+    createdAtMs: row.created_at_ms,
+    updatedAtMs: row.updated_at_ms,
+    deletedAtMs: row.deleted_at_ms,
   };
 }

@@ -38,7 +38,8 @@ export function createCleanup({ writer, store, settings, clock }: Parts): JobHan
     const exports = { nowMs, beforeMs: nowMs - EXPIRED_EXPORT_KEPT_MS };
     await untilNone(signal, () => writer.run("task.removeExports", exports));
     const deliveries = {
-      ...{ doneBeforeMs: nowMs - settings.jobsKeepDoneMs, deadBeforeMs: nowMs - settings.jobsKeepDeadMs },
+      doneBeforeMs: nowMs - settings.jobsKeepDoneMs,
+      deadBeforeMs: nowMs - settings.jobsKeepDeadMs,
       limit: DELIVERIES_AT_ONCE,
     };
     await untilNone(signal, () => writer.run("task.purgeDeliveries", deliveries));

@@ -42,8 +42,13 @@ export const USER_DELETION_UNITS = {
     await db
       .updateTable("task_user")
       .set((eb) => ({
-        ...{ username_key: null, email_key: null, email: "", password_hash: "" },
-        ...{ token_version: eb("token_version", "+", 1), updated_at_ms: work.nowMs, deleted_at_ms: work.nowMs },
+        username_key: null,
+        email_key: null,
+        email: "",
+        password_hash: "",
+        token_version: eb("token_version", "+", 1),
+        updated_at_ms: work.nowMs,
+        deleted_at_ms: work.nowMs,
       }))
       .where("id", "=", userId)
       .execute();

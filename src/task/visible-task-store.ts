@@ -54,7 +54,10 @@ export const SLICE_ROWS = 2000;
 const SEARCHED_ROWS = 500;
 
 const COLUMNS = {
-  ...{ created_at: "created_at_ms", updated_at: "updated_at_ms", due_date: "due_at_ms", priority: "priority" },
+  created_at: "created_at_ms",
+  updated_at: "updated_at_ms",
+  due_date: "due_at_ms",
+  priority: "priority",
 } as const satisfies Record<TaskSort["by"], KeyColumn>;
 
 /** Along the index of the order; statuses come in the order of their creation as well. */

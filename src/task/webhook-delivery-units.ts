@@ -95,8 +95,19 @@ export async function queueDelivery(
   await taskTables(work)
     .insertInto("task_delivery")
     .values({
-      ...{ id, webhook_id: hook.id, job_id, event_type: type, body, state: "pending", attempts: 0, last_status: null },
-      ...{ last_ms: null, last_error: null, response_excerpt: null, created_at_ms: work.nowMs, finished_at_ms: null },
+      id,
+      webhook_id: hook.id,
+      job_id,
+      event_type: type,
+      body,
+      state: "pending",
+      attempts: 0,
+      last_status: null,
+      last_ms: null,
+      last_error: null,
+      response_excerpt: null,
+      created_at_ms: work.nowMs,
+      finished_at_ms: null,
     })
     .execute();
   await countPending(work, hook);
@@ -160,7 +171,11 @@ async function enqueueDelivery(
 ): Promise<string> {
   const payload: DeliveryPayload = { deliveryId };
   const id = await enqueueJob(work, {
-    ...{ kind: TASK_JOBS.deliver, payload, ownerId: hook.user_id, runAtMs: work.nowMs, groupKey: hook.id },
+    kind: TASK_JOBS.deliver,
+    payload,
+    ownerId: hook.user_id,
+    runAtMs: work.nowMs,
+    groupKey: hook.id,
     priority: hook.job_priority,
     ...(requestId === null ? {} : { requestId }),
   });

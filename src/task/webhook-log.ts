@@ -44,8 +44,13 @@ function placeOf(cursor: string): string {
 
 function deliveryView(row: Row) {
   return {
-    ...{ id: row.id, event_type: row.event_type, state: row.state, attempts: row.attempts },
-    ...{ last_status: row.last_status, last_ms: row.last_ms, last_error: row.last_error },
+    id: row.id,
+    event_type: row.event_type,
+    state: row.state,
+    attempts: row.attempts,
+    last_status: row.last_status,
+    last_ms: row.last_ms,
+    last_error: row.last_error,
     response_excerpt: row.response_excerpt,
     created_at: formatTime(row.created_at_ms),
     finished_at: formatTimeOrNull(row.finished_at_ms),

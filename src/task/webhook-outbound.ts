@@ -16,8 +16,12 @@ export function openWebhookTransport(
   options: Partial<ConstructorParameters<typeof OutboundTransport>[0]> = {},
 ): OutboundTransport {
   return new OutboundTransport({
-    ...{ what: "webhooks", rules: new AddressRules(webhookAllowCidrs, true), needsAll: true },
-    ...{ connectMs: Math.min(CONNECT_MS_MAX, webhookTimeoutMs), log, env: process.env },
+    what: "webhooks",
+    rules: new AddressRules(webhookAllowCidrs, true),
+    needsAll: true,
+    connectMs: Math.min(CONNECT_MS_MAX, webhookTimeoutMs),
+    log,
+    env: process.env,
     ...options,
   });
 }

@@ -25,9 +25,7 @@ const ROTATION_MS = 86_400_000;
 
 export const WEBHOOK_ROUTES: TaskRoutes = {
   "/webhooks": { GET: forUsers(listWebhooks), POST: forUsers(createWebhook) },
-  "/webhooks/:id": {
-    ...{ GET: forUsers(showWebhook), PATCH: forUsers(changeWebhook), DELETE: forUsers(deleteWebhook) },
-  },
+  "/webhooks/:id": { GET: forUsers(showWebhook), PATCH: forUsers(changeWebhook), DELETE: forUsers(deleteWebhook) },
   "/webhooks/:id/ping": { POST: forUsers(ping) },
   "/webhooks/:id/rotate-secret": { POST: forUsers(rotateSecret) },
   "/webhooks/:id/deliveries": { GET: forUsers(listDeliveries) },
@@ -46,7 +44,10 @@ async function createWebhook(request: UserRequest): Promise<Response> {
   await requireAllowed(services, body.url);
   const [id, secret] = [Bun.randomUUIDv7(), createWebhookSecret()];
   const row = await services.writer.run("task.createWebhook", {
-    ...{ id, userId: who.userId, url: body.url, events: body.events },
+    id,
+    userId: who.userId,
+    url: body.url,
+    events: body.events,
     secret: services.webhooks.sealSecret(secret, id),
   });
   const headers = { Location: `${requestPath(scope.request.url)}/${id}` };
@@ -87,7 +88,9 @@ async function rotateSecret(request: UserRequest): Promise<Response> {
   const isOpened = services.webhooks.secretOf(await services.webhooks.require(id, userId)) !== null;
   const secret = createWebhookSecret();
   const row = await services.writer.run("task.rotateWebhookSecret", {
-    ...{ id, userId, secret: services.webhooks.sealSecret(secret, id) },
+    id,
+    userId,
+    secret: services.webhooks.sealSecret(secret, id),
     previousUntilMs: isOpened ? services.clock() + ROTATION_MS : null,
   });
   return respondJson(scope, 200, { ...webhookView(row), secret });
@@ -118,8 +121,14 @@ async function requireAllowed({ outbound }: TaskServices, url: string): Promise<
 
 function webhookView(row: WebhookRow) {
   return {
-    ...{ id: row.id, url: row.url, events: JSON.parse(row.events) as unknown, active: row.active === 1 },
-    ...{ disabled_reason: row.disabled_reason, failures: row.failures, pending: row.pending },
-    ...{ created_at: formatTime(row.created_at_ms), updated_at: formatTime(row.updated_at_ms) },
+    id: row.id,
+    url: row.url,
+    events: JSON.parse(row.events) as unknown,
+    active: row.active === 1,
+    disabled_reason: row.disabled_reason,
+    failures: row.failures,
+    pending: row.pending,
+    created_at: formatTime(row.created_at_ms),
+    updated_at: formatTime(row.updated_at_ms),
   };
 }

@@ -47,7 +47,8 @@ async function settleDelivery(work: UnitOfWork, settlement: Settlement): Promise
   const state = outcome === "done" ? "done" : outcome === "retry" ? row.state : "dead";
   const wasTried = outcome !== "cancelled" && report?.isSkipped !== true;
   await updateDelivery(db, deliveryId, {
-    ...{ state, attempts: row.attempts + (wasTried ? 1 : 0) },
+    state,
+    attempts: row.attempts + (wasTried ? 1 : 0),
     last_error: outcome === "done" ? null : (error ?? "the job was cancelled"),
     ...(wasTried ? { last_status: report?.status ?? null, last_ms: report?.ms ?? null } : {}),
     ...(wasTried ? { response_excerpt: report?.excerpt ?? null } : {}),

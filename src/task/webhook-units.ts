@@ -46,9 +46,19 @@ export const WEBHOOK_UNITS = {
       .executeTakeFirstOrThrow();
     if (hooks >= PER_USER_MAX) throw new AppError("quota_exceeded", `at most ${PER_USER_MAX} webhooks per user`);
     const row: WebhookRow = {
-      ...{ id: args.id, user_id: args.userId, url: args.url, events: JSON.stringify(args.events) },
-      ...{ secret: args.secret, previous_secret: null, previous_until_ms: null, active: 1, disabled_reason: null },
-      ...{ failures: 0, pending: 0, created_at_ms: work.nowMs, updated_at_ms: work.nowMs },
+      id: args.id,
+      user_id: args.userId,
+      url: args.url,
+      events: JSON.stringify(args.events),
+      secret: args.secret,
+      previous_secret: null,
+      previous_until_ms: null,
+      active: 1,
+      disabled_reason: null,
+      failures: 0,
+      pending: 0,
+      created_at_ms: work.nowMs,
+      updated_at_ms: work.nowMs,
       job_priority: JOB_PRIORITY.later,
     };
     await db.insertInto("task_webhook").values(row).execute();

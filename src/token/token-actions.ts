@@ -168,7 +168,14 @@ export async function showToken({ tokens }: TokenServices, { scope, installation
   const { id, appId, deviceType, isReadOnly, note, tokenHint, permissionPrefix, permissionKey } = installation;
   return respondJson(scope, 200, {
     success: true,
-    ...{ id, appId, deviceType, isReadOnly, note, tokenHint, permissionPrefix, permissionKey },
+    id,
+    appId,
+    deviceType,
+    isReadOnly,
+    note,
+    tokenHint,
+    permissionPrefix,
+    permissionKey,
     expiresAt: installation.expiresAtMs === null ? null : iso(installation.expiresAtMs),
     installedAt: iso(installation.installedAtMs),
     updatedAt: iso(installation.updatedAtMs),
@@ -214,10 +221,7 @@ async function readPage(
   { jsonBytesMax, begin }: ValuesWanted = KEYS_ALONE,
 ): Promise<Page> {
   const { tokenMaxSortRows: sortRowsMax } = settings;
-  const query = {
-    ...appListAuthMiddleware(installation),
-    ...{ sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax },
-  };
+  const query = { ...appListAuthMiddleware(installation), sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax };
   scope.extendIdleTimeout(LIST_IDLE_SECONDS);
   const page: OffsetPage = await engine.pageByOffset(query, { signal: scope.request.signal, begin });
   if (page.entries !== null) return { total: page.total, entries: page.entries };

@@ -152,7 +152,11 @@ async function createInstallation({ services, scope, principal }: AdminRequest):
   const { token, tokenHash, tokenHint } = createToken();
   const installation = await services.tokens.change("token.createInstallation", {
     ...fields,
-    ...{ id: Bun.randomUUIDv7(), deviceUuid, appId, tokenHash, tokenHint },
+    id: Bun.randomUUIDv7(),
+    deviceUuid,
+    appId,
+    tokenHash,
+    tokenHint,
     expiresAtMs: toMs(expiresAt) ?? null,
   });
   return respondJson(scope, 201, { ...installationBody(installation), token });

@@ -34,7 +34,9 @@ interface BackupAnswer {
 async function measure(url: string, token: string, round: number): Promise<Round> {
   const keys = { bucket: "written", order: "ascending", first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND } as const;
   const load = startOpenLoop({
-    ...{ url, connections: CONNECTIONS, phases: [{ rate: WRITES_PER_SECOND, seconds: LOAD_SECONDS_MAX }] },
+    url,
+    connections: CONNECTIONS,
+    phases: [{ rate: WRITES_PER_SECOND, seconds: LOAD_SECONDS_MAX }],
     stream: { method: "POST", ...keys, valueBytes: 100, token },
   });
   await load.started;

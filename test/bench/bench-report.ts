@@ -103,7 +103,8 @@ export function toJson(conditions: Circumstances, outcomes: readonly Outcome[]):
     seconds: Number(seconds.toFixed(1)),
     problem: problem?.text ?? null,
     figures: figures.map((figure) => ({
-      ...{ ...figure, name: figure.name.trim() },
+      ...figure,
+      name: figure.name.trim(),
       isMet: figure.target === null ? null : isMet(figure),
     })),
   }));

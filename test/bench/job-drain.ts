@@ -73,7 +73,10 @@ async function timeClaims(rig: JobRig, times: number): Promise<number> {
   for (let turn = 0; turn < times; turn++) {
     const startMs = performance.now();
     const claimed = await rig.store.run("jobs.claim", {
-      ...{ node: "bench", leaseMs: 60_000, nowMs: Date.now(), busyGroups: {} },
+      node: "bench",
+      leaseMs: 60_000,
+      nowMs: Date.now(),
+      busyGroups: {},
       queues: [{ queue: "default", slots: 5 }],
     });
     tookMs.push(performance.now() - startMs);
@@ -101,7 +104,11 @@ const claims: Benchmark = {
 async function createTask({ store }: TaskStore, remindAtMs: number | null): Promise<number> {
   const startMs = performance.now();
   await store.run("task.createItem", {
-    ...{ userId: 1, requestId: "bench", itemsMax: 1e6, keyed: null, nowMs: Date.now() },
+    userId: 1,
+    requestId: "bench",
+    itemsMax: 1e6,
+    keyed: null,
+    nowMs: Date.now(),
     fields: { ...ITEM_FIELDS, remindAtMs },
   });
   return performance.now() - startMs;
@@ -120,9 +127,15 @@ async function occupy(tasks: TaskStore): Promise<WorkerPool> {
   );
   const never: JobHandler = () => new Promise(() => undefined);
   const pool = new WorkerPool({
-    ...{ store, jobs: new JobStore(store), kinds: byKind([{ ...TASK_JOBS.reminder, timeoutMs: DRAIN_MS_MAX }]) },
-    ...{ handlers: { [kind]: never }, slots: { ...NONE, default: 5 }, clock: Date.now },
-    ...{ leaseMs: 30_000, pollMs: 1_000, onSettled: () => undefined },
+    store,
+    jobs: new JobStore(store),
+    kinds: byKind([{ ...TASK_JOBS.reminder, timeoutMs: DRAIN_MS_MAX }]),
+    handlers: { [kind]: never },
+    slots: { ...NONE, default: 5 },
+    clock: Date.now,
+    leaseMs: 30_000,
+    pollMs: 1_000,
+    onSettled: () => undefined,
     log: openLog({ mode: "test", logLevel: "error" }),
   });
   pool.start();

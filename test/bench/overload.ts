@@ -93,7 +93,9 @@ async function run(bench: Bench): Promise<Figure[]> {
   // calm, 1x, calm, 2x, calm, 3x, calm
   const phases = LEVELS.flatMap((level) => [calm, { rate: level * peak, seconds }]);
   const report = await runOpenLoop({
-    ...{ url, stream: writes("offered", 0, bench.token), connections: CONNECTIONS },
+    url,
+    stream: writes("offered", 0, bench.token),
+    connections: CONNECTIONS,
     phases: [...phases, { ...calm, seconds: AFTER_SECONDS }],
   });
   const odd = [...countByStatus(report.samples)].filter(([status]) => status !== 200 && status !== 503);

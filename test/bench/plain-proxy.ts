@@ -36,7 +36,10 @@ export async function startPlainProxy(upstream: QuickUpstream, bench: Bench): Pr
   const url = `http://127.0.0.1:${port}`;
   await untilListening(url, child, () => complaint);
   return {
-    ...{ name: "nginx", url, headers: {}, pid: child.pid },
+    name: "nginx",
+    url,
+    headers: {},
+    pid: child.pid,
     async [Symbol.asyncDispose]() {
       child.kill("SIGKILL");
       await child.exited;

@@ -30,7 +30,10 @@ export async function startPortkey(upstream: QuickUpstream, folder: string): Pro
     "x-portkey-custom-host": `${upstream.url}/v1`,
   };
   return {
-    ...{ name: "Portkey", url, headers, pid: child.pid },
+    name: "Portkey",
+    url,
+    headers,
+    pid: child.pid,
     async [Symbol.asyncDispose]() {
       child.kill("SIGKILL");
       await child.exited;

@@ -69,7 +69,10 @@ function eventText(index: number): string {
 
 const LAST_EVENTS = [
   `data: ${JSON.stringify({
-    ...{ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1_790_000_000, model: "quick" },
+    id: "chatcmpl-1",
+    object: "chat.completion.chunk",
+    created: 1_790_000_000,
+    model: "quick",
     choices: [{ index: 0, delta: {}, finish_reason: "stop" }],
     usage: { prompt_tokens: 10, completion_tokens: 20, total_tokens: 30 },
   })}\n\n`,
@@ -80,7 +83,10 @@ const LAST_EVENTS = [
 export const ANSWER_TEXT = "A model would have said something here, in a sentence or two.";
 
 const ANSWER = JSON.stringify({
-  ...{ id: "chatcmpl-1", object: "chat.completion", created: 1_790_000_000, model: "quick" },
+  id: "chatcmpl-1",
+  object: "chat.completion",
+  created: 1_790_000_000,
+  model: "quick",
   choices: [{ index: 0, message: { role: "assistant", content: ANSWER_TEXT }, logprobs: null, finish_reason: "stop" }],
   usage: { prompt_tokens: 10, completion_tokens: 20, total_tokens: 30 },
 });

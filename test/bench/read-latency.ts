@@ -29,14 +29,23 @@ interface Mixed {
 async function measureRound(url: string, { token }: Bench, round: number, seconds: number): Promise<Mixed> {
   const keys = { order: "ascending", first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND } as const;
   const writing = runClosedLoop({
-    ...{ url, connections: WRITERS, seconds },
+    url,
+    connections: WRITERS,
+    seconds,
     stream: { method: "POST", bucket: "written", ...keys, valueBytes: 100, token },
   });
   const reading = runOpenLoop({
-    ...{ url, connections: READERS_MAX, phases: [{ rate: READS_PER_SECOND, seconds: seconds - 1 }] },
+    url,
+    connections: READERS_MAX,
+    phases: [{ rate: READS_PER_SECOND, seconds: seconds - 1 }],
     stream: {
-      ...{ method: "GET", bucket: bucketName(0), order: "random", first: 0, count: SHAPE.keysPerBucket },
-      ...{ valueBytes: 0, token },
+      method: "GET",
+      bucket: bucketName(0),
+      order: "random",
+      first: 0,
+      count: SHAPE.keysPerBucket,
+      valueBytes: 0,
+      token,
     },
   });
   const [writes, { samples, lagP99Ms, unsent }] = await Promise.all([writing, reading]);

@@ -47,7 +47,9 @@ export async function startRelay(
     const unlimited = await manage<{ key: string }>("/api/token", { name: "unlimited" });
     const finite = await manage<{ key: string }>("/api/token", { name: "finite", remain_quota: QUOTA });
     const asked = ({ key }: { key: string }): ChatServer => ({
-      ...{ name: "gokv", url: server.url, headers: { Authorization: `Bearer ${key}` } },
+      name: "gokv",
+      url: server.url,
+      headers: { Authorization: `Bearer ${key}` },
     });
     return {
       ...asked(unlimited),

@@ -91,7 +91,9 @@ function compared(
   { what = "perSecond", target = null }: { what?: keyof Turn; target?: Target | null } = {},
 ): Figure {
   return {
-    ...{ name, unit: what === "perSecond" ? "/s" : "us", target },
+    name,
+    unit: what === "perSecond" ? "/s" : "us",
+    target,
     measured: median(turns.map((own) => own[index]![what])),
     floor: median(turns.map((own) => own[floor]![what])),
     ratio: median(turns.map((own) => own[index]![what] / own[floor]![what])),

@@ -36,8 +36,16 @@ type Filter = Readonly<Record<string, string>>;
 function filtersAt(nowMs: number): readonly Filter[] {
   const week = { due_after: new Date(nowMs).toISOString(), due_before: new Date(nowMs + 7 * DAY_MS).toISOString() };
   return [
-    ...[{}, { status: "pending" }, { status: "in_progress" }, { status: "completed" }, { priority: "low" }],
-    ...[{ priority: "medium" }, { priority: "high" }, week, { scope: "mine" }, { scope: "assigned" }],
+    {},
+    { status: "pending" },
+    { status: "in_progress" },
+    { status: "completed" },
+    { priority: "low" },
+    { priority: "medium" },
+    { priority: "high" },
+    week,
+    { scope: "mine" },
+    { scope: "assigned" },
   ];
 }
 
@@ -84,7 +92,8 @@ async function timePages(url: string, { me, tasks, nowMs }: FilledUser, repeats:
   }
   return [
     atMost(5, {
-      ...{ name: `page of ${PAGE} of ${TASKS} tasks, every order and filter, p95`, unit: "ms" },
+      name: `page of ${PAGE} of ${TASKS} tasks, every order and filter, p95`,
+      unit: "ms",
       measured: percentile(tookMs, 0.95),
     }),
     reported({ name: "  such a page, median", unit: "ms", measured: median(tookMs) }),
@@ -121,9 +130,7 @@ async function searchBeside(bench: Bench, url: string, { me }: FilledUser) {
   const stream = getOf("/tasks/1", me.token);
   // The first answers of a new process are those of a cold one, whatever runs beside them.
   for (let read = 0; read < COLD_READS; read++) await (await requireOk(target, "/tasks/1", me.token)).text();
-  const load = startOpenLoop({
-    ...{ url, stream, connections: 8, phases: [{ rate: OTHERS_PER_SECOND, seconds: 60 }] },
-  });
+  const load = startOpenLoop({ url, stream, connections: 8, phases: [{ rate: OTHERS_PER_SECOND, seconds: 60 }] });
   await load.started;
   const searchMs = await timeSearches(url, { me }, "-created_at", sized(bench, 20, 8));
   load.stop();

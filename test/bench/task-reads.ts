@@ -30,19 +30,22 @@ const reads: Benchmark = {
     const get = getOf(`/tasks/${id}`, owner.token);
     const unchanged = getOf(`/tasks/${id}`, owner.token, { "If-None-Match": '"v1"' });
     const cached = await compareRates({
-      ...{ ...rounds(bench), name: "GET of a task, of the bare server's rate" },
+      ...rounds(bench),
+      name: "GET of a task, of the bare server's rate",
       floor: () => ({ url: bare.url, stream: get }),
       measured: () => ({ url: server.url, stream: get }),
       target: ratioAtLeast(0.35),
     });
     const revalidated = await compareRates({
-      ...{ ...rounds(bench), name: "  304 of a task, of the rate of whole answers" },
+      ...rounds(bench),
+      name: "  304 of a task, of the rate of whole answers",
       floor: () => ({ url: server.url, stream: get }),
       measured: () => ({ url: server.url, stream: unchanged }),
       target: ratioAtLeast(1),
     });
     const gain = await compareRates({
-      ...{ ...rounds(bench), name: "  GET of a task from the cache, of the rate without it" },
+      ...rounds(bench),
+      name: "  GET of a task from the cache, of the rate without it",
       floor: () => ({ url: uncached.url, stream: getOf(`/tasks/${twin.id}`, other.token) }),
       measured: () => ({ url: server.url, stream: get }),
       target: ratioAtLeast(1.2),
@@ -73,7 +76,8 @@ const creates: Benchmark = {
       } as const;
     };
     const figure = await compareRates({
-      ...{ ...rounds(bench), name: "POST of a task, of the KV rate" },
+      ...rounds(bench),
+      name: "POST of a task, of the KV rate",
       floor: (round) => ({ url, stream: post(round) }),
       measured: () => ({ url, stream: { path: TASKS_ROUTE, headers, body } }),
       target: ratioAtLeast(0.1),

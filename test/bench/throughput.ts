@@ -28,7 +28,8 @@ interface Comparison {
 function compare(url: string, bareUrl: string, { stream, ...comparison }: Comparison): Promise<Figure> {
   return compareRates({
     ...comparison,
-    ...{ rounds: comparison.target === null ? 3 : 5, seconds: 3 },
+    rounds: comparison.target === null ? 3 : 5,
+    seconds: 3,
     floor: (round) => ({ url: bareUrl, stream: stream(round) }),
     measured: (round) => ({ url, stream: stream(round) }),
   });
@@ -42,14 +43,18 @@ const read: Benchmark = {
     await using server = await startBenchServer(await bench.filledStore(shape));
     const get = { method: "GET", bucket: bucketName(0), first: 0, valueBytes: 0, token: bench.token } as const;
     const hot = await compare(server.url, bare.url, {
-      ...{ bench, name: `GET 100 B, ${HOT_KEYS} hot keys`, connections: 32 },
+      bench,
+      name: `GET 100 B, ${HOT_KEYS} hot keys`,
+      connections: 32,
       stream: () => ({ ...get, order: "cycle", count: HOT_KEYS }),
       target: ratioAtLeast(0.65, 0.75),
     });
     const figures = [hot];
     if (!bench.isShort) {
       const spread = await compare(server.url, bare.url, {
-        ...{ bench, name: "GET 100 B, spread over 1 M keys", connections: 32 },
+        bench,
+        name: "GET 100 B, spread over 1 M keys",
+        connections: 32,
         stream: () => ({ ...get, order: "random", count: KEYS }),
         target: null,
       });
@@ -71,17 +76,24 @@ const write: Benchmark = {
     for (const connections of WRITES) {
       const post = { method: "POST", valueBytes: VALUE_BYTES, token: bench.token } as const;
       const ascending = await compare(server.url, bare.url, {
-        ...{ bench, connections, name: "durable POST 100 B, unique ascending keys" },
+        bench,
+        connections,
+        name: "durable POST 100 B, unique ascending keys",
         stream: (round) => ({
-          ...{ ...post, bucket: `ascending-${connections}`, order: "ascending" },
-          ...{ first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND },
+          ...post,
+          bucket: `ascending-${connections}`,
+          order: "ascending",
+          first: round * KEYS_PER_ROUND,
+          count: KEYS_PER_ROUND,
         }),
         target: ratioAtLeast(0.4, 0.55),
       });
       figures.push(ascending);
       if (bench.isShort) continue;
       const random = await compare(server.url, bare.url, {
-        ...{ bench, connections, name: "durable POST 100 B, random keys" },
+        bench,
+        connections,
+        name: "durable POST 100 B, random keys",
         stream: () => ({ ...post, bucket: `random-${connections}`, order: "random", first: 0, count: KEY_NUMBER_MAX }),
         target: null,
       });
@@ -126,17 +138,24 @@ const least: Benchmark = {
     const get = { ...stream, method: "GET", order: "cycle", first: 0, count: HOT_KEYS, valueBytes: 0 } as const;
     const figures = [
       await compare(server.url, bare.url, {
-        ...{ bench, name: "GET 100 B of the least durable server", connections: 32 },
-        ...{ stream: () => get, target: null },
+        bench,
+        name: "GET 100 B of the least durable server",
+        connections: 32,
+        stream: () => get,
+        target: null,
       }),
     ];
     const post = { ...stream, method: "POST", order: "ascending", valueBytes: VALUE_BYTES } as const;
     for (const connections of WRITES) {
       const ascending = await compare(server.url, bare.url, {
-        ...{ bench, name: "durable POST 100 B of the least durable server", connections },
+        bench,
+        name: "durable POST 100 B of the least durable server",
+        connections,
         stream: (round) => ({
-          ...{ ...post, bucket: `ascending-${connections}` },
-          ...{ first: round * KEYS_PER_ROUND, count: KEYS_PER_ROUND },
+          ...post,
+          bucket: `ascending-${connections}`,
+          first: round * KEYS_PER_ROUND,
+          count: KEYS_PER_ROUND,
         }),
         target: null,
       });

@@ -115,10 +115,17 @@ interface Meanwhile {
 async function meanwhile(namespaces: Namespaces, secondsMax: number, act: () => Promise<void>): Promise<Meanwhile> {
   const { url, other } = namespaces;
   const load = startOpenLoop({
-    ...{ url, connections: 200, phases: [{ rate: READS_PER_SECOND, seconds: secondsMax }] },
+    url,
+    connections: 200,
+    phases: [{ rate: READS_PER_SECOND, seconds: secondsMax }],
     stream: {
-      ...{ method: "GET", bucket: TOKEN_MOUNT, order: "random", first: 0, count: OTHER_KEYS },
-      ...{ valueBytes: 0, token: other.token },
+      method: "GET",
+      bucket: TOKEN_MOUNT,
+      order: "random",
+      first: 0,
+      count: OTHER_KEYS,
+      valueBytes: 0,
+      token: other.token,
     },
   });
   await load.started;

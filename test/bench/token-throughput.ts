@@ -31,7 +31,9 @@ const read: Benchmark = {
     const { token } = await installApp(url, bucketName(0));
     const hot = { method: "GET", order: "cycle", first: 0, count: HOT_KEYS, valueBytes: 0 } as const;
     const figure = await compareRates({
-      ...{ bench, name: "GET 1 KB by app token, of the KV rate", ...rounds(bench) },
+      bench,
+      name: "GET 1 KB by app token, of the KV rate",
+      ...rounds(bench),
       floor: () => ({ url, stream: { ...hot, bucket: bucketName(0), token: bench.token } }),
       measured: () => ({ url, stream: { ...hot, bucket: TOKEN_MOUNT, token } }),
       target: ratioAtLeast(0.6),
@@ -53,7 +55,9 @@ const write: Benchmark = {
       return { method: "POST", valueBytes: VALUE_BYTES, ...keys } as const;
     };
     const figure = await compareRates({
-      ...{ bench, name: "durable POST 1 KB by app token, of the KV rate", ...rounds(bench) },
+      bench,
+      name: "durable POST 1 KB by app token, of the KV rate",
+      ...rounds(bench),
       floor: (round) => ({ url, stream: { ...post(round), bucket: "written-by-operator", token: bench.token } }),
       measured: (round) => ({ url, stream: { ...post(round), bucket: TOKEN_MOUNT, token } }),
       target: ratioAtLeast(0.8),
@@ -91,7 +95,11 @@ const batch: Benchmark = {
     const { url } = server;
     const { token } = await installApp(url, "imported");
     const single = await compareRates({
-      ...{ bench, name: "POST 1 KB by app token, one after the other", connections: 1, rounds: 1, seconds: 3 },
+      bench,
+      name: "POST 1 KB by app token, one after the other",
+      connections: 1,
+      rounds: 1,
+      seconds: 3,
       floor: () => ({ url, stream: singles(bench.token, "by-operator") }),
       measured: () => ({ url, stream: singles(token, TOKEN_MOUNT) }),
       target: null,
@@ -100,8 +108,11 @@ const batch: Benchmark = {
     const perSecond = BATCH_KEYS / (batchMs / 1000);
     await requireStatuses(url, bench.token, [200], TOKEN_VALUE_ROUTE);
     const keys: Figure = {
-      ...{ name: `keys/s of batches of ${BATCH_KEYS}, of POSTs, one connection`, unit: "/s", measured: perSecond },
-      ...{ floor: single.measured, ratio: perSecond / single.measured },
+      name: `keys/s of batches of ${BATCH_KEYS}, of POSTs, one connection`,
+      unit: "/s",
+      measured: perSecond,
+      floor: single.measured,
+      ratio: perSecond / single.measured,
       target: ratioAtLeast(5),
     };
     return [

@@ -53,11 +53,10 @@ async function readMeanwhile(url: string, token: string, seconds: number): Promi
   let lagged = 0;
   for (; performance.now() < endMs; slices++) {
     const report = await runOpenLoop({
-      ...{ url, connections: 500, phases: [{ rate: READS_PER_SECOND, seconds: SLICE_SECONDS }] },
-      stream: {
-        ...{ method: "GET", bucket: bucketName(0), order: "random", first: 0, count: KEYS },
-        ...{ valueBytes: 0, token },
-      },
+      url,
+      connections: 500,
+      phases: [{ rate: READS_PER_SECOND, seconds: SLICE_SECONDS }],
+      stream: { method: "GET", bucket: bucketName(0), order: "random", first: 0, count: KEYS, valueBytes: 0, token },
     });
     if (hasLagged(report)) lagged++;
     else for (const latency of report.samples.latencyMs) latencyMs.push(latency);
@@ -84,12 +83,11 @@ async function run(bench: Bench): Promise<Figure[]> {
     const listing = listOnAndOn(url, token, expectedHash(), ending.signal);
     listing.catch(() => undefined);
     const writing = runClosedLoop({
-      ...{ url, connections: WRITERS, seconds },
+      url,
+      connections: WRITERS,
+      seconds,
       // Overwrites all over the store: each write touches pages of its own.
-      stream: {
-        ...{ method: "POST", bucket: bucketName(0), order: "random", first: 0, count: KEYS },
-        ...{ valueBytes: 100, token },
-      },
+      stream: { method: "POST", bucket: bucketName(0), order: "random", first: 0, count: KEYS, valueBytes: 100, token },
     });
     const reading = readMeanwhile(url, token, seconds);
     const [writes, reads] = await Promise.all([writing, reading]);
@@ -99,7 +97,8 @@ async function run(bench: Bench): Promise<Figure[]> {
     return [
       atMost(2 * LOG_LIMIT_MIB, {
         name: `log file, ${seconds} s of writes beside endless lists of 1 M keys`,
-        ...{ unit: "MiB", measured: logBytes / MIB },
+        unit: "MiB",
+        measured: logBytes / MIB,
       }),
       ...reads,
       reported({ name: "  the POSTs, 32 connections", unit: "/s", measured: writes.perSecond }),

@@ -103,7 +103,8 @@ if (has("chromium", hasProgram(BROWSER))) {
       const auth = { Authorization: `Bearer ${app.token}` };
       const json = { ...auth, "Content-Type": "application/json" };
       const post = (path: string, body: string, headers: Record<string, string> = json): Omit<Step, "name"> => ({
-        ...{ url: `${api}${path}`, init: { method: "POST", headers, body } },
+        url: `${api}${path}`,
+        init: { method: "POST", headers, body },
       });
       const steps: Readonly<Record<string, Omit<Step, "name">>> = {
         created: post("/greeting", '{"hello":"world"}'),
@@ -137,10 +138,32 @@ if (has("chromium", hasProgram(BROWSER))) {
       const seen = await browse(() => list);
       const statuses = Object.fromEntries(Object.entries(seen).map(([name, answer]) => [name, answer?.status ?? null]));
       expect(statuses).toEqual({
-        ...{ created: 200, updated: 200, read: 200, byAppToken: 200, byQuery: 200, byBody: 200, conditional: 412 },
-        ...{ head: 200, metadata: 200, batch: 200, keys: 200, values: 200, info: 200, invalid: 400 },
-        ...{ unauthorized: 401, denied: 403, missing: 404, tooLarge: 413, secondBatch: 200, limited: 429 },
-        ...{ removed: 204, emptied: 204, none: 200, administration: null, operatorRoute: null, unreachable: null },
+        created: 200,
+        updated: 200,
+        read: 200,
+        byAppToken: 200,
+        byQuery: 200,
+        byBody: 200,
+        conditional: 412,
+        head: 200,
+        metadata: 200,
+        batch: 200,
+        keys: 200,
+        values: 200,
+        info: 200,
+        invalid: 400,
+        unauthorized: 401,
+        denied: 403,
+        missing: 404,
+        tooLarge: 413,
+        secondBatch: 200,
+        limited: 429,
+        removed: 204,
+        emptied: 204,
+        none: 200,
+        administration: null,
+        operatorRoute: null,
+        unreachable: null,
       });
       expectBodies(seen as Record<string, Seen>);
       expectHeaders(seen as Record<string, Seen>);
@@ -163,7 +186,10 @@ if (has("chromium", hasProgram(BROWSER))) {
       ]);
       const statuses = Object.entries(seen).map(([name, answer]) => [name, answer?.status ?? null]);
       expect(Object.fromEntries(statuses)).toEqual({
-        ...{ "listed simple": 200, "listed preflighted": 200, "other simple": null, "other preflighted": null },
+        "listed simple": 200,
+        "listed preflighted": 200,
+        "other simple": null,
+        "other preflighted": null,
       });
     }, 240_000);
   });
@@ -172,7 +198,12 @@ if (has("chromium", hasProgram(BROWSER))) {
 function expectBodies(seen: Readonly<Record<string, Seen>>): void {
   const codes = ["conditional", "invalid", "unauthorized", "denied", "missing", "tooLarge", "limited"];
   expect(codes.map((name) => (seen[name]!.body as { code: string }).code)).toEqual([
-    ...["precondition_failed", "invalid_json", "token_invalid", "read_denied", "key_not_found", "body_too_large"],
+    "precondition_failed",
+    "invalid_json",
+    "token_invalid",
+    "read_denied",
+    "key_not_found",
+    "body_too_large",
     "rate_limited",
   ]);
   for (const name of codes) {
@@ -185,7 +216,9 @@ function expectBodies(seen: Readonly<Record<string, Seen>>): void {
   expect(seen.batch!.body).toMatchObject({ total: 2, successful: 2, failed: 0 });
   expect(seen.keys!.body).toMatchObject({ keys: ["a", "b"], total_rows: 4 });
   expect((seen.values!.body as { items: { key: string; value: unknown }[] }).items).toMatchObject([
-    ...[{ key: "a", value: 1 }, { key: "b", value: [2] }, { key: "greeting" }],
+    { key: "a", value: 1 },
+    { key: "b", value: [2] },
+    { key: "greeting" },
     { key: "plain", value: { data: 1 } },
   ]);
   expect(seen.info!.body).toMatchObject({ device: { uuid: "device" }, hasAccount: false });

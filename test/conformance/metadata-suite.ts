@@ -16,33 +16,53 @@ export function metadataSuite(name: string, open: OpenTarget): void {
 }
 
 const VERBATIM = [
-  ...["text/html", "TEXT/HTML", "text/plain; charset=utf-8", "text/plain;charset=UTF-8", "x/y", "text/plain ; a=b"],
-  ...[
-    "application/vnd.api+json",
-    'multipart/form-data; boundary="a b, c"',
-    'a/b; c="\\"d\\\\"',
-    "text/plain;",
-    "a/b;c=d;e=f",
-  ],
-  ...["application/x-www-form-urlencoded2", "application/x-www-form-urlencode", "!#$%&'*+-.^_`|~/0"],
+  "text/html",
+  "TEXT/HTML",
+  "text/plain; charset=utf-8",
+  "text/plain;charset=UTF-8",
+  "x/y",
+  "text/plain ; a=b",
+  "application/vnd.api+json",
+  'multipart/form-data; boundary="a b, c"',
+  'a/b; c="\\"d\\\\"',
+  "text/plain;",
+  "a/b;c=d;e=f",
+  "application/x-www-form-urlencoded2",
+  "application/x-www-form-urlencode",
+  "!#$%&'*+-.^_`|~/0",
   `text/${"x".repeat(250)}`,
 ];
 const AS_NOT_GIVEN = [
-  ...["application/x-www-form-urlencoded", "APPLICATION/X-WWW-Form-URLencoded", ""],
-  ...["application/x-www-form-urlencoded; charset=utf-8", "application/x-www-form-urlencoded;", OCTET_STREAM],
+  "application/x-www-form-urlencoded",
+  "APPLICATION/X-WWW-Form-URLencoded",
+  "",
+  "application/x-www-form-urlencoded; charset=utf-8",
+  "application/x-www-form-urlencoded;",
+  OCTET_STREAM,
   `application/x-www-form-urlencoded; ${"x".repeat(300)}`,
 ];
 const MALFORMED_TYPES = [
-  ...["text", "text/", "/plain", "/", "text/plain/x", "text plain", "text /plain", "text/ plain", "text/pl ain"],
-  ...[
-    "text/plain;a",
-    "text/plain; a=",
-    'text/plain; a="x',
-    "text/plain;=x",
-    "text/plain; a = b",
-    "text/plain, text/html",
-  ],
-  ...["text/plain; a=b c", "t\u00e9xt/plain", "text/plain; a=\u00e9", "<script>", "text/html<", "text@plain/x"],
+  "text",
+  "text/",
+  "/plain",
+  "/",
+  "text/plain/x",
+  "text plain",
+  "text /plain",
+  "text/ plain",
+  "text/pl ain",
+  "text/plain;a",
+  "text/plain; a=",
+  'text/plain; a="x',
+  "text/plain;=x",
+  "text/plain; a = b",
+  "text/plain, text/html",
+  "text/plain; a=b c",
+  "t\u00e9xt/plain",
+  "text/plain; a=\u00e9",
+  "<script>",
+  "text/html<",
+  "text@plain/x",
   `text/${"x".repeat(251)}`,
 ];
 
@@ -216,14 +236,15 @@ function describeTests(target: () => Target): void {
     expect(meta.created_at).toMatch(RFC_3339);
     const { created_at } = meta;
     expect(JSON.parse(text)).toEqual({
-      ...{
-        bucket: "described",
-        key: "plain",
-        size: 5,
-        revision: Number(JSON.parse(plain)),
-        content_type: OCTET_STREAM,
-      },
-      ...{ created_at, updated_at: created_at, expires_at: null, metadata: {} },
+      bucket: "described",
+      key: "plain",
+      size: 5,
+      revision: Number(JSON.parse(plain)),
+      content_type: OCTET_STREAM,
+      created_at,
+      updated_at: created_at,
+      expires_at: null,
+      metadata: {},
     });
     expect(Date.parse(meta.created_at)).toBeGreaterThanOrEqual(askedMs);
     expect(Date.parse(meta.created_at)).toBeLessThanOrEqual(answeredMs);

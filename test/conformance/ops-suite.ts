@@ -233,10 +233,21 @@ function headerTests(target: () => Target): void {
 }
 
 const METRICS = [
-  ...["gokv_http_requests_total", "gokv_http_request_duration_seconds", "gokv_commit_duration_seconds"],
-  ...["gokv_commit_batch_items", "gokv_write_queue_length", "gokv_body_budget_used_bytes", "gokv_wal_bytes"],
-  ...["gokv_db_bytes", "gokv_checksum_failures_total", "gokv_swept_total", "gokv_auth_failures_total"],
-  ...["gokv_rejected_total", "gokv_storage_full", "gokv_last_backup_timestamp_seconds", "gokv_build_info"],
+  "gokv_http_requests_total",
+  "gokv_http_request_duration_seconds",
+  "gokv_commit_duration_seconds",
+  "gokv_commit_batch_items",
+  "gokv_write_queue_length",
+  "gokv_body_budget_used_bytes",
+  "gokv_wal_bytes",
+  "gokv_db_bytes",
+  "gokv_checksum_failures_total",
+  "gokv_swept_total",
+  "gokv_auth_failures_total",
+  "gokv_rejected_total",
+  "gokv_storage_full",
+  "gokv_last_backup_timestamp_seconds",
+  "gokv_build_info",
 ];
 const ROUTE_LABELS = [
   "/",
@@ -249,8 +260,22 @@ const ROUTE_LABELS = [
   "unmatched",
 ];
 const LABELS = [
-  ...["route", "method", "status", "le", "reason", "version", "bun", "sqlite"],
-  ...["stream", "channel", "outcome", "kind", "state", "result", "phase", "queue"],
+  "route",
+  "method",
+  "status",
+  "le",
+  "reason",
+  "version",
+  "bun",
+  "sqlite",
+  "stream",
+  "channel",
+  "outcome",
+  "kind",
+  "state",
+  "result",
+  "phase",
+  "queue",
 ];
 
 async function scrape(target: Target): Promise<string> {

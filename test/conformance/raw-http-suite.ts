@@ -122,7 +122,8 @@ function framingRows(auth: string, at: string): Row[] {
       write("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", `3\r\nnew\r\n0\r\n\r\n`),
     ),
     answered("length twice, the same", write("Content-Length: 3\r\nContent-Length: 3\r\n", "new"), 400, {
-      ...{ code: "body_incomplete", isClosed: true },
+      code: "body_incomplete",
+      isClosed: true,
     }),
     refused("length twice, different", write("Content-Length: 3\r\nContent-Length: 60\r\n", `new${hidden}`)),
     refused("length twice, zero first", write("Content-Length: 0\r\nContent-Length: 3\r\n", "new")),
@@ -140,17 +141,21 @@ function encodingRows(auth: string, at: string): Row[] {
   const write = writer(auth, at);
   const body = "3\r\nnew\r\n0\r\n\r\n";
   const codings = [
-    ...[
-      "identity",
-      "gzip",
-      "gzip, chunked",
-      "chunked, gzip",
-      "chunked, chunked",
-      "chunked, identity",
-      "xchunked",
-      "chunkedx",
-    ],
-    ...["chunked;a=b", '"chunked"', "\x0bchunked", "chunked\0", "", "chunk", "cow"],
+    "identity",
+    "gzip",
+    "gzip, chunked",
+    "chunked, gzip",
+    "chunked, chunked",
+    "chunked, identity",
+    "xchunked",
+    "chunkedx",
+    "chunked;a=b",
+    '"chunked"',
+    "\x0bchunked",
+    "chunked\0",
+    "",
+    "chunk",
+    "cow",
   ];
   return [
     ...codings.map((coding) => refused(JSON.stringify(coding), write(`Transfer-Encoding: ${coding}\r\n`, body))),
@@ -261,7 +266,8 @@ function pipelineRows(auth: string, at: string): Row[] {
     { ...unanswered("a write and a write behind it", `${write}${smuggled(auth, at)}`, true), kept: null },
     { ...unanswered("a write and a read behind it", `${write}${get}`, true), kept: null },
     answered("one request after the other", [write, get], 200, {
-      ...{ statuses: [200, 200], kept: "new" },
+      statuses: [200, 200],
+      kept: "new",
       options: { isInTurn: true },
     }),
   ];
@@ -323,8 +329,22 @@ function versionRows(auth: string, at: string): Row[] {
 function hostRows(auth: string, at: string): Row[] {
   const get = (lines: string, version = "1.1") => `GET ${at}/kept HTTP/${version}\r\n${lines}${auth}\r\n`;
   const impossible = [
-    ...["", "a b", "a<script>", `a${at}/kept?`, "a/../b", "a?b", "a#b", "a\\b", "user@h", "\xff", "[::1"],
-    ...["h:99999", "h:-1", "h:x", "1.2.3.4.5", "256.1.1.1"],
+    "",
+    "a b",
+    "a<script>",
+    `a${at}/kept?`,
+    "a/../b",
+    "a?b",
+    "a#b",
+    "a\\b",
+    "user@h",
+    "\xff",
+    "[::1",
+    "h:99999",
+    "h:-1",
+    "h:x",
+    "1.2.3.4.5",
+    "256.1.1.1",
   ];
   return [
     refused("none", get("")),
@@ -409,9 +429,7 @@ function headerRows(auth: string, at: string): Row[] {
       "an expectation, then the body",
       [writer(auth, at)("Expect: 100-continue\r\nContent-Length: 3\r\n", ""), "new"],
       100,
-      {
-        ...{ statuses: [100, 200], kept: "new" },
-      },
+      { statuses: [100, 200], kept: "new" },
     ),
     answered("an unknown expectation", write("Expect: more\r\n"), 200, { kept: "new" }),
   ];

@@ -77,7 +77,10 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       expectTime("closing upstream", await leave(rig, fields, hasAnswer), CLOSE_MS_MAX);
       expect(rig.calls).toEqual([1, 0]);
       expect(await rig.onlyRow()).toMatchObject({
-        ...{ status: 499, error_code: "client_closed_request", attempts: 1, channel_id: rig.channels[0]!.id },
+        status: 499,
+        error_code: "client_closed_request",
+        attempts: 1,
+        channel_id: rig.channels[0]!.id,
         // The prompt was given to the upstream.
         ...(hasAnswer ? { estimated: 1, completion_tokens: 1 } : { estimated: 1, completion_tokens: 0 }),
       });

@@ -52,11 +52,28 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       expect(text).not.toContain("sk-xxxx");
       const nowSeconds = Math.floor(Date.now() / 1000);
       expect(channel).toEqual({
-        ...{ id: expect.any(Number), type: "OpenAI", name: "我的备用key", key: "sk-..." },
-        ...{ base_url: "https://api.openai.com/v1", models: [], discovered_models: [], group: "default", weight: 1 },
-        ...{ priority: 0, status: 1, status_reason: null, model_mapping: {}, auto_ban: true, no_stream_options: false },
-        ...{ ttft_ms: null, total_ms: null, created_time: expect.any(Number), updated_time: expect.any(Number) },
-        ...{ test_time: 0, response_time: 0, used_quota: 0 },
+        id: expect.any(Number),
+        type: "OpenAI",
+        name: "我的备用key",
+        key: "sk-...",
+        base_url: "https://api.openai.com/v1",
+        models: [],
+        discovered_models: [],
+        group: "default",
+        weight: 1,
+        priority: 0,
+        status: 1,
+        status_reason: null,
+        model_mapping: {},
+        auto_ban: true,
+        no_stream_options: false,
+        ttft_ms: null,
+        total_ms: null,
+        created_time: expect.any(Number),
+        updated_time: expect.any(Number),
+        test_time: 0,
+        response_time: 0,
+        used_quota: 0,
       });
       expect(Math.abs((channel.created_time as number) - nowSeconds)).toBeLessThan(30);
       expect(await show(channel.id)).toEqual(channel);
@@ -279,9 +296,7 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       expect([required.status, required.code]).toEqual([400, "model_required"]);
       expect(required.message).toContain("with model in the body or query, or with --model on the command line");
       const passed = await managed(target(), "POST", path, { model: "a" });
-      expect(passed).toEqual({
-        ...{ success: true, status: 200, time_ms: expect.any(Number), ttft_ms: null, model: "a" },
-      });
+      expect(passed).toEqual({ success: true, status: 200, time_ms: expect.any(Number), ttft_ms: null, model: "a" });
       expect(upstream.requests.map(({ key, json }) => [key, json.model])).toEqual([[KEY, "x"]]);
       const streamed = await managed(target(), "POST", path, { model: "a", stream: true });
       expect(streamed).toMatchObject({ success: true, ttft_ms: expect.any(Number) });
@@ -324,8 +339,16 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       const token = await makeToken(target());
       const channel = await make();
       expect(await health(channel.id)).toEqual({
-        ...{ id: channel.id, status: 1, state: "closed", until: null, requests: 0, failures: 0, success_rate: null },
-        ...{ cooling: [], models_off: [], last_error: null },
+        id: channel.id,
+        status: 1,
+        state: "closed",
+        until: null,
+        requests: 0,
+        failures: 0,
+        success_rate: null,
+        cooling: [],
+        models_off: [],
+        last_error: null,
       });
       upstream.next(refuse(429, { code: "rate_limit_exceeded" }, { "Retry-After": "100" }));
       await chat(target(), token.key, { model: "busy" });
@@ -395,7 +418,10 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
           const answer = await target().fetch(path, { method, headers: { Authorization: authorization }, ...body });
           const { code } = await refusalOf(answer);
           expect([method, path, answer.status, code]).toEqual([
-            ...[method, path, status, status === 401 ? "unauthorized" : "forbidden"],
+            method,
+            path,
+            status,
+            status === 401 ? "unauthorized" : "forbidden",
           ]);
         }
       }

@@ -63,7 +63,9 @@ describe("a server without channels and tokens", () => {
       await server.exited;
     }
     const first = {
-      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom", RELAY_BOOTSTRAP_BASE_URL: upstream.url },
+      RELAY_BOOTSTRAP_KEY: "sk-first",
+      RELAY_BOOTSTRAP_TYPE: "custom",
+      RELAY_BOOTSTRAP_BASE_URL: upstream.url,
       RELAY_BOOTSTRAP_TOKEN: "sk-nexus-first",
     };
     {
@@ -77,7 +79,8 @@ describe("a server without channels and tokens", () => {
     }
     await using server = await serve({
       ...first,
-      ...{ RELAY_BOOTSTRAP_KEY: "sk-second", RELAY_BOOTSTRAP_TOKEN: "sk-nexus-second" },
+      RELAY_BOOTSTRAP_KEY: "sk-second",
+      RELAY_BOOTSTRAP_TOKEN: "sk-nexus-second",
     });
     expect((await chat(server.url, "sk-nexus-first")).status).toBe(200);
     expect((await chat(server.url, "sk-nexus-second")).status).toBe(401);
@@ -91,8 +94,10 @@ describe("a server without channels and tokens", () => {
 
   test("warns of an address that is not allowed and of a token that can be guessed, and makes both", async () => {
     const first = {
-      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom" },
-      ...{ RELAY_BOOTSTRAP_BASE_URL: "http://10.255.255.1:9/v1", RELAY_BOOTSTRAP_TOKEN: "sk-nexus-first" },
+      RELAY_BOOTSTRAP_KEY: "sk-first",
+      RELAY_BOOTSTRAP_TYPE: "custom",
+      RELAY_BOOTSTRAP_BASE_URL: "http://10.255.255.1:9/v1",
+      RELAY_BOOTSTRAP_TOKEN: "sk-nexus-first",
     };
     await using server = await serve(first);
     await untilLogged(server, /"warn[^\n]*RELAY_ALLOW_CIDRS can allow it/);
@@ -111,7 +116,9 @@ describe("a server without channels and tokens", () => {
 
   test("does not warn of a token that nobody guesses, nor of an address that is allowed", async () => {
     await using server = await serve({
-      ...{ RELAY_BOOTSTRAP_KEY: "sk-first", RELAY_BOOTSTRAP_TYPE: "custom", RELAY_BOOTSTRAP_BASE_URL: upstream.url },
+      RELAY_BOOTSTRAP_KEY: "sk-first",
+      RELAY_BOOTSTRAP_TYPE: "custom",
+      RELAY_BOOTSTRAP_BASE_URL: upstream.url,
       RELAY_BOOTSTRAP_TOKEN: `sk-nexus-${"x".repeat(43)}`,
     });
     await untilLogged(server, /made from RELAY_BOOTSTRAP_TOKEN/);
@@ -122,8 +129,12 @@ describe("a server without channels and tokens", () => {
   test("does not start with settings that cannot make them", async () => {
     const { exitCode, stderr } = await run([GOKV], {
       env: {
-        ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", RELAY_BOOTSTRAP_TYPE: "Azure" },
-        ...{ RELAY_BOOTSTRAP_KEY: "sk canary", RELAY_BOOTSTRAP_TOKEN: "canary" },
+        JWT_SECRET: SECRET,
+        DB_PATH: dir.file("data"),
+        PORT: "0",
+        RELAY_BOOTSTRAP_TYPE: "Azure",
+        RELAY_BOOTSTRAP_KEY: "sk canary",
+        RELAY_BOOTSTRAP_TOKEN: "canary",
       },
     });
     expect(exitCode).toBe(2);
@@ -172,7 +183,9 @@ describe("gokv relay", () => {
     expect((await chat(url, key)).status).toBe(200);
     expect(upstream.keys).toEqual(["sk-typed-in"]);
     expect(await gokv(url, ["relay", "token", "add", "--name", "own", "--key", "sk-nexus-abc"])).toEqual({
-      ...{ exitCode: 0, stdout: "sk-nexus-abc\n", stderr: "gokv: warning: a short token can be guessed\n" },
+      exitCode: 0,
+      stdout: "sk-nexus-abc\n",
+      stderr: "gokv: warning: a short token can be guessed\n",
     });
     const again = await gokv(url, ["relay", "token", "add", "--name", "own", "--key", "sk-nexus-abc"]);
     expect([again.exitCode, again.stdout, again.stderr]).toEqual([1, "", expect.stringContaining("token_exists")]);
@@ -227,7 +240,13 @@ describe("gokv relay", () => {
     const ips = ["--allow-ip", "10.0.0.0/8", "--allow-ip", "::1"];
     const made = await verb("add", "--name", "one", ...limits, ...ips, "--models", "a", "--group", "vip");
     expect(made).toMatchObject({
-      ...{ unlimited_quota: false, remain_quota: 500, rpm: 5, tpm: 9, max_parallel: 2, models: ["a"], group: "vip" },
+      unlimited_quota: false,
+      remain_quota: 500,
+      rpm: 5,
+      tpm: 9,
+      max_parallel: 2,
+      models: ["a"],
+      group: "vip",
       allow_ips: ["10.0.0.0/8", "::1"],
     });
     expect((made.expired_time as number) - Date.now() / 1000).toBeWithin(86_300, 86_401);

@@ -76,7 +76,8 @@ function tokenTests(target: () => Target): void {
       ] as const) {
         const body = method === "POST" ? { body: "not even JSON" } : {};
         const answer = await ask(target(), null, path, undefined, {
-          ...{ method, headers: { Authorization: authorization } },
+          method,
+          headers: { Authorization: authorization },
           ...body,
         });
         await expectRelayError(answer, 401, "invalid_request_error", code);
@@ -254,7 +255,9 @@ function bodyTests(target: () => Target): void {
     await using rig = await RelayRig.open(target());
     const body = Bun.gzipSync(JSON.stringify({ model: "a", messages: MESSAGES }));
     const answer = await ask(target(), rig.token.key, CHAT, undefined, {
-      ...{ method: "POST", body, headers: { "Content-Encoding": "gzip" } },
+      method: "POST",
+      body,
+      headers: { "Content-Encoding": "gzip" },
     });
     await expectRelayError(answer, 415, "invalid_request_error", "unsupported_encoding");
     expect(rig.calls).toEqual([0]);

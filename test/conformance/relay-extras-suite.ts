@@ -586,7 +586,8 @@ function modelTests(target: () => Target): void {
     for (const path of ["Qwen/Qwen3-8B", "Qwen%2FQwen3-8B"]) {
       const answer = await ask(target(), rig.token.key, `/models/${path}`);
       expect([answer.status, await answer.json()]).toEqual([
-        ...[200, { id: "Qwen/Qwen3-8B", object: "model", created: expect.any(Number), owned_by: "gokv" }],
+        200,
+        { id: "Qwen/Qwen3-8B", object: "model", created: expect.any(Number), owned_by: "gokv" },
       ]);
     }
     for (const id of ["c", "unknown", "Qwen", "qwen/qwen3-8b"]) {
@@ -614,18 +615,31 @@ function usageTests(target: () => Target): void {
     const two = await makeToken(target(), { name: "free", group });
     const usage = async (key: string) => (await (await ask(target(), key, "/usage")).json()) as Json;
     expect(await usage(one.key)).toEqual({
-      ...{ name: "limited", remain_quota: 5000, used_quota: 0, unlimited_quota: false, expired_time, rpm: 100 },
-      ...{ tpm: 90_000, max_parallel: 7 },
+      name: "limited",
+      remain_quota: 5000,
+      used_quota: 0,
+      unlimited_quota: false,
+      expired_time,
+      rpm: 100,
+      tpm: 90_000,
+      max_parallel: 7,
     });
     const idle = {
-      ...{ name: "free", remain_quota: 0, used_quota: 0, unlimited_quota: true, expired_time: -1, rpm: 0, tpm: 0 },
+      name: "free",
+      remain_quota: 0,
+      used_quota: 0,
+      unlimited_quota: true,
+      expired_time: -1,
+      rpm: 0,
+      tpm: 0,
       max_parallel: 0,
     };
     expect(await usage(two.key)).toEqual(idle);
     const { usage: used } = (await (await chat(target(), one.key)).json()) as { usage: { total_tokens: number } };
     await eventually("the usage is counted", USED_MS_MAX, async () => (await usage(one.key)).used_quota !== 0);
     expect(await usage(one.key)).toMatchObject({
-      ...{ used_quota: used.total_tokens, remain_quota: 5000 - used.total_tokens },
+      used_quota: used.total_tokens,
+      remain_quota: 5000 - used.total_tokens,
     });
     expect(await usage(two.key)).toEqual(idle);
     await (await chat(target(), two.key)).text();
@@ -671,10 +685,18 @@ function addressTests(direct: () => Target, behindProxy: () => Target): void {
 }
 
 const FIGURES = {
-  ...{ requests_total: ["route", "status", "stream"], attempts_total: ["channel", "outcome"] },
-  ...{ overhead_seconds: ["le"], ttft_seconds: ["le"], upstream_seconds: ["channel", "le"], inflight: [] },
-  ...{ tokens_total: ["kind"], channel_state: ["channel", "state"], cache_total: ["result"], aborts_total: ["phase"] },
-  ...{ log_queue: [], log_dropped_total: [] },
+  requests_total: ["route", "status", "stream"],
+  attempts_total: ["channel", "outcome"],
+  overhead_seconds: ["le"],
+  ttft_seconds: ["le"],
+  upstream_seconds: ["channel", "le"],
+  inflight: [],
+  tokens_total: ["kind"],
+  channel_state: ["channel", "state"],
+  cache_total: ["result"],
+  aborts_total: ["phase"],
+  log_queue: [],
+  log_dropped_total: [],
 } as const;
 
 function metricsTests(target: () => Target): void {
@@ -692,9 +714,7 @@ function metricsTests(target: () => Target): void {
     const askAll = async () => {
       for (const key of keys) await (await chat(target(), key)).text();
     };
-    const expected = {
-      ...{ missing_api_key: 1, invalid_api_key: 2, token_disabled: 1, token_expired: 1, ip_not_allowed: 1 },
-    };
+    const expected = { missing_api_key: 1, invalid_api_key: 2, token_disabled: 1, token_expired: 1, ip_not_allowed: 1 };
     const grown = await growthOf(target(), "gokv_auth_failures_total", Object.keys(expected), askAll);
     expect(grown).toEqual(expected);
   });

@@ -43,8 +43,11 @@ export function relayFirstStepsSuite(name: string, open: OpenTarget): void {
   });
 
   const settings = (upstream: FaultUpstream): Environment => ({
-    ...{ ...RELAY_ENV, RELAY_BOOTSTRAP_TYPE: "Custom", RELAY_BOOTSTRAP_BASE_URL: upstream.url },
-    ...{ RELAY_BOOTSTRAP_KEY: PROVIDER_KEY, RELAY_BOOTSTRAP_TOKEN: TOKEN },
+    ...RELAY_ENV,
+    RELAY_BOOTSTRAP_TYPE: "Custom",
+    RELAY_BOOTSTRAP_BASE_URL: upstream.url,
+    RELAY_BOOTSTRAP_KEY: PROVIDER_KEY,
+    RELAY_BOOTSTRAP_TOKEN: TOKEN,
   });
 
   describe(`a relay out of settings alone on ${name}`, () => {
@@ -66,10 +69,13 @@ export function relayFirstStepsSuite(name: string, open: OpenTarget): void {
       const answer = await chat(target, TOKEN);
       const error = await relayErrorOf(answer);
       expect([answer.status, answer.headers.get("x-gokv-upstream-status"), error]).toEqual([
-        ...[401, "401"],
+        401,
+        "401",
         {
           message: "Incorrect API key provided: ***. You can find yours on your account page.",
-          ...{ type: "invalid_request_error", param: null, code: "invalid_api_key" },
+          type: "invalid_request_error",
+          param: null,
+          code: "invalid_api_key",
         },
       ]);
     });

@@ -137,7 +137,9 @@ describe("the secret behind the seals", () => {
     expect([refused.status, await refused.json()]).toEqual([
       409,
       {
-        ...{ statusCode: 409, code: "key_unreadable", ids: [1, 2] },
+        statusCode: 409,
+        code: "key_unreadable",
+        ids: [1, 2],
         message:
           "No secret opens the keys of these channels: 1,2. Nothing was changed. Start with the old secret in " +
           "MASTER_KEY_PREVIOUS or JWT_SECRET_PREVIOUS, or set the key again.",

@@ -394,7 +394,9 @@ export function relayLimitsSuite(name: string, open: OpenTarget): void {
       const call = async (): Promise<string | null> => {
         try {
           const answer = await target().fetch("/v1/chat/completions", {
-            ...{ method: "POST", headers: { Authorization: `Bearer ${token.key}` }, signal },
+            method: "POST",
+            headers: { Authorization: `Bearer ${token.key}` },
+            signal,
             body: JSON.stringify({ model: "any", messages: [{ role: "user", content: "hi" }], ...fields }),
           });
           if (!answer.ok) return await chatCode(answer);

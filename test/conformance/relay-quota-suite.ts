@@ -215,7 +215,11 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
           (await target().fetch("/v1/usage", { headers: { Authorization: `Bearer ${key}` } })).json();
         const common = { unlimited_quota: false, expired_time: -1, tpm: 0, max_parallel: 0 };
         expect(await usageOf(mine)).toEqual({
-          ...{ ...common, name: "mine", remain_quota: 5_000 - 42, used_quota: 42, rpm: 100 },
+          ...common,
+          name: "mine",
+          remain_quota: 5_000 - 42,
+          used_quota: 42,
+          rpm: 100,
         });
         expect(await usageOf(other)).toEqual({ ...common, name: "other", remain_quota: 700, used_quota: 0, rpm: 0 });
         expect(await usageOf(await makeToken(target()))).toMatchObject({ unlimited_quota: true, used_quota: 0 });
@@ -254,7 +258,11 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
         upstream.next(stream({ events: [...events, DONE] }));
         expect(await (await ask(token, { stream: true })).text()).toBe([...events, DONE].join(""));
         expect(await onlyRow(target(), token.id)).toMatchObject({
-          ...{ prompt_tokens: 5, completion_tokens: 3, quota: 8, estimated: 0, stream: 1 },
+          prompt_tokens: 5,
+          completion_tokens: 3,
+          quota: 8,
+          estimated: 0,
+          stream: 1,
         });
       });
 
@@ -283,7 +291,9 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
           const answer = await post(path, token, { ...bodies[path], [param]: value });
           const { error } = (await answer.json()) as { error: Json };
           expect([path, value, answer.status, error]).toMatchObject([
-            ...[path, value, 400],
+            path,
+            value,
+            400,
             { type: "invalid_request_error", code: "invalid_value", param },
           ]);
         }
@@ -398,11 +408,9 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
         const calls = tokens.flatMap((token) => [
           ...["a", "b", "b", "bad"].map((model) => [token, "chat/completions", { model, messages }] as const),
           ...["a", "b"].map((model) => [token, "chat/completions", { model, messages, stream: true }] as const),
-          ...[[token, "embeddings", { model: "a", input: "text" }] as const],
-          ...[
-            [token, "moderations", { input: "text" }] as const,
-            [token, "responses", { model: "b", input: "x" }] as const,
-          ],
+          [token, "embeddings", { model: "a", input: "text" }] as const,
+          [token, "moderations", { input: "text" }] as const,
+          [token, "responses", { model: "b", input: "x" }] as const,
         ]);
         await Promise.all(
           calls.map(async ([token, path, body]) => {
@@ -489,7 +497,9 @@ function recount(rows: readonly LogRow[], keyOf: (row: LogRow) => number | strin
       const begun = own.filter(({ ttft_ms }) => ttft_ms !== null);
       const failed = own.filter(({ status, error_code }) => status >= 400 || error_code !== null);
       return {
-        ...{ key, requests: own.length, errors: failed.length },
+        key,
+        requests: own.length,
+        errors: failed.length,
         prompt_tokens: sum(own, (row) => row.prompt_tokens),
         completion_tokens: sum(own, (row) => row.completion_tokens),
         quota: sum(own, (row) => row.quota),

@@ -45,20 +45,36 @@ interface Failure {
 }
 
 const outage = (status: number): Failure => ({
-  ...{ name: `status ${status}`, plan: refuse(status, { code: "broken" }), status, code: "broken", effect: "failure" },
+  name: `status ${status}`,
+  plan: refuse(status, { code: "broken" }),
+  status,
+  code: "broken",
+  effect: "failure",
 });
 const refusal = (status: number, code: string | null, effect: Effect, type?: string): Failure => ({
-  ...{ name: `${status} ${code} ${type ?? ""}`, plan: refuse(status, { code, ...(type ? { type } : {}) }) },
-  ...{ status, code, effect },
+  name: `${status} ${code} ${type ?? ""}`,
+  plan: refuse(status, { code, ...(type ? { type } : {}) }),
+  status,
+  code,
+  effect,
 });
 const unreadable = (name: string, plan: Plan, more: Partial<Failure> = {}): Failure => ({
-  ...{ name, plan, status: 502, code: BAD, effect: "failure", ...more },
+  name,
+  plan,
+  status: 502,
+  code: BAD,
+  effect: "failure",
+  ...more,
 });
 
 const RETRIED: readonly Failure[] = [
   { name: "a reset", plan: resetAtOnce, status: 502, code: "upstream_unreachable", effect: "failure" },
   {
-    ...{ name: "a closed port", plan: stayStill, status: 502, code: "upstream_unreachable", effect: "failure" },
+    name: "a closed port",
+    plan: stayStill,
+    status: 502,
+    code: "upstream_unreachable",
+    effect: "failure",
     channel: { base_url: "http://127.0.0.1:1" },
   },
   ...[500, 502, 503, 529, 408, 501, 520, 599].map(outage),
@@ -86,8 +102,11 @@ const RETRIED: readonly Failure[] = [
   refusal(403, "forbidden", "none"),
   refusal(404, "model_not_found", "model off"),
   {
-    ...{ name: "SiliconFlow's 20012", plan: answerJson({ code: 20012, message: "Model does not exist." }, 400) },
-    ...{ status: 400, code: "20012", effect: "model off" },
+    name: "SiliconFlow's 20012",
+    plan: answerJson({ code: 20012, message: "Model does not exist." }, 400),
+    status: 400,
+    code: "20012",
+    effect: "model off",
   },
 ];
 
@@ -95,11 +114,20 @@ const TIMEOUTS: readonly Failure[] = [
   outage(504),
   outage(524),
   {
-    ...{ name: "no first event in time", plan: stayStill, status: 504, code: "upstream_timeout", effect: "failure" },
-    ...{ fields: STREAM, channel: { ttft_ms: 600 } },
+    name: "no first event in time",
+    plan: stayStill,
+    status: 504,
+    code: "upstream_timeout",
+    effect: "failure",
+    fields: STREAM,
+    channel: { ttft_ms: 600 },
   },
   {
-    ...{ name: "no answer in time", plan: stayStill, status: 504, code: "upstream_timeout", effect: "failure" },
+    name: "no answer in time",
+    plan: stayStill,
+    status: 504,
+    code: "upstream_timeout",
+    effect: "failure",
     channel: { total_ms: 600 },
   },
 ];
@@ -268,7 +296,10 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       const answer = await rig.chat({ model: "a", models: ["b"] });
       expect([answer.status, answer.headers.get("x-gokv-attempts")]).toEqual([500, "4"]);
       expect(rig.upstreams.flatMap(({ requests }) => requests.map(({ json }) => json.model)).toSorted()).toEqual([
-        ...["a", "a", "a", "b"],
+        "a",
+        "a",
+        "a",
+        "b",
       ]);
     });
 

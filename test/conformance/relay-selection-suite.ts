@@ -307,7 +307,12 @@ export function relaySelectionSuite(name: string, open: OpenTarget): void {
       expect(before.last_error!.at).toBeWithin(Math.floor(Date.now() / 1000) - 60, Math.ceil(Date.now() / 1000) + 1);
       expect(await (await rig.act(0, "reset")).json()).toMatchObject({ id: rig.channels[0]!.id, status: 1 });
       expect(await rig.health(0)).toMatchObject({
-        ...{ state: "closed", until: null, requests: 0, failures: 0, cooling: [], models_off: [] },
+        state: "closed",
+        until: null,
+        requests: 0,
+        failures: 0,
+        cooling: [],
+        models_off: [],
       });
       const callsBefore = rig.calls[0]!;
       expect(await statusesOf(rig, ["cool", "off", "any"])).toEqual([200, 200, 200]);
@@ -324,8 +329,16 @@ export function relaySelectionSuite(name: string, open: OpenTarget): void {
       rig.upstream.next(answerNormally, answerNormally, answerNormally, refuse(503, { code: "busy" }));
       await repeat(4, () => rig.chat());
       expect(await rig.health(0)).toMatchObject({
-        ...{ id: rig.channels[0]!.id, status: 1, state: "closed", until: null, requests: 4, failures: 1 },
-        ...{ success_rate: 0.75, cooling: [], models_off: [], last_error: { code: "busy" } },
+        id: rig.channels[0]!.id,
+        status: 1,
+        state: "closed",
+        until: null,
+        requests: 4,
+        failures: 1,
+        success_rate: 0.75,
+        cooling: [],
+        models_off: [],
+        last_error: { code: "busy" },
       });
     });
   });

@@ -109,7 +109,10 @@ class Rig implements AsyncDisposable {
     const upstream = stack.use(await FaultUpstream.start());
     const server = stack.use(
       await startServer({
-        ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), RELAY_ALLOW_CIDRS: "127.0.0.0/8", ACCESS_LOG: "off" },
+        JWT_SECRET: SECRET,
+        DB_PATH: dir.file("data"),
+        RELAY_ALLOW_CIDRS: "127.0.0.0/8",
+        ACCESS_LOG: "off",
       }),
     );
     const rig = new Rig(stack, server, upstream);

@@ -69,15 +69,24 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
       const token = (await answer.json()) as TokenJson;
       expect([answer.status, answer.headers.get("location")]).toEqual([201, `/api/token/${token.id}`]);
       expect(token).toEqual({
-        ...{
-          id: expect.any(Number),
-          user_id: 0,
-          key: expect.stringMatching(/^sk-nexus-[A-Za-z0-9_-]{43}$/),
-          status: 1,
-        },
-        ...{ name: "主力令牌", created_time: expect.any(Number), accessed_time: 0, expired_time: -1 },
-        ...{ unlimited_quota: true, remain_quota: 0, used_quota: 0, models: [], allow_ips: [], group: "default" },
-        ...{ rpm: 0, tpm: 0, max_parallel: 0, cache_ttl: 0 },
+        id: expect.any(Number),
+        user_id: 0,
+        key: expect.stringMatching(/^sk-nexus-[A-Za-z0-9_-]{43}$/),
+        status: 1,
+        name: "主力令牌",
+        created_time: expect.any(Number),
+        accessed_time: 0,
+        expired_time: -1,
+        unlimited_quota: true,
+        remain_quota: 0,
+        used_quota: 0,
+        models: [],
+        allow_ips: [],
+        group: "default",
+        rpm: 0,
+        tpm: 0,
+        max_parallel: 0,
+        cache_ttl: 0,
       });
       expect(Number.isInteger(token.created_time)).toBe(true);
       expect(Math.abs((token.created_time as number) - nowSeconds())).toBeLessThan(30);
@@ -104,15 +113,23 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
     test("a field that is not what it should be is refused, and a name is needed", async () => {
       expect(await refusalOf(await post({}))).toMatchObject({ status: 400, code: "missing_field" });
       const wrong: Json[] = [
-        ...[{ status: 3 }, { status: true }, { expired_time: -2 }, { expired_time: 1.5 }, { remain_quota: -1 }],
-        ...[{ remain_quota: 1e16 }, { remain_quota: "5" }, { rpm: -1 }, { tpm: 0.5 }, { max_parallel: "1" }],
-        ...[
-          { cache_ttl: 86_401 },
-          { allow_ips: ["10.0.0.0/33"] },
-          { allow_ips: ["localhost"] },
-          { models: "a".repeat(300) },
-        ],
-        ...[{ unlimited_quota: 1 }, { user_id: -1 }, { colour: "red" }],
+        { status: 3 },
+        { status: true },
+        { expired_time: -2 },
+        { expired_time: 1.5 },
+        { remain_quota: -1 },
+        { remain_quota: 1e16 },
+        { remain_quota: "5" },
+        { rpm: -1 },
+        { tpm: 0.5 },
+        { max_parallel: "1" },
+        { cache_ttl: 86_401 },
+        { allow_ips: ["10.0.0.0/33"] },
+        { allow_ips: ["localhost"] },
+        { models: "a".repeat(300) },
+        { unlimited_quota: 1 },
+        { user_id: -1 },
+        { colour: "red" },
       ];
       for (const fields of wrong) {
         const refused = await refusalOf(await post({ name: "n", ...fields }));
@@ -124,8 +141,17 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
 
     test("a given quota makes it finite; every field is kept as it was given", async () => {
       const fields = {
-        ...{ user_id: 7, status: 0, expired_time: 4_000_000_000, remain_quota: 500, models: ["a", "b"], rpm: 1 },
-        ...{ allow_ips: ["10.0.0.0/8", "::1"], group: "vip,default", tpm: 2, max_parallel: 3, cache_ttl: 4 },
+        user_id: 7,
+        status: 0,
+        expired_time: 4_000_000_000,
+        remain_quota: 500,
+        models: ["a", "b"],
+        rpm: 1,
+        allow_ips: ["10.0.0.0/8", "::1"],
+        group: "vip,default",
+        tpm: 2,
+        max_parallel: 3,
+        cache_ttl: 4,
       };
       expect(await make(fields)).toMatchObject({ ...fields, unlimited_quota: false });
       expect(await make({ remain_quota: 5, unlimited_quota: true })).toMatchObject({ unlimited_quota: true });
@@ -392,9 +418,13 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
             const ttfts = own.flatMap((row) => (row.ttft_ms === null ? [] : [row.ttft_ms]));
             const average = (total: number, count: number) => Math.round((total / count) * 100) / 100;
             return {
-              ...{ key, requests: own.length, errors: own.filter(isError).length },
-              ...{ prompt_tokens: sum("prompt_tokens"), completion_tokens: sum("completion_tokens") },
-              ...{ quota: sum("quota"), duration_ms_avg: average(sum("duration_ms"), own.length) },
+              key,
+              requests: own.length,
+              errors: own.filter(isError).length,
+              prompt_tokens: sum("prompt_tokens"),
+              completion_tokens: sum("completion_tokens"),
+              quota: sum("quota"),
+              duration_ms_avg: average(sum("duration_ms"), own.length),
               ttft_ms_avg:
                 ttfts.length === 0
                   ? null

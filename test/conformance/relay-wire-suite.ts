@@ -42,19 +42,20 @@ function bodyTests(target: () => Target): void {
   test("fields that nobody knows reach the upstream unchanged, the list of models does not", async () => {
     await using rig = await RelayRig.open(target());
     const body = {
-      ...{
-        model: "a",
-        models: ["b", "c"],
-        messages: [...MESSAGES, { role: "user", content: [{ type: "x", y: null }] }],
-      },
-      ...{
-        temperature: 0.7,
-        top_p: 1e-7,
-        max_tokens: 5,
-        enable_thinking: false,
-        thinking: { budget: [1, { a: "ä\u2028" }] },
-      },
-      ...{ "": 1, "weird key": true, toString: "x", constructor: { prototype: [] }, nothing: null, empty: {} },
+      model: "a",
+      models: ["b", "c"],
+      messages: [...MESSAGES, { role: "user", content: [{ type: "x", y: null }] }],
+      temperature: 0.7,
+      top_p: 1e-7,
+      max_tokens: 5,
+      enable_thinking: false,
+      thinking: { budget: [1, { a: "ä\u2028" }] },
+      "": 1,
+      "weird key": true,
+      toString: "x",
+      constructor: { prototype: [] },
+      nothing: null,
+      empty: {},
     };
     await (await rig.post(CHAT, body)).text();
     const { models: _, ...expected } = body;
@@ -181,26 +182,28 @@ function nameTests(target: () => Target): void {
 }
 
 const HOSTILE_HEADERS = {
-  ...{
-    Cookie: "session=1",
-    "X-Forwarded-For": "1.2.3.4",
-    "X-Forwarded-Host": "evil.example",
-    Forwarded: "for=1.2.3.4",
-  },
-  ...{ "X-Real-IP": "1.2.3.4", "Proxy-Authorization": "Basic eDp5", "User-Agent": "curl/8", Accept: "text/html" },
-  ...{
-    "Accept-Encoding": "gzip, br",
-    Referer: "http://evil.example",
-    Origin: "http://evil.example",
-    "X-Api-Key": "sk-x",
-  },
-  ...{
-    "x-portkey-config": '{"url":"http://evil.example"}',
-    "x-portkey-provider": "openai",
-    "x-portkey-custom-host": "e",
-  },
-  ...{ "OpenAI-Organization": "org-1", "OpenAI-Project": "p", "X-Request-Id": "mine", "api-key": "sk-y" },
-  ...{ "X-Stainless-Lang": "js", "x-gokv-cache": "no-store", "Helicone-Target-URL": "http://evil.example" },
+  Cookie: "session=1",
+  "X-Forwarded-For": "1.2.3.4",
+  "X-Forwarded-Host": "evil.example",
+  Forwarded: "for=1.2.3.4",
+  "X-Real-IP": "1.2.3.4",
+  "Proxy-Authorization": "Basic eDp5",
+  "User-Agent": "curl/8",
+  Accept: "text/html",
+  "Accept-Encoding": "gzip, br",
+  Referer: "http://evil.example",
+  Origin: "http://evil.example",
+  "X-Api-Key": "sk-x",
+  "x-portkey-config": '{"url":"http://evil.example"}',
+  "x-portkey-provider": "openai",
+  "x-portkey-custom-host": "e",
+  "OpenAI-Organization": "org-1",
+  "OpenAI-Project": "p",
+  "X-Request-Id": "mine",
+  "api-key": "sk-y",
+  "X-Stainless-Lang": "js",
+  "x-gokv-cache": "no-store",
+  "Helicone-Target-URL": "http://evil.example",
 };
 const SENT_HEADERS = [
   "accept",
@@ -226,9 +229,13 @@ function headerTests(target: () => Target): void {
           .toSorted(),
       ).toEqual(names);
       expect(headers).toMatchObject({
-        ...{ "content-type": "application/json", accept: stream ? "text/event-stream" : "application/json" },
-        ...{ "accept-encoding": "identity", "user-agent": `gokv/${VERSION}`, "openai-beta": "assistants=v2" },
-        ...{ "idempotency-key": "key-1", host: `127.0.0.1:${rig.upstream.port}` },
+        "content-type": "application/json",
+        accept: stream ? "text/event-stream" : "application/json",
+        "accept-encoding": "identity",
+        "user-agent": `gokv/${VERSION}`,
+        "openai-beta": "assistants=v2",
+        "idempotency-key": "key-1",
+        host: `127.0.0.1:${rig.upstream.port}`,
       });
       expect(key).not.toBe(rig.token.key);
       expect(rig.upstream.requests.at(-1)!.body).not.toContain(rig.token.key);
@@ -257,7 +264,8 @@ function headerTests(target: () => Target): void {
     expect(elsewhere.calls).toEqual([0]);
     expect(rig.upstream.requests.length).toBeWithin(1, 3);
     expect(rig.upstream.requests[0]!).toMatchObject({
-      ...{ path: "/v1/chat/completions", json: { model: "a", messages: MESSAGES, ...naming } },
+      path: "/v1/chat/completions",
+      json: { model: "a", messages: MESSAGES, ...naming },
     });
     expect(rig.upstream.requests[0]!.headers.host).toBe(`127.0.0.1:${rig.upstream.port}`);
   });
@@ -265,15 +273,35 @@ function headerTests(target: () => Target): void {
   test("of the headers of an upstream only its type and its time reach the client", async () => {
     await using rig = await RelayRig.open(target());
     const sent = {
-      ...{ "openai-processing-ms": "12", "Set-Cookie": "a=b", "openai-organization": "org-1", "openai-version": "1" },
-      ...{ "x-ratelimit-limit-requests": "9", "x-request-id": "theirs", "x-gokv-channel-id": "7", Server: "nginx" },
-      ...{ "Access-Control-Allow-Origin": "*", Via: "1.1 x", "Strict-Transport-Security": "max-age=1", Link: "<x>" },
-      ...{ "WWW-Authenticate": "Basic", Location: "http://evil.example", "x-should-retry": "true", "cf-ray": "1" },
-      ...{ "x-gokv-model": "theirs", "content-language": "en", etag: '"1"', "retry-after-ms": "1" },
+      "openai-processing-ms": "12",
+      "Set-Cookie": "a=b",
+      "openai-organization": "org-1",
+      "openai-version": "1",
+      "x-ratelimit-limit-requests": "9",
+      "x-request-id": "theirs",
+      "x-gokv-channel-id": "7",
+      Server: "nginx",
+      "Access-Control-Allow-Origin": "*",
+      Via: "1.1 x",
+      "Strict-Transport-Security": "max-age=1",
+      Link: "<x>",
+      "WWW-Authenticate": "Basic",
+      Location: "http://evil.example",
+      "x-should-retry": "true",
+      "cf-ray": "1",
+      "x-gokv-model": "theirs",
+      "content-language": "en",
+      etag: '"1"',
+      "retry-after-ms": "1",
     };
     const events: Plan = (exchange) => stream({ events: normalEvents(exchange), headers: sent })(exchange);
     const common = [
-      ...["cache-control", "content-type", "date", "x-content-type-options", "x-gokv-attempts", "x-gokv-overhead-ms"],
+      "cache-control",
+      "content-type",
+      "date",
+      "x-content-type-options",
+      "x-gokv-attempts",
+      "x-gokv-overhead-ms",
       "x-request-id",
     ];
     for (const [fields, plan, more] of [

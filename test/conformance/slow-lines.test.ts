@@ -76,7 +76,8 @@ describe.concurrent("a slow line", () => {
     let received = 0;
     let isTaking = false;
     const client = await Bun.connect({
-      ...{ hostname, port: Number(port) },
+      hostname,
+      port: Number(port),
       socket: {
         data(socket, bytes) {
           received += bytes.length;

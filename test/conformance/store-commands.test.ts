@@ -462,7 +462,9 @@ describe("gokv restore", () => {
         expect(statSync(`${file}-wal`).size).toBeGreaterThan(10 * FRAME_BYTES);
         const entries = index * 10 + 9;
         expect([what, name, (await gokv(["check", file], "nowhere")).stdout]).toEqual([
-          ...[what, name, expect.stringContaining(`sound: ${entries} entries in 1 buckets`)],
+          what,
+          name,
+          expect.stringContaining(`sound: ${entries} entries in 1 buckets`),
         ]);
         const target = `new-${folder}`;
         const restored = await gokv(["restore", file], target);
@@ -810,8 +812,15 @@ describe("gokv export and import", () => {
 
   test("an entry that no request could have made is named and refused", async () => {
     const entry = {
-      ...{ bucket: "b", key: "k", value: "", content_type: null, metadata: {}, creator_ip: null, expires_at: null },
-      ...{ created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" },
+      bucket: "b",
+      key: "k",
+      value: "",
+      content_type: null,
+      metadata: {},
+      creator_ip: null,
+      expires_at: null,
+      created_at: "2026-01-01T00:00:00.000Z",
+      updated_at: "2026-01-01T00:00:00.000Z",
     };
     expect((await gokv(["import", "-"], "control", exportOf([entry]))).stdout).toStartWith("stored 1,");
     const bad: object[] = [

@@ -160,7 +160,8 @@ describe("guessing a password", () => {
       for (const waitS of [2, 4, 8]) {
         const refused = await attempt(target, email, "password123", "1.1.1.1");
         expect([refused.status, refused.headers.get("retry-after"), await refused.json()]).toEqual([
-          ...[429, `${waitS}`],
+          429,
+          `${waitS}`,
           { error: "Rate limit exceeded", code: "rate_limited" },
         ]);
         timed.pass(waitS * SECOND_MS - 1);
@@ -200,7 +201,8 @@ describe("guessing a password", () => {
     const [stolen, own] = [await tokenAt("6.6.6.6"), await tokenAt("9.9.9.9")];
     const rename = (token: string, current_password: string, address: string) =>
       ask(target, "PATCH", "/auth/me", {
-        ...{ token, body: { email: `new-${email}`, current_password } },
+        token,
+        body: { email: `new-${email}`, current_password },
         headers: { "X-Forwarded-For": address },
       });
     for (let failure = 0; failure < 60; failure++) {

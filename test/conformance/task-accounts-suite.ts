@@ -47,7 +47,9 @@ function firstStepsTests(target: () => Target): void {
     expect(body).toEqual({
       token: expect.stringMatching(/^eyJ/),
       user: { id: 1, username: "alice", email: "alice@example.com" },
-      ...{ refresh_token: expect.stringMatching(/^rt_[\w-]{43}$/), expires_in: 900, token_type: "Bearer" },
+      refresh_token: expect.stringMatching(/^rt_[\w-]{43}$/),
+      expires_in: 900,
+      token_type: "Bearer",
     });
     const { token } = body as { token: string };
     const claims = JSON.parse(Buffer.from(token.split(".")[1]!, "base64url").toString());
@@ -85,7 +87,9 @@ function firstStepsTests(target: () => Target): void {
     }
     const several = await register(target(), { username: "ab", email: "x" });
     expect(Object.keys(((await several.json()) as { fields: object }).fields)).toEqual([
-      ...["username", "email", "password"],
+      "username",
+      "email",
+      "password",
     ]);
     expect((await register(target(), "{")).status).toBe(400);
     expect((await register(target(), { ...good, email: `${"x".repeat(20_000)}@example.com` })).status).toBe(413);
@@ -246,7 +250,9 @@ function deletionTests(target: () => Target): void {
     expect(list.map(({ id }) => id)).toEqual([taken.id]);
     const events = await ask(target(), "GET", `/tasks/${taken.id}/events`, { token: bob.token });
     expect(((await events.json()) as object[]).at(-1)).toMatchObject({
-      ...{ type: "task.assigned", actor_id: alice.id, changes: { assignee_id: [alice.id, null] } },
+      type: "task.assigned",
+      actor_id: alice.id,
+      changes: { assignee_id: [alice.id, null] },
     });
     const assigned = await ask(target(), "PATCH", `/tasks/${taken.id}`, {
       token: bob.token,

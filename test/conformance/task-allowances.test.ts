@@ -30,9 +30,7 @@ describe("the allowance", () => {
   });
 
   test("of the address is not touched by a login or a registration that is refused", async () => {
-    await using target = await open({
-      ...{ TASK_RATE_IP: "9/1m", TASK_RATE_LOGIN: "1/1m", TASK_RATE_REGISTER: "1/1m" },
-    });
+    await using target = await open({ TASK_RATE_IP: "9/1m", TASK_RATE_LOGIN: "1/1m", TASK_RATE_REGISTER: "1/1m" });
     const post = (path: string, body: object) =>
       target.fetch(`${API}${path}`, {
         method: "POST",

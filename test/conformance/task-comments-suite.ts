@@ -134,8 +134,11 @@ function pageTests(target: () => Target): void {
     expect(await sendOk<Comment[]>(target(), ann, "GET", `${path}?cursor=${cursor}`)).toHaveLength(1);
     const damaged = `${cursor[0] === "A" ? "B" : "A"}${cursor.slice(1)}`;
     for (const wrong of [
-      ...[`/tasks/${two.id}/comments?cursor=${cursor}`, `/tasks/${one.id}/events?cursor=${cursor}`],
-      ...[`${path}?cursor=${damaged}`, `${path}?cursor=`, `${path}?cursor=1`],
+      `/tasks/${two.id}/comments?cursor=${cursor}`,
+      `/tasks/${one.id}/events?cursor=${cursor}`,
+      `${path}?cursor=${damaged}`,
+      `${path}?cursor=`,
+      `${path}?cursor=1`,
     ]) {
       expect(await refusalBy(target(), ann, "GET", wrong)).toBe("400 invalid_cursor");
     }

@@ -20,7 +20,9 @@ const preflight = (target: Target, origin: string) =>
   target.fetch("/api/v1/tasks/1", {
     method: "OPTIONS",
     headers: {
-      ...{ Authorization: null, Origin: origin, "Access-Control-Request-Method": "PATCH" },
+      Authorization: null,
+      Origin: origin,
+      "Access-Control-Request-Method": "PATCH",
       "Access-Control-Request-Headers": "authorization,if-match",
     },
   });

@@ -11,23 +11,33 @@ import { useTarget } from "../support/use-target.ts";
 
 const FILE_ROWS_MAX = 10_000;
 const FIELDS = [
-  ...["id", "title", "description", "status", "priority", "user_id", "assignee_id", "labels", "due_date"],
-  ...["remind_at", "completed_at", "created_at", "updated_at", "version"],
+  "id",
+  "title",
+  "description",
+  "status",
+  "priority",
+  "user_id",
+  "assignee_id",
+  "labels",
+  "due_date",
+  "remind_at",
+  "completed_at",
+  "created_at",
+  "updated_at",
+  "version",
 ];
 const HOSTILE_TITLES = [
-  ...[
-    "a, b",
-    'say "hi"',
-    "=1+1",
-    "+1",
-    "-1",
-    "@sum",
-    "'quoted",
-    "😀 家族 👨‍👩‍👧",
-    "semi;colon",
-    "back\\slash\\n",
-    "__proto__",
-  ],
+  "a, b",
+  'say "hi"',
+  "=1+1",
+  "+1",
+  "-1",
+  "@sum",
+  "'quoted",
+  "😀 家族 👨‍👩‍👧",
+  "semi;colon",
+  "back\\slash\\n",
+  "__proto__",
 ];
 
 export function taskFilesSuite(name: string, open: OpenTarget): void {
@@ -81,11 +91,17 @@ function fileTests(target: () => Target): void {
     expect(store).toMatch(/^[0-9a-f-]{36}$/);
     expect(todos.map(({ UID }) => UID)).toEqual(tasks.map(({ id }) => `task-${id}@${store}`));
     expect(todos.map(({ STATUS, PRIORITY }) => `${STATUS} ${PRIORITY}`)).toEqual([
-      ...["NEEDS-ACTION 5", "NEEDS-ACTION 5", "COMPLETED 1", "IN-PROCESS 9"],
+      "NEEDS-ACTION 5",
+      "NEEDS-ACTION 5",
+      "COMPLETED 1",
+      "IN-PROCESS 9",
     ]);
     expect(todos.map(({ SUMMARY }) => SUMMARY)).toEqual([long.slice(0, 200), "a;b,c\\d\\ne", "A task", "bell"]);
     expect(todos.map(({ DESCRIPTION }) => DESCRIPTION)).toEqual([
-      ...[`${long}\n${"😀".repeat(90)}`, "x\ny\nz", undefined as never, undefined as never],
+      `${long}\n${"😀".repeat(90)}`,
+      "x\ny\nz",
+      undefined as never,
+      undefined as never,
     ]);
     expect(todos.map(({ DUE }) => DUE)).toEqual([undefined, undefined, "20260201T000000Z", undefined] as never);
     expect(todos[1]!.CATEGORIES).toEqual(["one", "two;2"]);

@@ -29,7 +29,9 @@ const withHeader = (target: Target, Authorization: string) =>
 async function expectInvalid(what: string, answer: Response): Promise<void> {
   const { status, headers } = answer;
   expect([what, status, headers.get("www-authenticate"), await answer.json()]).toEqual([
-    ...[what, 401, "Bearer"],
+    what,
+    401,
+    "Bearer",
     { error: "Invalid token", code: "invalid_token" },
   ]);
 }
@@ -37,16 +39,36 @@ async function expectInvalid(what: string, answer: Response): Promise<void> {
 function headerTests(target: () => Target): void {
   test("without a header the answer asks for one, on every route that needs a user", async () => {
     const routes = [
-      ...["GET /auth/me", "PATCH /auth/me", "DELETE /auth/me", "POST /auth/password", "POST /auth/logout-all"],
-      ...["GET /auth/sessions", "DELETE /auth/sessions/1", "GET /users", "GET /tasks", "POST /tasks", "GET /tasks/1"],
-      ...["PUT /tasks/1", "PATCH /tasks/1", "DELETE /tasks/1", "POST /tasks/1/restore", "GET /tasks/1/comments"],
-      ...["GET /labels", "GET /tasks/stats", "GET /tasks/stream", "GET /exports", "GET /jobs", "GET /webhooks"],
+      "GET /auth/me",
+      "PATCH /auth/me",
+      "DELETE /auth/me",
+      "POST /auth/password",
+      "POST /auth/logout-all",
+      "GET /auth/sessions",
+      "DELETE /auth/sessions/1",
+      "GET /users",
+      "GET /tasks",
+      "POST /tasks",
+      "GET /tasks/1",
+      "PUT /tasks/1",
+      "PATCH /tasks/1",
+      "DELETE /tasks/1",
+      "POST /tasks/1/restore",
+      "GET /tasks/1/comments",
+      "GET /labels",
+      "GET /tasks/stats",
+      "GET /tasks/stream",
+      "GET /exports",
+      "GET /jobs",
+      "GET /webhooks",
     ];
     for (const route of routes) {
       const [method = "", path = ""] = route.split(" ");
       const answer = await ask(target(), method, path);
       expect([route, answer.status, answer.headers.get("www-authenticate"), await answer.json()]).toEqual([
-        ...[route, 401, "Bearer"],
+        route,
+        401,
+        "Bearer",
         { error: "Authorization header required", code: "unauthorized" },
       ]);
     }
@@ -58,8 +80,16 @@ function headerTests(target: () => Target): void {
       expect([scheme, (await withHeader(target(), `${scheme} ${token}`)).status]).toEqual([scheme, 200]);
     }
     const refused = [
-      ...[token, `Basic ${token}`, `Bearer ${token},`, `Bearer ${token}, Bearer ${token}`, `Bearer ${token} ${token}`],
-      ...[`Bearer ${token}=`, "Bearer", "Bearer null", `Bearer Bearer ${token}`, `Bearer ${token}.${token}`],
+      token,
+      `Basic ${token}`,
+      `Bearer ${token},`,
+      `Bearer ${token}, Bearer ${token}`,
+      `Bearer ${token} ${token}`,
+      `Bearer ${token}=`,
+      "Bearer",
+      "Bearer null",
+      `Bearer Bearer ${token}`,
+      `Bearer ${token}.${token}`,
     ];
     for (const header of refused) await expectInvalid(header, await withHeader(target(), header));
     const line = `Authorization: Bearer ${token}\r\n`;
@@ -127,8 +157,15 @@ function otherTokensTests(target: () => Target): void {
     const { token } = await signUp(target());
     const headers = { Authorization: `Bearer ${token}` };
     const paths = [
-      ...["/bucket/key", "/_list", "/metrics", "/_admin/task/users", "/_admin/task/tasks/1", "/api/kv/devices"],
-      ...["/api/channel", "/v1/models", "/kv/token/_info"],
+      "/bucket/key",
+      "/_list",
+      "/metrics",
+      "/_admin/task/users",
+      "/_admin/task/tasks/1",
+      "/api/kv/devices",
+      "/api/channel",
+      "/v1/models",
+      "/kv/token/_info",
     ];
     for (const path of paths) {
       expect([path, (await target().fetch(path, { headers })).status]).toEqual([path, 401]);

@@ -9,7 +9,14 @@ import { type Account, createTask, signUp, type Task, UNLIMITED } from "../suppo
 import { useTarget } from "../support/use-target.ts";
 
 const MEMBERS = [
-  ...["title", "description", "status", "priority", "due_date", "remind_at", "assignee_id", "labels"],
+  "title",
+  "description",
+  "status",
+  "priority",
+  "due_date",
+  "remind_at",
+  "assignee_id",
+  "labels",
 ] as const satisfies readonly (keyof Task)[];
 const CHANGES = 120;
 
@@ -50,10 +57,14 @@ function historyTests(target: () => Target): void {
     let history = await eventsOf(target(), ann, task.id);
     expect(history.map(({ type, version, changes }) => [type, version, changes])).toEqual([
       [
-        ...["task.created", 1],
+        "task.created",
+        1,
         {
-          ...{ title: [null, "A task"], description: [null, "text"], status: [null, "pending"] },
-          ...{ priority: [null, "medium"], labels: [null, ["a"]] },
+          title: [null, "A task"],
+          description: [null, "text"],
+          status: [null, "pending"],
+          priority: [null, "medium"],
+          labels: [null, ["a"]],
         },
       ],
     ]);

@@ -15,8 +15,11 @@ async function post(target: Target, by: Account, path: string, body: unknown, ke
   const answer = await ask(target, "POST", path, { token: by.token, body, headers: { "Idempotency-Key": key } });
   const { headers } = answer;
   return {
-    ...{ status: answer.status, text: await answer.text(), isReplayed: headers.get("idempotent-replayed") === "true" },
-    ...{ location: headers.get("location"), etag: headers.get("etag") },
+    status: answer.status,
+    text: await answer.text(),
+    isReplayed: headers.get("idempotent-replayed") === "true",
+    location: headers.get("location"),
+    etag: headers.get("etag"),
   };
 }
 

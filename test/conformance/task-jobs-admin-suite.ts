@@ -48,9 +48,22 @@ const setPaused = (target: Target, queue: string, verb: "pause" | "resume") =>
 async function plant(target: Target, fields: Record<string, string | number | null> = {}): Promise<string> {
   const id = Bun.randomUUIDv7();
   const row = {
-    ...{ id, queue: "export", kind: "test.none", payload: "{}", priority: 0, state: "dead", run_at_ms: 0 },
-    ...{ attempts: 3, max_attempts: 3, fence: 3, cancel_requested: 0, progress: 0, created_at_ms: Date.now() },
-    ...{ finished_at_ms: Date.now(), last_error: "boom", ...fields },
+    id,
+    queue: "export",
+    kind: "test.none",
+    payload: "{}",
+    priority: 0,
+    state: "dead",
+    run_at_ms: 0,
+    attempts: 3,
+    max_attempts: 3,
+    fence: 3,
+    cancel_requested: 0,
+    progress: 0,
+    created_at_ms: Date.now(),
+    finished_at_ms: Date.now(),
+    last_error: "boom",
+    ...fields,
   };
   const values = Object.values(row).map((value) => (typeof value === "string" ? `'${value}'` : `${value}`));
   await alterStore(target.dbPath, `INSERT INTO job (${Object.keys(row).join(", ")}) VALUES (${values.join(", ")})`);
@@ -71,10 +84,25 @@ function jobTests(target: () => Target): void {
     const id = await plant(target(), { owner_id: 7, group_key: "g", payload: '{"hidden":1}' });
     const time = expect.stringMatching(TIME);
     expect(await manage<unknown>(target(), 200, "GET", `/jobs/${id}`)).toEqual({
-      ...{ id, kind: "test.none", queue: "export", state: "dead", attempts: 3, max_attempts: 3, progress: 0 },
-      ...{ run_at: "1970-01-01T00:00:00.000Z", created_at: time, started_at: null, finished_at: time },
-      ...{ last_error: "boom", owner_id: 7, group_key: "g", priority: 0, locked_by: null, locked_until: null },
-      ...{ cancel_requested: false, request_id: null },
+      id,
+      kind: "test.none",
+      queue: "export",
+      state: "dead",
+      attempts: 3,
+      max_attempts: 3,
+      progress: 0,
+      run_at: "1970-01-01T00:00:00.000Z",
+      created_at: time,
+      started_at: null,
+      finished_at: time,
+      last_error: "boom",
+      owner_id: 7,
+      group_key: "g",
+      priority: 0,
+      locked_by: null,
+      locked_until: null,
+      cancel_requested: false,
+      request_id: null,
     });
   });
 
@@ -109,7 +137,9 @@ function jobTests(target: () => Target): void {
     expect(await manage(target(), 200, "GET", `/jobs/${other}`)).toMatchObject({ state: "dead" });
     await expectRefusal(target(), "POST", "/jobs/retry", 400, "invalid_parameter");
     for (const [method, path] of [
-      ...[["GET", "/queues"] as const, ["GET", "/schedules"] as const, ["POST", "/queues/system/resume"] as const],
+      ["GET", "/queues"] as const,
+      ["GET", "/schedules"] as const,
+      ["POST", "/queues/system/resume"] as const,
       ["GET", `/jobs/${Bun.randomUUIDv7()}`] as const,
     ]) {
       await expectRefusal(target(), method, `${path}?x=1`, 400, "query_invalid");
@@ -257,8 +287,16 @@ function scheduleTests(target: () => Target): void {
 function killedTests(target: () => Target): void {
   test("a job whose lease has ended runs again, and the expiry is counted", async () => {
     const id = await plant(target(), {
-      ...{ queue: "system", kind: "job.purge", state: "running", attempts: 1, finished_at_ms: null, fence: 1 },
-      ...{ locked_by: "gone", locked_until_ms: Date.now() - 1, last_error: null, max_attempts: 5 },
+      queue: "system",
+      kind: "job.purge",
+      state: "running",
+      attempts: 1,
+      finished_at_ms: null,
+      fence: 1,
+      locked_by: "gone",
+      locked_until_ms: Date.now() - 1,
+      last_error: null,
+      max_attempts: 5,
     });
     const failed = await jobWhen(target(), id, ({ state }) => state === "ready");
     expect(failed).toMatchObject({ attempts: 1, last_error: "lease expired" });

@@ -42,17 +42,32 @@ function shapeTests(target: () => Target): void {
     const list = (query = "") => sendOk<Job[]>(target(), ann, "GET", `/jobs${query}`);
     const all = await list();
     expect(all.map(({ kind, state }) => `${kind} ${state}`)).toEqual([
-      ...["export.build done", "task.overdue ready", "task.reminder ready"],
+      "export.build done",
+      "task.overdue ready",
+      "task.reminder ready",
     ]);
     expect(all[0]).toEqual({
-      ...{ id: job_id, kind: "export.build", queue: "export", state: "done", attempts: 1, max_attempts: 3 },
-      ...{ progress: 100, last_error: null, run_at: expect.stringMatching(TIME) },
-      ...{ created_at: expect.stringMatching(TIME), started_at: expect.stringMatching(TIME) },
+      id: job_id,
+      kind: "export.build",
+      queue: "export",
+      state: "done",
+      attempts: 1,
+      max_attempts: 3,
+      progress: 100,
+      last_error: null,
+      run_at: expect.stringMatching(TIME),
+      created_at: expect.stringMatching(TIME),
+      started_at: expect.stringMatching(TIME),
       finished_at: expect.stringMatching(TIME),
     } as never);
     expect(all[2]).toMatchObject({
-      ...{ queue: "default", attempts: 0, max_attempts: 5, run_at: "2090-01-01T00:00:00.000Z" },
-      ...{ started_at: null, finished_at: null, progress: 0 },
+      queue: "default",
+      attempts: 0,
+      max_attempts: 5,
+      run_at: "2090-01-01T00:00:00.000Z",
+      started_at: null,
+      finished_at: null,
+      progress: 0,
     });
     expect((await list("?state=ready")).length).toBe(2);
     expect((await list("?kind=task.reminder&state=ready")).map(({ id }) => id)).toEqual([all[2]!.id]);

@@ -71,7 +71,9 @@ describe("a stored password", () => {
 describe("many logins", () => {
   const PARALLEL = 2;
   const target = useTarget(openInProcess, {
-    ...{ ...UNLIMITED, PASSWORD_MEMORY_KIB: undefined, PASSWORD_TIME: undefined },
+    ...UNLIMITED,
+    PASSWORD_MEMORY_KIB: undefined,
+    PASSWORD_TIME: undefined,
     PASSWORD_PARALLEL: `${PARALLEL}`,
   });
 

@@ -159,10 +159,16 @@ function endTests(target: () => Target, as: Ask): void {
     const list = (await (await as({ token }, "GET", "/auth/sessions")).json()) as Session[];
     const time = expect.stringMatching(/Z$/);
     expect(list).toHaveLength(2);
-    expect(list[0]).toEqual({
+    expect(list[0] as unknown).toEqual({
       id: expect.stringMatching(/^[\da-f]{8}-[\da-f]{4}-7/) as unknown as string,
-      ...{ created_at: time, last_used_at: time, expires_at: time, ip: "127.0.0.1", user_agent: "a browser" },
-      ...{ current: true, revoked_at: null, revoked_reason: null },
+      created_at: time,
+      last_used_at: time,
+      expires_at: time,
+      ip: "127.0.0.1",
+      user_agent: "a browser",
+      current: true,
+      revoked_at: null,
+      revoked_reason: null,
     });
     expect(list[1]!.current).toBe(false);
     const revoked = await as({ token }, "DELETE", `/auth/sessions/${list[1]!.id}`);
@@ -170,7 +176,8 @@ function endTests(target: () => Target, as: Ask): void {
     expect(await isLive(target(), alice.token)).toBe(false);
     expect((await refresh(target(), alice.refreshToken)).status).toBe(401);
     expect(((await (await as({ token }, "GET", "/auth/sessions")).json()) as Session[])[1]).toMatchObject({
-      ...{ revoked_at: time, revoked_reason: "revoked" },
+      revoked_at: time,
+      revoked_reason: "revoked",
     });
   });
 

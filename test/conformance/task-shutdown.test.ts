@@ -38,7 +38,8 @@ async function serve(env: Environment = {}): Promise<Running> {
   const dbPath = dir.file("data");
   const server = await startServer({ JWT_SECRET: SECRET, DB_PATH: dbPath, ...UNLIMITED, ...env });
   return {
-    ...{ server, dbPath },
+    server,
+    dbPath,
     fetch(path, { headers = {}, ...init } = {}) {
       const sent = Object.entries(headers).filter((header): header is [string, string] => header[1] !== null);
       return fetch(server.url + path, { ...init, headers: new Headers(sent) });

@@ -10,8 +10,13 @@ import { useTarget } from "../support/use-target.ts";
 const TASKS = 60;
 const DAY_MS = 86_400_000;
 const EMPTY = {
-  ...{ total: 0, by_status: { pending: 0, in_progress: 0, completed: 0 }, by_priority: { low: 0, medium: 0, high: 0 } },
-  ...{ overdue: 0, due_within_24h: 0, completed_last_7_days: 0, completion_rate: 0 },
+  total: 0,
+  by_status: { pending: 0, in_progress: 0, completed: 0 },
+  by_priority: { low: 0, medium: 0, high: 0 },
+  overdue: 0,
+  due_within_24h: 0,
+  completed_last_7_days: 0,
+  completion_rate: 0,
 };
 
 export function taskStatsSuite(name: string, open: OpenTarget): void {
@@ -35,10 +40,7 @@ function countedFrom(tasks: readonly Task[], nowMs: number) {
   const byPriority = (priority: string) => many((task) => task.priority === priority);
   return {
     total: tasks.length,
-    by_status: {
-      ...{ pending: byStatus("pending"), in_progress: byStatus("in_progress") },
-      completed: byStatus("completed"),
-    },
+    by_status: { pending: byStatus("pending"), in_progress: byStatus("in_progress"), completed: byStatus("completed") },
     by_priority: { low: byPriority("low"), medium: byPriority("medium"), high: byPriority("high") },
     overdue: many((task) => isDue(task, Number.NEGATIVE_INFINITY, nowMs)),
     due_within_24h: many((task) => isDue(task, nowMs, nowMs + DAY_MS)),

@@ -90,7 +90,12 @@ function deliveryTests(target: () => Target): void {
     await sendOk(target(), ann, "POST", `/tasks/${id}/restore`);
     const heard = await stream.take(7);
     expect(heard.map(({ type }) => type)).toEqual([
-      ...["task.created", "task.assigned", "comment.created", "comment.deleted", "task.updated", "task.deleted"],
+      "task.created",
+      "task.assigned",
+      "comment.created",
+      "comment.deleted",
+      "task.updated",
+      "task.deleted",
       "task.restored",
     ]);
     expect(heard.map(({ id: rev }) => rev)).toEqual([1, 2, 3, 4, 5, 6, 7]);
@@ -133,7 +138,9 @@ function deliveryTests(target: () => Target): void {
     for (let round = 0; round < 7; round++) {
       const head = await ask(target(), "HEAD", "/tasks/stream", { token: ann.token });
       expect([head.status, head.headers.get("content-type"), head.headers.get("cache-control")]).toEqual([
-        ...[200, "text/event-stream", "no-store"],
+        200,
+        "text/event-stream",
+        "no-store",
       ]);
     }
   });

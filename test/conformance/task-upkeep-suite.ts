@@ -83,7 +83,10 @@ function purgeTests(target: () => Target): void {
     expect(restored).toEqual({ ...young, version, updated_at });
     expect(await sendOk<object[]>(target(), bob, "GET", `/tasks/${young.id}/comments`)).toHaveLength(1);
     expect((await eventsOf(target(), ann, young.id)).map(({ type }) => type)).toEqual([
-      ...["task.created", "comment.created", "task.deleted", "task.restored"],
+      "task.created",
+      "comment.created",
+      "task.deleted",
+      "task.restored",
     ]);
     expect(await sendOk<Task>(target(), ann, "GET", `/tasks/${live.id}`)).toEqual(live);
   });
@@ -170,10 +173,14 @@ function cleanupTests(target: () => Target): void {
     await alterStore(
       dbPath,
       [
-        ...[session("idle long ago", `${long}, ${far}, NULL`), session("expired long ago", `${far}, ${long}, NULL`)],
-        ...[session("revoked long ago", `${far}, ${far}, ${long}`), session("revoked", `${far}, ${far}, ${short}`)],
-        ...[answered("old", nowMs - DAY_MS - MARGIN_MS), answered("young", nowMs - DAY_MS + MARGIN_MS)],
-        ...[fed(100, nowMs - 7 * DAY_MS - MARGIN_MS), fed(101, nowMs - 7 * DAY_MS + MARGIN_MS)],
+        session("idle long ago", `${long}, ${far}, NULL`),
+        session("expired long ago", `${far}, ${long}, NULL`),
+        session("revoked long ago", `${far}, ${far}, ${long}`),
+        session("revoked", `${far}, ${far}, ${short}`),
+        answered("old", nowMs - DAY_MS - MARGIN_MS),
+        answered("young", nowMs - DAY_MS + MARGIN_MS),
+        fed(100, nowMs - 7 * DAY_MS - MARGIN_MS),
+        fed(101, nowMs - 7 * DAY_MS + MARGIN_MS),
         `UPDATE task_export SET expires_at_ms = ${nowMs - 1} WHERE id = '${made.id}'`,
       ].join(";\n"),
     );

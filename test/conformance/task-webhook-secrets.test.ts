@@ -42,12 +42,17 @@ interface Served extends AsyncDisposable {
 
 async function serve(secret: string, env: Environment = {}): Promise<Served> {
   const process = await startServer({
-    ...{ JWT_SECRET: secret, DB_PATH: dir.file("data"), LOG_LEVEL: "debug", WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32" },
-    ...{ ...UNLIMITED, ...env },
+    JWT_SECRET: secret,
+    DB_PATH: dir.file("data"),
+    LOG_LEVEL: "debug",
+    WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32",
+    ...UNLIMITED,
+    ...env,
   });
   const answers: string[] = [];
   return {
-    ...{ process, answers },
+    process,
+    answers,
     async fetch(path, init = {}) {
       const response = await fetch(process.url + path, init as RequestInit);
       const text = await response.clone().text();

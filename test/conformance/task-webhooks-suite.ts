@@ -12,17 +12,49 @@ import { isAccepted, neverAnswer, type SeenDelivery, WebhookReceiver } from "../
 const TIMEOUT_MS = 400;
 const ARRIVES_MS = 5_000;
 const ALL_TYPES = [
-  ...["task.created", "task.updated", "task.assigned", "task.deleted", "task.restored", "task.reminder"],
-  ...["task.overdue", "task.gone", "comment.created", "comment.deleted"],
+  "task.created",
+  "task.updated",
+  "task.assigned",
+  "task.deleted",
+  "task.restored",
+  "task.reminder",
+  "task.overdue",
+  "task.gone",
+  "comment.created",
+  "comment.deleted",
 ];
 
 const REFUSED_URLS = [
-  ...["http://localhost:1", "https://localhost", "http://sub.localhost/", "http://127.0.0.1:8080", "http://127.1"],
-  ...["http://2130706433/", "http://0177.0.0.1", "http://0x7f.0.0.1", "http://[::1]/", "http://[::ffff:127.0.0.1]"],
-  ...["http://10.0.0.1", "http://10.0.0.1.", "https://10.255.255.255/x", "http://167772161", "http://172.16.0.1"],
-  ...["http://169.254.169.254/latest", "http://[::ffff:a9fe:a9fe]/", "http://192.168.1.1", "http://100.64.0.1"],
-  ...["http://[fd00::1]", "http://[fe80::1]", "http://224.0.0.1", "http://0.0.0.0", "http://[64:ff9b::a00:1]"],
-  ...["http://user@1.1.1.1", "ftp://1.1.1.1", "1.1.1.1", "http://1.1.1.1/#x", "http://1.1.1.1/\\x", "http:///"],
+  "http://localhost:1",
+  "https://localhost",
+  "http://sub.localhost/",
+  "http://127.0.0.1:8080",
+  "http://127.1",
+  "http://2130706433/",
+  "http://0177.0.0.1",
+  "http://0x7f.0.0.1",
+  "http://[::1]/",
+  "http://[::ffff:127.0.0.1]",
+  "http://10.0.0.1",
+  "http://10.0.0.1.",
+  "https://10.255.255.255/x",
+  "http://167772161",
+  "http://172.16.0.1",
+  "http://169.254.169.254/latest",
+  "http://[::ffff:a9fe:a9fe]/",
+  "http://192.168.1.1",
+  "http://100.64.0.1",
+  "http://[fd00::1]",
+  "http://[fe80::1]",
+  "http://224.0.0.1",
+  "http://0.0.0.0",
+  "http://[64:ff9b::a00:1]",
+  "http://user@1.1.1.1",
+  "ftp://1.1.1.1",
+  "1.1.1.1",
+  "http://1.1.1.1/#x",
+  "http://1.1.1.1/\\x",
+  "http:///",
 ] as const;
 
 interface Hook {
@@ -50,7 +82,8 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
   describe(`webhooks: ${name}`, () => {
     const target = useTarget(open, {
       ...UNLIMITED,
-      ...{ WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32", WEBHOOK_TIMEOUT: `${TIMEOUT_MS}ms` },
+      WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32",
+      WEBHOOK_TIMEOUT: `${TIMEOUT_MS}ms`,
     });
     let receiver: WebhookReceiver;
     let account: Account;
@@ -282,7 +315,9 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
       const unknown = Bun.randomUUIDv7();
       for (const [method, path] of [
         ...(["GET", "PATCH", "DELETE"] as const).map((method) => [method, ""] as const),
-        ...[["POST", "/ping"] as const, ["POST", "/rotate-secret"] as const, ["GET", "/deliveries"] as const],
+        ["POST", "/ping"] as const,
+        ["POST", "/rotate-secret"] as const,
+        ["GET", "/deliveries"] as const,
         ["POST", `/deliveries/${unknown}/redeliver`] as const,
       ]) {
         const body = method === "PATCH" ? {} : undefined;

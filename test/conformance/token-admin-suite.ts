@@ -163,15 +163,23 @@ function deviceTests(target: () => Target): void {
 function appTests(target: () => Target): void {
   test("an app is made with all its fields, or with its name alone", async () => {
     const fields = {
-      ...{ id: "board", name: "Board", description: "Shows things", homepage: "https://board.example" },
-      ...{ permissionPrefix: "board", permissionKey: ["read:shared", "write:log", "both"] },
+      id: "board",
+      name: "Board",
+      description: "Shows things",
+      homepage: "https://board.example",
+      permissionPrefix: "board",
+      permissionKey: ["read:shared", "write:log", "both"],
     };
     const made = await answer(target(), 201, "POST", "/apps", fields);
     expect(made).toEqual({ ...fields, createdAt: expect.stringMatching(TIME), updatedAt: made.createdAt });
     expect(await answer(target(), 200, "GET", "/apps/board")).toEqual(made);
     expect(await answer(target(), 201, "POST", "/apps", { name: "Plain" })).toMatchObject({
-      ...{ id: expect.stringMatching(V4), name: "Plain", description: null, homepage: null },
-      ...{ permissionPrefix: null, permissionKey: [] },
+      id: expect.stringMatching(V4),
+      name: "Plain",
+      description: null,
+      homepage: null,
+      permissionPrefix: null,
+      permissionKey: [],
     });
     await expectCode(administer(target(), "POST", "/apps", fields), 409, "already_exists");
   });
@@ -241,15 +249,22 @@ function installationTests(target: () => Target): void {
   test("issuing shows the token once, and no later answer does", async () => {
     const { uuid } = await install(target());
     const fields = {
-      ...{ note: "by the door", deviceType: "kiosk", permissionPrefix: "p", permissionKey: ["read:s"] },
-      ...{ isReadOnly: true, expiresAt: "2126-01-02T03:04:05.678Z" },
+      note: "by the door",
+      deviceType: "kiosk",
+      permissionPrefix: "p",
+      permissionKey: ["read:s"],
+      isReadOnly: true,
+      expiresAt: "2126-01-02T03:04:05.678Z",
     };
     const body = { deviceUuid: uuid, appId: "suite", ...fields };
     const { token, ...issued } = await answer(target(), 201, "POST", "/installations", body);
     expect(token).toEqual(expect.stringMatching(TOKEN));
     expect(issued).toEqual({
-      ...{ ...body, id: expect.stringMatching(V7), tokenHint: (token as string).slice(-4) },
-      ...{ installedAt: expect.stringMatching(TIME), updatedAt: issued.installedAt },
+      ...body,
+      id: expect.stringMatching(V7),
+      tokenHint: (token as string).slice(-4),
+      installedAt: expect.stringMatching(TIME),
+      updatedAt: issued.installedAt,
     });
     const shown = await answer(target(), 200, "GET", `/installations/${issued.id}`);
     expect(shown).toEqual(issued);
@@ -263,14 +278,12 @@ function installationTests(target: () => Target): void {
     const { uuid } = await install(target());
     const issued = await answer(target(), 201, "POST", "/installations", { deviceUuid: uuid, appId: "suite" });
     expect(issued).toMatchObject({
-      ...{
-        note: null,
-        deviceType: null,
-        permissionPrefix: null,
-        permissionKey: [],
-        isReadOnly: false,
-        expiresAt: null,
-      },
+      note: null,
+      deviceType: null,
+      permissionPrefix: null,
+      permissionKey: [],
+      isReadOnly: false,
+      expiresAt: null,
     });
   });
 
@@ -335,7 +348,9 @@ function installationTests(target: () => Target): void {
     expect(changed).toEqual({ ...issued, note: "m", updatedAt: expect.stringMatching(TIME) });
     expect(await answer(target(), 200, "PATCH", path, { expiresAt: null, deviceType: null })).toEqual({
       ...changed,
-      ...{ expiresAt: null, deviceType: null, updatedAt: expect.stringMatching(TIME) },
+      expiresAt: null,
+      deviceType: null,
+      updatedAt: expect.stringMatching(TIME),
     });
   });
 
@@ -347,7 +362,9 @@ function installationTests(target: () => Target): void {
     expect(token).toEqual(expect.stringMatching(TOKEN));
     expect(token).not.toBe(app.token);
     expect(rotated).toEqual({
-      ...{ ...before, tokenHint: (token as string).slice(-4), updatedAt: expect.stringMatching(TIME) },
+      ...before,
+      tokenHint: (token as string).slice(-4),
+      updatedAt: expect.stringMatching(TIME),
     });
     await expectStatusOf(target(), app, "/p.k", 401);
     await expectStatusOf(target(), { ...app, token: token as string }, "/p.k", 404);
@@ -582,8 +599,14 @@ function credentialTests(target: () => Target): void {
 
   test("without the administrative scope every route is 403", async () => {
     for (const claims of [
-      ...[{ scope: "kv" }, { scope: "" }, { scope: "kv:read kv:write kv:delete kv:list" }, { scope: "administrator" }],
-      ...[{ buckets: ["nobody"] }, { prefix: "p" }, { scope: "admin", prefix: "" }, { scope: "admin", prefix: "p" }],
+      { scope: "kv" },
+      { scope: "" },
+      { scope: "kv:read kv:write kv:delete kv:list" },
+      { scope: "administrator" },
+      { buckets: ["nobody"] },
+      { prefix: "p" },
+      { scope: "admin", prefix: "" },
+      { scope: "admin", prefix: "p" },
     ]) {
       const Authorization = `Bearer ${await mint(claims)}`;
       for (const [path, methods] of ROUTES) {

@@ -102,7 +102,11 @@ function memberTests(target: () => Target): void {
     const { uuid, token } = await install(target());
     const answer = await importBatch(target(), token, '{"_keys":1,"":2,"a/..":3,"\\ud800":4}');
     expect({ ...answer, errors: answer.errors!.map(({ key, code }) => [key, code]) }).toEqual({
-      ...{ namespace: uuid, total: 4, successful: 0, failed: 4, results: [] },
+      namespace: uuid,
+      total: 4,
+      successful: 0,
+      failed: 4,
+      results: [],
       errors: [
         ["_keys", "key_reserved"],
         ["", "key_empty"],

@@ -81,8 +81,13 @@ describe("gokv token", () => {
     const { items } = (await stored("/installations?device=issued")) as { items: Record<string, unknown>[] };
     expect(items).toHaveLength(1);
     expect(items[0]).toMatchObject({
-      ...{ appId: "board", note: "by the door", deviceType: "kiosk", permissionPrefix: "myapp" },
-      ...{ permissionKey: ["read:shared", "write:log"], isReadOnly: true, tokenHint: token.trim().slice(-4) },
+      appId: "board",
+      note: "by the door",
+      deviceType: "kiosk",
+      permissionPrefix: "myapp",
+      permissionKey: ["read:shared", "write:log"],
+      isReadOnly: true,
+      tokenHint: token.trim().slice(-4),
     });
     const leftMs = Date.parse(items[0]!.expiresAt as string) - Date.now();
     expect(Math.abs(leftMs - 90 * 86_400_000)).toBeLessThan(60_000);
@@ -166,8 +171,11 @@ describe("gokv token", () => {
     expect(made).toMatchObject({ id: "the-app", permissionPrefix: "p", permissionKey: ["x", "read:y"] });
     expect(await json(["app", "show", "the-app"])).toEqual(made);
     expect(await json(["app", "update", "the-app", "--grant", "z"])).toMatchObject({
-      ...{ name: "Board", description: "d", homepage: "https://b.example" },
-      ...{ permissionPrefix: "p", permissionKey: ["z"] },
+      name: "Board",
+      description: "d",
+      homepage: "https://b.example",
+      permissionPrefix: "p",
+      permissionKey: ["z"],
     });
     expect(await done(["app", "list", "--limit=1000"])).toContain(
       "\nid                the-app\nname              Board\n",
@@ -194,7 +202,8 @@ describe("gokv token", () => {
       expect(await done(args)).not.toContain(token.trim().slice(4, 24));
     }
     expect(await json(["install", "update", id, "--read-only", "--note", "n"])).toMatchObject({
-      ...{ isReadOnly: true, note: "n" },
+      isReadOnly: true,
+      note: "n",
     });
     expect((await asApp(target(), token.trim(), "/k", { method: "POST", body: "1" })).status).toBe(403);
     expect(await json(["install", "update", id, "--read-write"])).toMatchObject({ isReadOnly: false, note: "n" });
@@ -203,7 +212,10 @@ describe("gokv token", () => {
     expect((await asApp(target(), token.trim(), "/k", { method: "POST", body: "1" })).status).toBe(200);
     await misused(["install", "update", id, "--read-write", "--read-only"], "one of --read-only and --read-write");
     expect(await json(["install", "update", id, "--prefix=q", "--device-type=t", "--grant=g"])).toMatchObject({
-      ...{ permissionPrefix: "q", deviceType: "t", permissionKey: ["g"], note: "n" },
+      permissionPrefix: "q",
+      deviceType: "t",
+      permissionKey: ["g"],
+      note: "n",
     });
   });
 
@@ -273,8 +285,11 @@ describe("gokv token", () => {
 
   test("what another server answers names its address", async () => {
     const answers: readonly (readonly [status: number, body: string])[] = [
-      ...[[404, "Not Found"] as const, [404, '{"detail":"Not Found"}'] as const, [404, "null"] as const],
-      ...[[200, "<!doctype html>"] as const, [502, ""] as const],
+      [404, "Not Found"] as const,
+      [404, '{"detail":"Not Found"}'] as const,
+      [404, "null"] as const,
+      [200, "<!doctype html>"] as const,
+      [502, ""] as const,
     ];
     for (const [status, body] of answers) {
       // At its first answer, or at one behind a proxy that knows the document only.
@@ -353,9 +368,21 @@ describe("gokv token", () => {
 describe("gokv with bad settings of the token API", () => {
   test("names each of them and ends with 2 before it touches anything", async () => {
     const names = [
-      ...["SOURCES", "BODY_AUTH_BYTES", "MAX_VALUE_BYTES", "MAX_BATCH_KEYS", "MAX_BATCH_BYTES", "MAX_LIMIT"],
-      ...["MAX_PAGE_BYTES", "MAX_SORT_ROWS", "RATE_READ", "RATE_WRITE", "RATE_DELETE", "RATE_BATCH"],
-      ...["RATE_AUTH_FAIL", "CORS_ORIGINS", "KV_ALIAS"],
+      "SOURCES",
+      "BODY_AUTH_BYTES",
+      "MAX_VALUE_BYTES",
+      "MAX_BATCH_KEYS",
+      "MAX_BATCH_BYTES",
+      "MAX_LIMIT",
+      "MAX_PAGE_BYTES",
+      "MAX_SORT_ROWS",
+      "RATE_READ",
+      "RATE_WRITE",
+      "RATE_DELETE",
+      "RATE_BATCH",
+      "RATE_AUTH_FAIL",
+      "CORS_ORIGINS",
+      "KV_ALIAS",
     ].map((name) => `TOKEN_${name}`);
     using dir = tempDir();
     const bad = Object.fromEntries([...names, "TRUSTED_PROXIES"].map((name) => [name, "nonsense"]));

@@ -316,8 +316,19 @@ function formTests(target: () => Target): void {
   test("whatever is not of a token's form, and any unknown token, gets one and the same answer", async () => {
     const answers = new Set<string>();
     const texts = [
-      ...[UNKNOWN, "x", "x".repeat(15), "x".repeat(16), "x".repeat(512), "x".repeat(513), "x".repeat(4000)],
-      ...["a b c d e f g h i j", "'; DROP TABLE kv; --", "{}{}{}{}{}{}{}{}", "null", "__proto__", "a,b,c,d,e,f,g,h,i"],
+      UNKNOWN,
+      "x",
+      "x".repeat(15),
+      "x".repeat(16),
+      "x".repeat(512),
+      "x".repeat(513),
+      "x".repeat(4000),
+      "a b c d e f g h i j",
+      "'; DROP TABLE kv; --",
+      "{}{}{}{}{}{}{}{}",
+      "null",
+      "__proto__",
+      "a,b,c,d,e,f,g,h,i",
     ];
     for (const text of texts) {
       for (const sent of [
@@ -412,7 +423,9 @@ function bodyTests(target: () => Target): void {
     const members = `"token":"${token}",`.repeat(50_000);
     const startMs = performance.now();
     const answer = await ask(target(), "/_batchimport", {
-      ...{ method: "POST", body: `{${members}"k":1}`, headers: bearer(token) },
+      method: "POST",
+      body: `{${members}"k":1}`,
+      headers: bearer(token),
     });
     expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([400, "invalid_json"]);
     expect(performance.now() - startMs).toBeLessThan(5_000);
@@ -491,9 +504,17 @@ function otherTests(target: () => Target): void {
     const { uuid, token } = await install(target());
     await store(target(), token, "k", "1");
     const paths = [
-      ...[`/${uuid}/k`, "/_list", `/_list?bucket=${uuid}`, `/_meta/${uuid}/k`, "/metrics"],
-      ...["/api/kv/devices", `/api/kv/devices/${uuid}`, "/api/kv/apps", "/api/kv/installations"],
-      ...["/api/channel", "/api/token"],
+      `/${uuid}/k`,
+      "/_list",
+      `/_list?bucket=${uuid}`,
+      `/_meta/${uuid}/k`,
+      "/metrics",
+      "/api/kv/devices",
+      `/api/kv/devices/${uuid}`,
+      "/api/kv/apps",
+      "/api/kv/installations",
+      "/api/channel",
+      "/api/token",
     ];
     for (const path of paths) {
       for (const headers of [bearer(token), { "X-App-Token": token, Authorization: null }]) {

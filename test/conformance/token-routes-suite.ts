@@ -347,9 +347,18 @@ function selfTests(target: () => Target): void {
     const text = await textOf(await asApp(target(), token, "/_token"));
     expect(text).toBe(
       JSON.stringify({
-        ...{ success: true, id, appId: "suite", deviceType: null, isReadOnly: true, note: null },
-        ...{ tokenHint: token.slice(-4), permissionPrefix: "p", permissionKey: ["a", "read:b"] },
-        ...{ expiresAt, installedAt, updatedAt: installedAt },
+        success: true,
+        id,
+        appId: "suite",
+        deviceType: null,
+        isReadOnly: true,
+        note: null,
+        tokenHint: token.slice(-4),
+        permissionPrefix: "p",
+        permissionKey: ["a", "read:b"],
+        expiresAt,
+        installedAt,
+        updatedAt: installedAt,
         device: { id: uuid, uuid, name: null, namespace: uuid },
       }),
     );
@@ -362,9 +371,18 @@ function selfTests(target: () => Target): void {
     expect((await administer(target(), "PATCH", `/installations/${id}`, change)).status).toBe(200);
     const shown = JSON.parse(await textOf(await asApp(target(), token, "/_token"))) as Record<string, unknown>;
     expect(shown).toEqual({
-      ...{ success: true, id, appId: "suite", deviceType: "kiosk", isReadOnly: false, note: "Wall" },
-      ...{ tokenHint: token.slice(-4), permissionPrefix: null, permissionKey: [], expiresAt: null },
-      ...{ installedAt: shown.installedAt, updatedAt: shown.updatedAt },
+      success: true,
+      id,
+      appId: "suite",
+      deviceType: "kiosk",
+      isReadOnly: false,
+      note: "Wall",
+      tokenHint: token.slice(-4),
+      permissionPrefix: null,
+      permissionKey: [],
+      expiresAt: null,
+      installedAt: shown.installedAt,
+      updatedAt: shown.updatedAt,
       device: { id: uuid, uuid, name: null, namespace: uuid },
     });
   });

@@ -47,7 +47,15 @@ const TEXTS: readonly string[] = [
   '["\\u0041\\/\\ud83d\\ude00", "😀", "\\ud800"]',
   "[1E400, -0, 0.1e-7, 1e0]",
   '"\\u2028\u2028\u2029"',
-  ...["null", "false", "true", "0", "-0.0", '""', "[]", "{}", " null "],
+  "null",
+  "false",
+  "true",
+  "0",
+  "-0.0",
+  '""',
+  "[]",
+  "{}",
+  " null ",
 ];
 
 function textTests(target: () => Target): void {
@@ -108,15 +116,19 @@ const REFUSED: readonly (readonly [what: string, init: TargetInit, code: "invali
   ["NaN", { body: "NaN" }, "invalid_json"],
   ["a comment", { body: "1 // one" }, "invalid_json"],
   ...[
-    ...[
-      "text/plain",
-      "text/plain;charset=utf-8",
-      "text/json",
-      "application/x-www-form-urlencoded",
-      "application/jsonp",
-    ],
-    ...["multipart/form-data; boundary=x", "application/octet-stream", "application/json; charset=gbk", "json"],
-    ...["application/json; charset=utf-16", "application/json, text/plain", "application/json+x", "application/+json"],
+    "text/plain",
+    "text/plain;charset=utf-8",
+    "text/json",
+    "application/x-www-form-urlencoded",
+    "application/jsonp",
+    "multipart/form-data; boundary=x",
+    "application/octet-stream",
+    "application/json; charset=gbk",
+    "json",
+    "application/json; charset=utf-16",
+    "application/json, text/plain",
+    "application/json+x",
+    "application/+json",
   ].map((type) => [type, { body: "{}", headers: { "Content-Type": type } }, "invalid_content_type"] as const),
   ...["gzip", "br", "identity"].map(
     (encoding) =>
@@ -154,9 +166,16 @@ function refusedTests(target: () => Target): void {
   test("JSON may be said in several ways, and not at all", async () => {
     const { token } = await install(target());
     for (const type of [
-      ...["application/json", "Application/JSON", "application/json;charset=utf-8", "application/json; charset=UTF-8"],
-      ...['application/json; charset="utf-8"', "application/ld+json", "application/vnd.api+json", "model/gltf+json"],
-      ...["application/problem+json; charset=utf-8", ""],
+      "application/json",
+      "Application/JSON",
+      "application/json;charset=utf-8",
+      "application/json; charset=UTF-8",
+      'application/json; charset="utf-8"',
+      "application/ld+json",
+      "application/vnd.api+json",
+      "model/gltf+json",
+      "application/problem+json; charset=utf-8",
+      "",
     ]) {
       await store(target(), token, "k", "{}", { headers: { "Content-Type": type } });
     }

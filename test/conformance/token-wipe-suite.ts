@@ -63,7 +63,9 @@ function statusOf(answer: Promise<Response>): Promise<number> {
 async function expectEmpty(target: Target, { uuid, token }: Installed, keys: readonly string[]): Promise<void> {
   for (const sortBy of ["key", "createdAt"]) {
     expect(await (await asApp(target, token, `/_keys?sortBy=${sortBy}`)).json()).toEqual({
-      ...{ keys: [], total_rows: 0, current_page: { limit: 100, skip: 0, count: 0 } },
+      keys: [],
+      total_rows: 0,
+      current_page: { limit: 100, skip: 0, count: 0 },
     });
     expect(await (await asApp(target, token, `/?sortBy=${sortBy}`)).json()).toEqual({ items: [], total_rows: 0 });
   }

@@ -22,8 +22,12 @@ const MORE_CHANGES_MAX = 400;
 
 async function storeWithApp(dir: TempDir): Promise<Environment> {
   const env = {
-    ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), ACCESS_LOG: "off", RESERVE_BYTES: "0" },
-    ...{ TOKEN_RATE_READ: "0", TOKEN_RATE_AUTH_FAIL: "0" },
+    JWT_SECRET: SECRET,
+    DB_PATH: dir.file("data"),
+    ACCESS_LOG: "off",
+    RESERVE_BYTES: "0",
+    TOKEN_RATE_READ: "0",
+    TOKEN_RATE_AUTH_FAIL: "0",
   };
   await using server = await startServer(env);
   const made = await administer(await operatorAt(server.url), "POST", "/apps", { id: APP_ID, name: "Board" });

@@ -173,7 +173,8 @@ if (has("strace", hasProgram("strace"))) {
       Bun.spawn(
         [
           ...strace({ output: env.TRACE!, calls: [call], inject: [`${call}:delay_enter=${microseconds}`] }),
-          ...[GOKV, ...args],
+          GOKV,
+          ...args,
         ],
         { env: cleanEnv(env), stdio: ["ignore", "ignore", "pipe"] },
       );

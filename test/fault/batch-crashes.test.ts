@@ -39,8 +39,13 @@ class BatchStore {
 
   static async make(dir: TempDir, purpose: string): Promise<BatchStore> {
     const env = {
-      ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), ACCESS_LOG: "off", RESERVE_BYTES: "0" },
-      ...{ TOKEN_RATE_READ: "0", TOKEN_RATE_BATCH: "0", WAL_LIMIT_BYTES: "1MiB" },
+      JWT_SECRET: SECRET,
+      DB_PATH: dir.file("data"),
+      ACCESS_LOG: "off",
+      RESERVE_BYTES: "0",
+      TOKEN_RATE_READ: "0",
+      TOKEN_RATE_BATCH: "0",
+      WAL_LIMIT_BYTES: "1MiB",
     };
     await using server = await startServer(env);
     const { token } = await install(await operatorAt(server.url));

@@ -83,7 +83,11 @@ async function recordWriter(dir: TempDir, synchronous: "FULL" | "NORMAL" | "OFF"
   const child = Bun.spawn(
     [
       ...strace({ output, calls: REPLAYED_CALLS, bytesKept: WHOLE_VALUE_BYTES }),
-      ...[process.execPath, program, directory, synchronous, `${CONTROL_WRITES}`],
+      process.execPath,
+      program,
+      directory,
+      synchronous,
+      `${CONTROL_WRITES}`,
     ],
     { stdin: "ignore", stdout: "pipe", stderr: "pipe" },
   );

@@ -127,9 +127,14 @@ if (has("root, to mount a small volume", isRoot())) {
 
     // The less the volume, the less the reserve; the last ones are of values that fill a good part of it at once.
     test.each([
-      ...[[4, VALUE_BYTES] as const, [12, VALUE_BYTES] as const, [24, VALUE_BYTES] as const],
-      ...[[12, 1000] as const, [24, 20 * VALUE_BYTES] as const, [64, 60 * VALUE_BYTES] as const],
-      ...[[48, 50 * VALUE_BYTES] as const, [64, 200 * VALUE_BYTES] as const],
+      [4, VALUE_BYTES] as const,
+      [12, VALUE_BYTES] as const,
+      [24, VALUE_BYTES] as const,
+      [12, 1000] as const,
+      [24, 20 * VALUE_BYTES] as const,
+      [64, 60 * VALUE_BYTES] as const,
+      [48, 50 * VALUE_BYTES] as const,
+      [64, 200 * VALUE_BYTES] as const,
     ])(
       "of %i MiB, with values of %i bytes, takes every delete, and puts after that",
       async (volumeMiB, valueBytes) => {

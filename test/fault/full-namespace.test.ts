@@ -131,8 +131,10 @@ describe("a namespace of a store that has reached DB_MAX_BYTES", () => {
     async () => {
       using dir = tempDir();
       await liveThroughFullness({
-        ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data") },
-        ...{ DB_MAX_BYTES: "6MiB", RESERVE_BYTES: "0" },
+        JWT_SECRET: SECRET,
+        DB_PATH: dir.file("data"),
+        DB_MAX_BYTES: "6MiB",
+        RESERVE_BYTES: "0",
       });
     },
     TEST_TIMEOUT_MS,
@@ -155,7 +157,9 @@ if (has("root, to mount a small volume", isRoot())) {
       async () => {
         using volume = mountSmallVolume(48 * MiB);
         await using server = await startServer({
-          ...{ JWT_SECRET: SECRET, DB_PATH: join(volume.path, "data"), ...UNLIMITED },
+          JWT_SECRET: SECRET,
+          DB_PATH: join(volume.path, "data"),
+          ...UNLIMITED,
         });
         const target = await operatorAt(server.url);
         const app = new AppOnServer(target, (await install(target)).token);

@@ -84,7 +84,9 @@ async function expectNamespace(target: Asked, { full, entries }: Sample): Promis
 async function expectTokens(target: Asked, { full, narrow, revoked }: Sample): Promise<void> {
   expect(await (await asApp(target, full.token, "/_token")).json()).toMatchObject({ id: full.id, isReadOnly: false });
   expect(await (await asApp(target, narrow.token, "/_token")).json()).toMatchObject({
-    ...{ id: narrow.id, permissionPrefix: "new", isReadOnly: true },
+    id: narrow.id,
+    permissionPrefix: "new",
+    isReadOnly: true,
     device: { uuid: full.uuid },
   });
   expect((await asApp(target, narrow.token, "/old.5999")).status).toBe(403);

@@ -43,7 +43,11 @@ class FailingStore {
     const random = seededRandom("load on a failing disk");
     this.load = new DurableLoad({ token, random, clients: CLIENTS, keysPerClient: 5, sizes: SIZES });
     this.env = {
-      ...{ JWT_SECRET: SECRET, DB_PATH: this.data, ACCESS_LOG: "off", RESERVE_BYTES: "0", WAL_LIMIT_BYTES: "1MiB" },
+      JWT_SECRET: SECRET,
+      DB_PATH: this.data,
+      ACCESS_LOG: "off",
+      RESERVE_BYTES: "0",
+      WAL_LIMIT_BYTES: "1MiB",
     };
   }
 

@@ -24,9 +24,17 @@ const SETTLE_MS_MAX = 30_000;
 const PER_LIFE_MAX = 100;
 const WAITING_MAX = 100;
 const ENV: Environment = {
-  ...{ ...UNLIMITED, JWT_SECRET: SECRET, SERVICES: "task", ACCESS_LOG: "off", RESERVE_BYTES: "0" },
-  ...{ WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32", TASK_ACCESS_TTL: "24h", SHUTDOWN_TIMEOUT: `${SHUTDOWN_MS}ms` },
-  ...{ JOBS_LEASE: `${LEASE_MS}ms`, JOBS_POLL: "50ms", JOBS_CONCURRENCY: "default=4" },
+  ...UNLIMITED,
+  JWT_SECRET: SECRET,
+  SERVICES: "task",
+  ACCESS_LOG: "off",
+  RESERVE_BYTES: "0",
+  WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32",
+  TASK_ACCESS_TTL: "24h",
+  SHUTDOWN_TIMEOUT: `${SHUTDOWN_MS}ms`,
+  JOBS_LEASE: `${LEASE_MS}ms`,
+  JOBS_POLL: "50ms",
+  JOBS_CONCURRENCY: "default=4",
 };
 
 interface Job {

@@ -31,7 +31,10 @@ async function dieAt(
 ): Promise<Deaths> {
   const data = dir.file("data");
   const env: Environment = {
-    ...{ JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off", RESERVE_BYTES: "0" },
+    JWT_SECRET: SECRET,
+    DB_PATH: data,
+    ACCESS_LOG: "off",
+    RESERVE_BYTES: "0",
     WAL_LIMIT_BYTES,
   };
   const load = new DurableLoad({ token: await mint(), random, clients: 6, keysPerClient: 5, sizes: SIZES });

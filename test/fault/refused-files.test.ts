@@ -78,7 +78,11 @@ describe("without room", () => {
     "on standard output a command says so",
     async () => {
       const commands = [
-        ...[["--help"], ["version"], ["check"], ["export"], ["jwt-gen", "--secret", SECRET, "--expires-in", "1h"]],
+        ["--help"],
+        ["version"],
+        ["check"],
+        ["export"],
+        ["jwt-gen", "--secret", SECRET, "--expires-in", "1h"],
       ].map((args) => [GOKV, ...args]);
       for (const command of [...commands, [JWT_GEN, "--help"]]) {
         const last = await lastWords(["sh", "-c", '"$@" >/dev/full', "sh", ...command]);

@@ -103,7 +103,9 @@ if (has("strace", hasProgram("strace"))) {
 
 function deathAt(call: string, moment: number, data: string, output: string): string[] {
   return strace({
-    ...{ output, calls: [call], inject: [`${call}:signal=KILL:when=${moment}`] },
+    output,
+    calls: [call],
+    inject: [`${call}:signal=KILL:when=${moment}`],
     paths: [`${data}/gokv.db`, `${data}/gokv.db-wal`],
   });
 }

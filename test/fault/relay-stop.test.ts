@@ -59,7 +59,9 @@ test("a stopping relay refuses what comes, finishes what runs, and tells the str
   await eventually("it is not ready", SLACK_MS, async () => (await fetch(`${relay.url}/readyz`)).status === 503);
   const late = await chat(relay, unlimited.key);
   expect([late.status, await chatCode(late), late.headers.get("retry-after")]).toEqual([
-    ...[503, "server_shutting_down", "1"],
+    503,
+    "server_shutting_down",
+    "1",
   ]);
   for (const answer of await Promise.all(whole)) expect([answer.status, await chatCode(answer)]).toEqual([200, null]);
   expect(await short).toEndWith("data: [DONE]\n\n");
@@ -122,7 +124,9 @@ for (const [mode, what] of [
     const leave = new AbortController();
     for (const { key } of tokens) {
       const answer = await fetch(`${relay.url}/v1/chat/completions`, {
-        ...{ method: "POST", headers: { Authorization: `Bearer ${key}` }, signal: leave.signal },
+        method: "POST",
+        headers: { Authorization: `Bearer ${key}` },
+        signal: leave.signal,
         body: JSON.stringify({ model: "endless", stream: true, messages: [{ role: "user", content: "hi" }] }),
       });
       await answer.body!.getReader().read();

@@ -23,8 +23,14 @@ test(
   async () => {
     using dir = tempDir();
     const env: Environment = {
-      ...{ ...UNLIMITED, JWT_SECRET: SECRET, DB_PATH: dir.file("data"), ACCESS_LOG: "off", RESERVE_BYTES: "0" },
-      ...{ TASK_ACCESS_TTL: "24h", JOBS_CONCURRENCY: "none", SERVICES: "task" },
+      ...UNLIMITED,
+      JWT_SECRET: SECRET,
+      DB_PATH: dir.file("data"),
+      ACCESS_LOG: "off",
+      RESERVE_BYTES: "0",
+      TASK_ACCESS_TTL: "24h",
+      JOBS_CONCURRENCY: "none",
+      SERVICES: "task",
     };
     const start = async () => {
       const server = await startServer(env);

@@ -32,8 +32,14 @@ class WipedStore {
   constructor(dir: TempDir) {
     this.#dir = dir;
     this.env = {
-      ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), ACCESS_LOG: "off", RESERVE_BYTES: "0" },
-      ...{ TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" },
+      JWT_SECRET: SECRET,
+      DB_PATH: dir.file("data"),
+      ACCESS_LOG: "off",
+      RESERVE_BYTES: "0",
+      TOKEN_RATE_READ: "0",
+      TOKEN_RATE_WRITE: "0",
+      TOKEN_RATE_DELETE: "0",
+      TOKEN_RATE_BATCH: "0",
     };
   }
 

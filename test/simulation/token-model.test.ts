@@ -27,8 +27,30 @@ const RIGHTS: readonly PermissionFields[] = [
 ];
 
 const KEYS: readonly string[] = [
-  ...["app", "app.", "app.a", "app.a.1", "app.a.2", "app.b", "app2.a", "APP.a", "log", "log.1", "log.2", "logs"],
-  ...["%", "%.x", "😀", "😀.1", "\uffff", "é", "__proto__", "constructor", "a/b", "0", "_x", "z"],
+  "app",
+  "app.",
+  "app.a",
+  "app.a.1",
+  "app.a.2",
+  "app.b",
+  "app2.a",
+  "APP.a",
+  "log",
+  "log.1",
+  "log.2",
+  "logs",
+  "%",
+  "%.x",
+  "😀",
+  "😀.1",
+  "\uffff",
+  "é",
+  "__proto__",
+  "constructor",
+  "a/b",
+  "0",
+  "_x",
+  "z",
 ];
 
 /** Stored for a second each, and written so rarely that most of them do expire. */

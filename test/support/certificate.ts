@@ -16,9 +16,24 @@ export function makeCertificate(...names: readonly string[]): Certificate {
   const [key, cert] = [dir.file("key.pem"), dir.file("cert.pem")];
   const made = Bun.spawnSync(
     [
-      ...["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
-      ...["-days", "1", "-subj", `/CN=${names[0]}`, "-keyout", key, "-out", cert],
-      ...["-addext", `subjectAltName=${names.map((name) => `${isIP(name) === 0 ? "DNS" : "IP"}:${name}`).join(",")}`],
+      "openssl",
+      "req",
+      "-x509",
+      "-newkey",
+      "ec",
+      "-pkeyopt",
+      "ec_paramgen_curve:prime256v1",
+      "-nodes",
+      "-days",
+      "1",
+      "-subj",
+      `/CN=${names[0]}`,
+      "-keyout",
+      key,
+      "-out",
+      cert,
+      "-addext",
+      `subjectAltName=${names.map((name) => `${isIP(name) === 0 ? "DNS" : "IP"}:${name}`).join(",")}`,
     ],
     { stdout: "ignore", stderr: "pipe" },
   );

@@ -25,8 +25,20 @@ export type CrashEvent =
 
 /** The calls that a trace must hold to be replayed. */
 export const REPLAYED_CALLS: readonly string[] = [
-  ...["openat", "mkdir", "rename", "unlink", "pwrite64", "ftruncate", "fsync", "fdatasync", "fallocate", "pwritev"],
-  ...["write", "writev", "sendto", "sendmsg"],
+  "openat",
+  "mkdir",
+  "rename",
+  "unlink",
+  "pwrite64",
+  "ftruncate",
+  "fsync",
+  "fdatasync",
+  "fallocate",
+  "pwritev",
+  "write",
+  "writev",
+  "sendto",
+  "sendmsg",
 ];
 
 /**

@@ -304,7 +304,14 @@ function seenRequest(
     headers[name] = name in headers ? `${headers[name]}, ${value}` : value;
   }
   return {
-    ...{ method, path, headers, body, json: jsonOf(body), connection, closed, wasGivenUp: false },
+    method,
+    path,
+    headers,
+    body,
+    json: jsonOf(body),
+    connection,
+    closed,
+    wasGivenUp: false,
     key: /^Bearer (.+)$/.exec(headers.authorization ?? "")?.[1] ?? null,
     arrivedMs: performance.now(),
   };

@@ -59,9 +59,16 @@ export class JobRig implements AsyncDisposable {
   /** Started, and stopped with the rig. */
   pool(handlers: Readonly<Record<string, JobHandler>>, options: PoolOptions = {}): WorkerPool {
     const pool = new WorkerPool({
-      ...{ store: this.store, jobs: this.jobs, kinds: byKind(Object.values(TEST_KINDS)), handlers },
-      ...{ slots: { default: 5, webhook: 8, export: 1, system: 1 }, leaseMs: 30_000, pollMs: 20 },
-      ...{ clock: Date.now, log: QUIET, onSettled: () => undefined },
+      store: this.store,
+      jobs: this.jobs,
+      kinds: byKind(Object.values(TEST_KINDS)),
+      handlers,
+      slots: { default: 5, webhook: 8, export: 1, system: 1 },
+      leaseMs: 30_000,
+      pollMs: 20,
+      clock: Date.now,
+      log: QUIET,
+      onSettled: () => undefined,
       ...options,
     });
     this.#pools.push(pool);

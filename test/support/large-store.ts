@@ -11,8 +11,15 @@ const WAL_LIMIT_BYTES = 256 * 1024 * 1024;
 export function plainEntry(bucket: string, key: string): NewEntry {
   const nowMs = Date.now();
   return {
-    ...{ bucket, key, value: new Uint8Array(0), contentType: null, metadata: null, creatorIp: null },
-    ...{ createdAtMs: nowMs, updatedAtMs: nowMs, expiresAtMs: null },
+    bucket,
+    key,
+    value: new Uint8Array(0),
+    contentType: null,
+    metadata: null,
+    creatorIp: null,
+    createdAtMs: nowMs,
+    updatedAtMs: nowMs,
+    expiresAtMs: null,
   };
 }
 

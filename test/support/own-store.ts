@@ -37,7 +37,9 @@ export function openStoreAt(
   threadEntry: URL = THREAD_ENTRY,
 ): Promise<SqliteStore> {
   const settings = readSettings({
-    ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", DB_PATH: dbPath, GIN_MODE: "test" },
+    JWT_SECRET: "0123456789abcdef0123456789abcdef",
+    DB_PATH: dbPath,
+    GIN_MODE: "test",
     ...env,
   });
   return SqliteStore.open(settings, openLog(settings), threadStarter(threadEntry), {

@@ -116,7 +116,10 @@ export async function metricOf(target: Target, name: string): Promise<number> {
 /** A chat answer of which the size and the stated usage are the test's; `usage` undefined = none. */
 export function chatAnswer(content: string, usage?: unknown): Json {
   return {
-    ...{ id: "chatcmpl-1", object: "chat.completion", created: 1, model: "any" },
+    id: "chatcmpl-1",
+    object: "chat.completion",
+    created: 1,
+    model: "any",
     choices: [{ index: 0, message: { role: "assistant", content }, finish_reason: "stop" }],
     ...(usage === undefined ? {} : { usage }),
   };

@@ -65,9 +65,13 @@ export class RelayLoad {
       const timer = random.chance(leaves) ? setTimeout(() => abort.abort(), random.below(60)) : null;
       try {
         const answer = await this.#target.fetch("/v1/chat/completions", {
-          ...{ method: "POST", headers: { Authorization: `Bearer ${this.#token.key}` }, signal: abort.signal },
+          method: "POST",
+          headers: { Authorization: `Bearer ${this.#token.key}` },
+          signal: abort.signal,
           body: JSON.stringify({
-            ...{ model: `m${random.below(3)}`, messages: [{ role: "user", content: "hi" }], max_tokens: 50 },
+            model: `m${random.below(3)}`,
+            messages: [{ role: "user", content: "hi" }],
+            max_tokens: 50,
             stream: random.chance(streams),
           }),
         });
@@ -103,15 +107,19 @@ export const answerSoon: Plan = (exchange) => {
 /** Every fault that a provider is known for, and good answers between them; chosen by `random`. */
 export function mixedFaults(random: Random): Plan {
   const faults: readonly Plan[] = [
-    ...[rateLimit({ "retry-after": "1" }), refuse(500, { code: "oh_no" }), refuse(400, { code: "bad_thing" })],
-    ...[resetAtOnce, cutAnswer('{"id":'), answerText("<html>", "text/html"), afterMs(300, answerSoon)],
-    ...[stream({ events: [chatChunk("a"), chatChunk("b")], end: "reset", gapMs: 5 })],
-    ...[stream({ events: [chatChunk("a"), errorFrame], gapMs: 5 }), stream({ events: [errorFrame] })],
-    ...[
-      stream({ events: [chatChunk("a"), chatChunk("b")], gapMs: 5, end: "clean" }),
-      answerJson(chatAnswer("no", { prompt_tokens: -1 })),
-    ],
-    ...[stream({ events: [`data: ${"x".repeat(100_000)}\n\n`, chatChunk("a", "stop"), DONE] })],
+    rateLimit({ "retry-after": "1" }),
+    refuse(500, { code: "oh_no" }),
+    refuse(400, { code: "bad_thing" }),
+    resetAtOnce,
+    cutAnswer('{"id":'),
+    answerText("<html>", "text/html"),
+    afterMs(300, answerSoon),
+    stream({ events: [chatChunk("a"), chatChunk("b")], end: "reset", gapMs: 5 }),
+    stream({ events: [chatChunk("a"), errorFrame], gapMs: 5 }),
+    stream({ events: [errorFrame] }),
+    stream({ events: [chatChunk("a"), chatChunk("b")], gapMs: 5, end: "clean" }),
+    answerJson(chatAnswer("no", { prompt_tokens: -1 })),
+    stream({ events: [`data: ${"x".repeat(100_000)}\n\n`, chatChunk("a", "stop"), DONE] }),
   ];
   return (exchange) => (random.chance(0.3) ? random.pick(faults) : answerSoon)(exchange);
 }

@@ -30,7 +30,11 @@ function samplePut(id: number): KvPut {
   // Half of the values are text, half any bytes.
   const value = id % 2 === 0 ? storedValue(id, size) : Uint8Array.from({ length: size }, () => random.below(256));
   return {
-    ...{ kind: "put", bucket: SAMPLE_BUCKET, key: `key-${String(id).padStart(3, "0")}`, value, condition: null },
+    kind: "put",
+    bucket: SAMPLE_BUCKET,
+    key: `key-${String(id).padStart(3, "0")}`,
+    value,
+    condition: null,
     contentType: id % 3 === 0 ? "text/plain" : null,
     metadata: id % 5 === 0 ? JSON.stringify({ id: `${id}` }) : null,
     ttlMs: id % 4 === 0 ? DAY_MS : null,

@@ -18,9 +18,16 @@ export function strace({ output, calls, inject = [], paths = [], bytesKept = 64 
   // The filter spares all other calls the detour, but strace 6.1 then forgets to send signals.
   const isFiltered = !inject.some((fault) => fault.includes("signal="));
   return [
-    ...["strace", "--daemonize", "--follow-forks", "--decode-fds=path", "--strings-in-hex=all"],
+    "strace",
+    "--daemonize",
+    "--follow-forks",
+    "--decode-fds=path",
+    "--strings-in-hex=all",
     ...(isFiltered ? ["--seccomp-bpf"] : []),
-    ...["--timestamps=unix,us", `--string-limit=${bytesKept}`, "--signal=none", `--output=${output}`],
+    "--timestamps=unix,us",
+    `--string-limit=${bytesKept}`,
+    "--signal=none",
+    `--output=${output}`,
     `--trace=${calls.join(",")}`,
     ...inject.map((fault) => `--inject=${fault}`),
     ...paths.map((path) => `--trace-path=${path}`),

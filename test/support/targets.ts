@@ -55,7 +55,11 @@ export function openInProcessAt(clock?: Clock): OpenTarget {
 async function openServer(env: Environment, clock?: Clock): Promise<Target> {
   const dir = tempDir();
   const settings = readSettings({
-    ...{ JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", HOST: "127.0.0.1", GIN_MODE: "test" },
+    JWT_SECRET: SECRET,
+    DB_PATH: dir.file("data"),
+    PORT: "0",
+    HOST: "127.0.0.1",
+    GIN_MODE: "test",
     ...env,
   });
   const start = () => RunningServer.start(settings, openLog(settings), { clock });

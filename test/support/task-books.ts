@@ -36,7 +36,8 @@ export class TaskBooks {
     this.#database = database;
     this.#items = new Map(this.#all<Row>("SELECT * FROM task_item").map((row) => [row.id, row]));
     this.#events = this.#all<EventRow>("SELECT * FROM task_event ORDER BY id").map((row) => ({
-      ...{ ...row, parsed: JSON.parse(row.changes) as Record<string, Change> },
+      ...row,
+      parsed: JSON.parse(row.changes) as Record<string, Change>,
     }));
   }
 
@@ -91,12 +92,27 @@ export class TaskBooks {
     const labels = hanging("SELECT task_id, label AS it FROM task_label ORDER BY label_key");
     const comments = hanging("SELECT task_id, id AS it FROM task_comment ORDER BY id");
     const expected = [...told].map(([id, { versions, state, comments: ids }]) => [
-      ...[id, versions.map((_, index) => index + 1), versions.length, state.title, state.labels ?? [], ids],
-      ...[state.assignee_id ?? null, msOf(state.due_date) ?? 9e15, msOf(state.remind_at), state.deleted === true],
+      id,
+      versions.map((_, index) => index + 1),
+      versions.length,
+      state.title,
+      state.labels ?? [],
+      ids,
+      state.assignee_id ?? null,
+      msOf(state.due_date) ?? 9e15,
+      msOf(state.remind_at),
+      state.deleted === true,
     ]);
     const found = [...this.#items.values()].map((row) => [
-      ...[row.id, told.get(row.id)?.versions, row.version, row.title, (labels.get(row.id) ?? []).map(({ it }) => it)],
-      ...[(comments.get(row.id) ?? []).map(({ it }) => it), row.assignee_id, row.due_at_ms, row.remind_at_ms],
+      row.id,
+      told.get(row.id)?.versions,
+      row.version,
+      row.title,
+      (labels.get(row.id) ?? []).map(({ it }) => it),
+      (comments.get(row.id) ?? []).map(({ it }) => it),
+      row.assignee_id,
+      row.due_at_ms,
+      row.remind_at_ms,
       row.deleted_at_ms !== 0,
     ]);
     return differences("tasks", found, expected);

@@ -42,7 +42,10 @@ export class TaskLoad {
   constructor(random: Random, accounts: readonly Account[], lanesEach: number) {
     this.#lanes = accounts.flatMap((account) =>
       Array.from({ length: lanesEach }, () => ({
-        ...{ account, random: randomFrom(random.below(2 ** 32)), tasks: new Map(), open: new Map() },
+        account,
+        random: randomFrom(random.below(2 ** 32)),
+        tasks: new Map(),
+        open: new Map(),
       })),
     );
   }

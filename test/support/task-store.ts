@@ -45,6 +45,12 @@ export async function openTaskStore(): Promise<TaskStore> {
 }
 
 export const ITEM_FIELDS: ItemFields = {
-  ...{ title: "A task", description: "", status: "pending", priority: "medium", dueAtMs: null, remindAtMs: null },
-  ...{ assigneeId: null, labels: [] },
+  title: "A task",
+  description: "",
+  status: "pending",
+  priority: "medium",
+  dueAtMs: null,
+  remindAtMs: null,
+  assigneeId: null,
+  labels: [],
 };

@@ -7,7 +7,10 @@ import { type Asked, asApp } from "./token-client.ts";
 
 /** No limit of these gets in the way of a test that asks often or fails often. */
 export const WITHOUT_RATES = {
-  ...{ TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" },
+  TOKEN_RATE_READ: "0",
+  TOKEN_RATE_WRITE: "0",
+  TOKEN_RATE_DELETE: "0",
+  TOKEN_RATE_BATCH: "0",
   TOKEN_RATE_AUTH_FAIL: "0",
 };
 

@@ -191,7 +191,10 @@ export function event(value: unknown, name?: string): string {
 /** A chunk of a chat. */
 export function chatChunk(content: string, finish: string | null = null, more: Readonly<Record<string, unknown>> = {}) {
   return event({
-    ...{ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1, model: "any" },
+    id: "chatcmpl-1",
+    object: "chat.completion.chunk",
+    created: 1,
+    model: "any",
     choices: [{ index: 0, delta: content === "" ? {} : { content }, finish_reason: finish }],
     ...more,
   });

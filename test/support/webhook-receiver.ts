@@ -49,7 +49,9 @@ export class WebhookReceiver implements AsyncDisposable {
   async #take(request: Request): Promise<Response> {
     const body = await request.text();
     const delivery: SeenDelivery = {
-      ...{ path: new URL(request.url).pathname, headers: Object.fromEntries(request.headers), body },
+      path: new URL(request.url).pathname,
+      headers: Object.fromEntries(request.headers),
+      body,
       json: JSON.parse(body),
     };
     this.seen.push(delivery);

@@ -42,7 +42,10 @@ export class WebhookRig implements AsyncDisposable {
       now: () => this.nowMs,
     });
     this.#sender = new WebhookSender({
-      ...{ webhooks, outbound: this.#outbound, timeoutMs: TIMEOUT_MS, clock: () => this.nowMs },
+      webhooks,
+      outbound: this.#outbound,
+      timeoutMs: TIMEOUT_MS,
+      clock: () => this.nowMs,
     });
   }
 
@@ -53,7 +56,9 @@ export class WebhookRig implements AsyncDisposable {
     await tasks.addUsers("ann");
     const own = rig.receiver.url("/hook");
     await rig.store.run("task.createWebhook", {
-      ...{ id: rig.id, userId: USER_ID, events: ["task.created"] },
+      id: rig.id,
+      userId: USER_ID,
+      events: ["task.created"],
       url: url === undefined ? own : url.replace("{port}", new URL(own).port),
       secret: rig.#webhooks.sealSecret(rig.secret, rig.id),
     });
@@ -90,7 +95,8 @@ export class WebhookRig implements AsyncDisposable {
   async rotate(): Promise<string> {
     const secret = createWebhookSecret();
     await this.store.run("task.rotateWebhookSecret", {
-      ...{ ...this.named, secret: this.#webhooks.sealSecret(secret, this.id) },
+      ...this.named,
+      secret: this.#webhooks.sealSecret(secret, this.id),
       previousUntilMs: this.nowMs + 86_400_000,
     });
     return secret;

@@ -19,6 +19,7 @@ test("live sessions are listed however many newer ones have ended", async () => 
   const rows = await new AccountStore(tasks.store).listSessions(1, NOW_MS, NOW_MS - 30 * 86_400_000);
   expect(rows).toHaveLength(200);
   expect(rows.filter(({ revoked_at_ms }) => revoked_at_ms === null).map(({ id }) => id.slice(-4))).toEqual([
-    ...["s101", "s100"],
+    "s101",
+    "s100",
   ]);
 });

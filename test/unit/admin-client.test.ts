@@ -21,7 +21,8 @@ let paths: readonly string[] = EVERYTHING;
 const asked: string[] = [];
 beforeAll(() => {
   server = Bun.serve({
-    ...{ hostname: "127.0.0.1", port: 0 },
+    hostname: "127.0.0.1",
+    port: 0,
     fetch({ url, method }) {
       if (url.endsWith("/openapi.json"))
         return Response.json({ paths: Object.fromEntries(paths.map((at) => [at, {}])) });

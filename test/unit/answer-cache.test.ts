@@ -4,7 +4,10 @@ import { describe, expect, test } from "bun:test";
 import { AnswerCache, cacheKey, cacheSecondsOf, type KeptAnswer } from "../../src/relay/answer-cache.ts";
 
 const answer = (bytes: number): KeptAnswer => ({
-  ...{ contentType: "application/json", chunks: [new Uint8Array(bytes)], isStream: false, model: "m" },
+  contentType: "application/json",
+  chunks: [new Uint8Array(bytes)],
+  isStream: false,
+  model: "m",
 });
 
 describe("the same request", () => {

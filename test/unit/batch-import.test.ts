@@ -39,8 +39,15 @@ describe("a batch", () => {
     const value = new TextEncoder().encode("1");
     expect(planBatch('{"a":1}', RULES).puts).toEqual([jsonPut("room", "a", value, "10.0.0.1")]);
     expect(jsonPut("room", "a", value, null)).toEqual({
-      ...{ kind: "put", bucket: "room", key: "a", value, contentType: "application/json" },
-      ...{ metadata: null, ttlMs: null, condition: null, creatorIp: null },
+      kind: "put",
+      bucket: "room",
+      key: "a",
+      value,
+      contentType: "application/json",
+      metadata: null,
+      ttlMs: null,
+      condition: null,
+      creatorIp: null,
     });
   });
 

@@ -10,7 +10,10 @@ describe("a byte budget", () => {
   test("gives out at once what fits, and nothing of what does not", () => {
     const budget = new ByteBudget(100);
     expect([budget.tryReserve(60), budget.tryReserve(41), budget.tryReserve(40), budget.tryReserve(1)]).toEqual([
-      ...[true, false, true, false],
+      true,
+      false,
+      true,
+      false,
     ]);
     expect(budget.tryReserve(0)).toBe(true);
     expect(budget.usedBytes).toBe(100);

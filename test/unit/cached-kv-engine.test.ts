@@ -5,8 +5,15 @@ import { CachedKvEngine } from "../../src/kv/cached-kv-engine.ts";
 import type { KvEngine, KvFound, KvOutcome, KvPut } from "../../src/storage/kv-engine.ts";
 
 const PUT: KvPut = {
-  ...{ kind: "put", bucket: "b", key: "k", value: new Uint8Array(1), contentType: null, metadata: null },
-  ...{ ttlMs: null, condition: null, creatorIp: null },
+  kind: "put",
+  bucket: "b",
+  key: "k",
+  value: new Uint8Array(1),
+  contentType: null,
+  metadata: null,
+  ttlMs: null,
+  condition: null,
+  creatorIp: null,
 };
 const CREATED: KvOutcome = { kind: "created", revision: 2, updatedAtMs: 0 };
 
@@ -17,8 +24,15 @@ function cached(expiresAtMs: number | null = null) {
   const wiped: ((bucket: string) => void)[] = [];
   const held = <T>(result: T) => new Promise<T>((resolve) => ends.push(() => resolve(result)));
   const found = (): KvFound => ({
-    ...{ revision: ++finds, createdAtMs: 0, updatedAtMs: 0, expiresAtMs, contentType: null, metadata: null },
-    ...{ creatorIp: null, sizeBytes: 1, value: new Uint8Array(1) },
+    revision: ++finds,
+    createdAtMs: 0,
+    updatedAtMs: 0,
+    expiresAtMs,
+    contentType: null,
+    metadata: null,
+    creatorIp: null,
+    sizeBytes: 1,
+    value: new Uint8Array(1),
   });
   const engine = {
     find: found,

@@ -10,10 +10,29 @@ const NOBODY: ReadonlySet<number> = new Set();
 
 function channel(id: number, changes: Partial<Channel> = {}): Channel {
   return {
-    ...{ id, type: "Custom", name: `channel ${id}`, sealedKey: "", keyMask: "sk-...", baseUrl: "http://127.0.0.1/v1" },
-    ...{ models: [], discoveredModels: [], modelMapping: {}, groups: GROUPS, weight: 1, priority: 0 },
-    ...{ status: 1, statusReason: null, autoBan: true, noStreamOptions: false },
-    ...{ ttftMs: null, totalMs: null, createdMs: 0, updatedMs: 0, testedMs: null, responseMs: null, usedQuota: 0 },
+    id,
+    type: "Custom",
+    name: `channel ${id}`,
+    sealedKey: "",
+    keyMask: "sk-...",
+    baseUrl: "http://127.0.0.1/v1",
+    models: [],
+    discoveredModels: [],
+    modelMapping: {},
+    groups: GROUPS,
+    weight: 1,
+    priority: 0,
+    status: 1,
+    statusReason: null,
+    autoBan: true,
+    noStreamOptions: false,
+    ttftMs: null,
+    totalMs: null,
+    createdMs: 0,
+    updatedMs: 0,
+    testedMs: null,
+    responseMs: null,
+    usedQuota: 0,
     ...changes,
   };
 }
@@ -84,8 +103,11 @@ describe("the choice of a channel", () => {
 
   test("leaves out what is disabled, locked, of another group, or does not serve the model", () => {
     const { pool, picked, replace } = poolOf([
-      ...[channel(1, { status: 0 }), channel(2, { status: 3 }), channel(3, { groups: ["vip"] })],
-      ...[channel(4, { models: ["other"] }), channel(5, { models: ["other"], modelMapping: { m: "other" } })],
+      channel(1, { status: 0 }),
+      channel(2, { status: 3 }),
+      channel(3, { groups: ["vip"] }),
+      channel(4, { models: ["other"] }),
+      channel(5, { models: ["other"], modelMapping: { m: "other" } }),
     ]);
     expect(picked()).toBe(5);
     expect(picked("other")).toBe(4);
@@ -141,7 +163,7 @@ describe("a model that cools down", () => {
     const member = pool.find(1)!;
     member.cool("a", 30_000);
     expect(["a", "b", "real", "other"].map((name) => member.waitUntilMs(name))).toEqual([
-      ...[1_030_000, 1_030_000, 1_030_000, 0],
+      1_030_000, 1_030_000, 1_030_000, 0,
     ]);
   });
 

@@ -43,9 +43,19 @@ async function refusal(change: Promise<unknown>): Promise<unknown> {
 describe("a channel", () => {
   test("is stored with all its fields and its key sealed", async () => {
     const fields: ChannelFields = {
-      ...{ type: "Custom", name: "渠道A", baseUrl: ELSEWHERE, models: ["a", "b/c"], modelMapping: { a: "x" } },
-      ...{ groups: ["default", "vip"], weight: 3, priority: -2, status: 0, autoBan: false, noStreamOptions: true },
-      ...{ ttftMs: 5, totalMs: 6 },
+      type: "Custom",
+      name: "渠道A",
+      baseUrl: ELSEWHERE,
+      models: ["a", "b/c"],
+      modelMapping: { a: "x" },
+      groups: ["default", "vip"],
+      weight: 3,
+      priority: -2,
+      status: 0,
+      autoBan: false,
+      noStreamOptions: true,
+      ttftMs: 5,
+      totalMs: 6,
     };
     const channel = await create(fields);
     expect(channel).toMatchObject({ ...fields, id: 1, keyMask: "sk-aaaa...aaaa", usedQuota: 0, testedMs: null });

@@ -128,8 +128,18 @@ describe("in the body", () => {
 
   test("anything else is none", () => {
     for (const text of [
-      ...["{}", "[]", "null", `"${FIRST}"`, `["${FIRST}"]`, `[{"token":"${FIRST}"}]`, `{"a":{"token":"${FIRST}"}}`],
-      ...['{"token":1}', '{"token":null}', '{"token":""}', `{"token":["${FIRST}"]}`, `{"Token":"${FIRST}"}`],
+      "{}",
+      "[]",
+      "null",
+      `"${FIRST}"`,
+      `["${FIRST}"]`,
+      `[{"token":"${FIRST}"}]`,
+      `{"a":{"token":"${FIRST}"}}`,
+      '{"token":1}',
+      '{"token":null}',
+      '{"token":""}',
+      `{"token":["${FIRST}"]}`,
+      `{"Token":"${FIRST}"}`,
     ]) {
       expect([text, tokenOfBody(text)]).toEqual([text, null]);
     }

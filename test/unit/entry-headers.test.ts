@@ -16,23 +16,19 @@ import { refusalOf } from "../support/refusal-of.ts";
 describe("a content type", () => {
   test("is kept verbatim when it is a media type", () => {
     for (const type of [
-      ...[
-        "text/plain",
-        "TEXT/Html",
-        "a/b",
-        "text/plain; charset=utf-8",
-        "text/plain;charset=utf-8",
-        "a/b ; c=d",
-        "a/b;",
-      ],
-      ...[
-        'a/b; c="d; e=\\"f\\""',
-        "a/b;c=d;e=f",
-        "application/vnd.x.y+json",
-        "!#$%&'*+-.^_`|~/x",
-        "a/b; c=d ",
-        `a/${"x".repeat(253)}`,
-      ],
+      "text/plain",
+      "TEXT/Html",
+      "a/b",
+      "text/plain; charset=utf-8",
+      "text/plain;charset=utf-8",
+      "a/b ; c=d",
+      "a/b;",
+      'a/b; c="d; e=\\"f\\""',
+      "a/b;c=d;e=f",
+      "application/vnd.x.y+json",
+      "!#$%&'*+-.^_`|~/x",
+      "a/b; c=d ",
+      `a/${"x".repeat(253)}`,
     ]) {
       expect([type, parseContentType(type)]).toEqual([type, type]);
     }
@@ -40,12 +36,13 @@ describe("a content type", () => {
 
   test("counts as not given when it is absent, empty or a form", () => {
     for (const type of [
-      ...[null, "", "application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded"],
-      ...[
-        "application/x-www-form-urlencoded;charset=utf-8",
-        "application/x-www-form-urlencoded ; x",
-        "application/x-www-form-urlencoded ",
-      ],
+      null,
+      "",
+      "application/x-www-form-urlencoded",
+      "Application/X-WWW-Form-Urlencoded",
+      "application/x-www-form-urlencoded;charset=utf-8",
+      "application/x-www-form-urlencoded ; x",
+      "application/x-www-form-urlencoded ",
     ]) {
       expect([type, parseContentType(type)]).toEqual([type, null]);
     }
@@ -56,20 +53,24 @@ describe("a content type", () => {
 
   test("is refused when it is malformed or longer than 255 bytes", () => {
     for (const type of [
-      ...[
-        "text",
-        "text/",
-        "/plain",
-        "a/b/c",
-        "a b/c",
-        "a/b c",
-        "a/b; c",
-        "a/b; c=",
-        'a/b; c="d',
-        "a/b; =d",
-        "a/b, c/d",
-      ],
-      ...["a/b; c = d", "a/b\n", "a/b; c=\u00e9", "ä/b", " a/b", "\0", `a/${"x".repeat(254)}`],
+      "text",
+      "text/",
+      "/plain",
+      "a/b/c",
+      "a b/c",
+      "a/b c",
+      "a/b; c",
+      "a/b; c=",
+      'a/b; c="d',
+      "a/b; =d",
+      "a/b, c/d",
+      "a/b; c = d",
+      "a/b\n",
+      "a/b; c=\u00e9",
+      "ä/b",
+      " a/b",
+      "\0",
+      `a/${"x".repeat(254)}`,
     ]) {
       expect([type, refusalOf(() => parseContentType(type))]).toEqual([type, "content_type_invalid"]);
     }
@@ -175,22 +176,27 @@ describe("a TTL", () => {
 
   test("is refused outside these bounds, in any other form, and when query and header differ", () => {
     for (const text of [
-      ...[
-        "",
-        "0",
-        "-1",
-        "+1",
-        "999ms",
-        "0.9s",
-        "-1h",
-        "3651d",
-        "315360001",
-        "1700000000",
-        "9999999999999",
-        "1.5",
-        "1e3",
-      ],
-      ...["5x", "s", "1h30", " 5", "5 ", "٣", "1,5s", "Infinity"],
+      "",
+      "0",
+      "-1",
+      "+1",
+      "999ms",
+      "0.9s",
+      "-1h",
+      "3651d",
+      "315360001",
+      "1700000000",
+      "9999999999999",
+      "1.5",
+      "1e3",
+      "5x",
+      "s",
+      "1h30",
+      " 5",
+      "5 ",
+      "٣",
+      "1,5s",
+      "Infinity",
     ]) {
       expect([text, refusalOf(() => parseTtlMs(text, null))]).toEqual([text, "ttl_invalid"]);
       expect([text, refusalOf(() => parseTtlMs(null, text))]).toEqual([text, "ttl_invalid"]);

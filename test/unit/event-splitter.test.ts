@@ -83,7 +83,9 @@ describe("an event stream", () => {
     expect(splitText("data: a\n")).toEqual(["data: a\n"]);
     expect(splitText("data: a\n", "\ndata: b\n\ndat")).toEqual(["data: a\n\n", "data: b\n\n", "dat"]);
     expect(splitText("", "data: a\r", "\n", "", "\r", "", "\ndata: b\n\n")).toEqual([
-      ...["data: a\r\n\r", "\ndata: b\n\n", ""],
+      "data: a\r\n\r",
+      "\ndata: b\n\n",
+      "",
     ]);
     expect(splitText("\n", "\n", "\n")).toEqual(["\n\n\n"]);
     expect(splitText()).toEqual([""]);

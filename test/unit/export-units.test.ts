@@ -76,8 +76,13 @@ function build(run: ExportRun, userId: number, count: () => Promise<number>): Pr
   const lists = { count } as unknown as TaskListStore;
   const handler = createExportBuild({ writer: new TaskWriter(units, cache), store: rig.store, lists, clock: Date.now });
   return handler({
-    ...{ id: run.jobId, ownerId: userId, payload: { exportId: run.exportId }, attempt: 1, fence: run.fence },
-    ...{ signal: new AbortController().signal, progress: () => undefined },
+    id: run.jobId,
+    ownerId: userId,
+    payload: { exportId: run.exportId },
+    attempt: 1,
+    fence: run.fence,
+    signal: new AbortController().signal,
+    progress: () => undefined,
   });
 }
 

@@ -16,13 +16,24 @@ afterEach(() => tasks[Symbol.asyncDispose]());
 
 const create = (fields = {}, creation = {}) =>
   tasks.store.run("task.createItem", {
-    ...{ userId: ANN, requestId: "r", fields: { ...ITEM_FIELDS, ...fields }, itemsMax: 10, keyed: null },
-    ...{ nowMs: Date.now(), ...creation },
+    userId: ANN,
+    requestId: "r",
+    fields: { ...ITEM_FIELDS, ...fields },
+    itemsMax: 10,
+    keyed: null,
+    nowMs: Date.now(),
+    ...creation,
   });
 
 const patch = (change: Partial<ItemChange>) =>
   tasks.store.run("task.patchItem", {
-    ...{ userId: ANN, requestId: "r", taskId: 1, patch: {}, match: null, isMatchRequired: false, nowMs: Date.now() },
+    userId: ANN,
+    requestId: "r",
+    taskId: 1,
+    patch: {},
+    match: null,
+    isMatchRequired: false,
+    nowMs: Date.now(),
     ...change,
   });
 
@@ -31,7 +42,10 @@ const act = (name: "task.deleteItem" | "task.restoreItem", userId: number | null
 
 async function events(): Promise<unknown[]> {
   return (await tasks.rows("task_event")).map(({ type, actor_id, version, changes }) => [
-    ...[type, actor_id, version, JSON.parse(changes)],
+    type,
+    actor_id,
+    version,
+    JSON.parse(changes),
   ]);
 }
 
@@ -62,7 +76,9 @@ describe("a change of a task", () => {
     await act("task.restoreItem", null);
     expect(await events()).toEqual([
       [
-        ...["task.created", ANN, 1],
+        "task.created",
+        ANN,
+        1,
         { title: [null, "A task"], status: [null, "pending"], priority: [null, "medium"], labels: [null, ["x"]] },
       ],
       ["task.assigned", ANN, 2, { assignee_id: [null, CID] }],

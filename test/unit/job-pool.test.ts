@@ -84,7 +84,14 @@ describe("a job", () => {
     expect(Object.values(attempts)).toEqual(rows.map(() => [1, 2, 3]));
     // What was not meant for its owner is in the log.
     expect(rows.map(({ last_error }) => last_error)).toEqual([
-      ...[DEFECT, DEFECT, "the receiver is away", "no more exports", DEFECT, DEFECT, DEFECT, DEFECT],
+      DEFECT,
+      DEFECT,
+      "the receiver is away",
+      "no more exports",
+      DEFECT,
+      DEFECT,
+      DEFECT,
+      DEFECT,
     ]);
     const told = ["a text", "failed with something that cannot be shown", "rejected", "the cause of it", "thrown"];
     told.push("undefined");

@@ -12,8 +12,16 @@ const SLOTS = { default: 5, webhook: 8, export: 1, system: 2 };
 let jobs = 0;
 function running(runs: JobRuns, fields: Partial<ClaimedJob>): ClaimedJob {
   const job: ClaimedJob = {
-    ...{ id: `job-${++jobs}`, queue: "webhook", kind: "test", ownerId: null, groupKey: null, priority: 0 },
-    ...{ payload: "{}", attempt: 1, fence: 1, ...fields },
+    id: `job-${++jobs}`,
+    queue: "webhook",
+    kind: "test",
+    ownerId: null,
+    groupKey: null,
+    priority: 0,
+    payload: "{}",
+    attempt: 1,
+    fence: 1,
+    ...fields,
   };
   runs.add(new JobRun(job, 1000, QUIET));
   return job;

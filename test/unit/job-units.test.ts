@@ -74,13 +74,23 @@ describe("a claim", () => {
     const [id] = await rig.enqueue(plain, 1, { payload: { a: [1] }, ownerId: 7, groupKey: "g" });
     expect(await claim(5)).toEqual([
       {
-        ...{ id: id!, queue: "default", kind: "test.plain", ownerId: 7, groupKey: "g", payload: '{"a":[1]}' },
-        ...{ priority: 0, attempt: 1, fence: 1 },
+        id: id!,
+        queue: "default",
+        kind: "test.plain",
+        ownerId: 7,
+        groupKey: "g",
+        payload: '{"a":[1]}',
+        priority: 0,
+        attempt: 1,
+        fence: 1,
       },
     ]);
     expect(await claim(5)).toEqual([]);
     expect(await rig.row(id!)).toMatchObject({
-      ...{ state: "running", locked_by: "a", locked_until_ms: NOW_MS + 1000, started_at_ms: NOW_MS },
+      state: "running",
+      locked_by: "a",
+      locked_until_ms: NOW_MS + 1000,
+      started_at_ms: NOW_MS,
     });
   });
 
@@ -153,7 +163,11 @@ describe("the end of a run", () => {
     expect(settled.results).toEqual([{ jobId: id, outcome: "done", report: "fine" }]);
     expect(await rig.settledAs(id)).toEqual(["done"]);
     expect(await rig.row(id)).toMatchObject({
-      ...{ state: "done", progress: 100, locked_by: null, locked_until_ms: null, finished_at_ms: NOW_MS + 10 },
+      state: "done",
+      progress: 100,
+      locked_by: null,
+      locked_until_ms: null,
+      finished_at_ms: NOW_MS + 10,
     });
   });
 
@@ -291,7 +305,8 @@ describe("what people do with a job", () => {
     expect(await refusal(rig.store.run("jobs.cancel", named(id!)))).toBe("state_conflict");
     const running = await claimOne();
     expect((await rig.store.run("jobs.cancel", named(running.id))).job).toMatchObject({
-      ...{ state: "running", cancel_requested: 1 },
+      state: "running",
+      cancel_requested: 1,
     });
     await finish({ id: running.id, fence: running.fence, end: "failed", error: "aborted" });
     expect(await rig.row(running.id)).toMatchObject({ state: "cancelled" });
@@ -316,7 +331,11 @@ describe("what people do with a job", () => {
     expect(await refusal(rig.store.run("jobs.retry", named(id)))).toBe("state_conflict");
     await finish({ id, fence, end: "failed", error: "boom", isFatal: true });
     expect(await rig.store.run("jobs.retry", named(id))).toMatchObject({
-      ...{ state: "ready", attempts: 0, run_at_ms: NOW_MS + 5, finished_at_ms: null, fence: 1 },
+      state: "ready",
+      attempts: 0,
+      run_at_ms: NOW_MS + 5,
+      finished_at_ms: null,
+      fence: 1,
     });
     expect((await claim(1, { nowMs: NOW_MS + 5 }))[0]).toMatchObject({ id, attempt: 1, fence: 2 });
   });
@@ -337,7 +356,10 @@ describe("what people do with a job", () => {
     expect(await rig.store.run("jobs.retryDead", { ...all, nowMs: NOW_MS })).toBe(0);
     expect(await rig.store.run("jobs.retryDead", all)).toBe(3);
     expect((await Promise.all(jobs.map(({ id }) => rig.row(id)))).map(({ state }) => state)).toEqual([
-      ...["ready", "ready", "ready", "dead"],
+      "ready",
+      "ready",
+      "ready",
+      "dead",
     ] as never);
   });
 });

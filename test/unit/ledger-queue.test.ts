@@ -72,7 +72,9 @@ describe("a queue of reservations and settlements", () => {
     // The first goes alone, the others together.
     const [, settled, taken, again] = await Promise.all([
       queue.add(reservation({ tokenId: 2, amount: 1 })),
-      ...[queue.add({ row }), queue.add(reservation({ amount: 700 })), queue.add({ row })],
+      queue.add({ row }),
+      queue.add(reservation({ amount: 700 })),
+      queue.add({ row }),
     ]);
     expect([settled, taken, again]).toEqual([true, true, true]);
     expect(await quotas()).toEqual([
@@ -86,7 +88,10 @@ describe("a queue of reservations and settlements", () => {
   test("refuses one that the store cannot take without the others", async () => {
     const bad = { ...logRow({ token_id: 1 }), model: null } as unknown as NewLogRow;
     const outcomes = await Promise.allSettled([
-      ...[queue.add(reservation()), queue.add(reservation()), queue.add({ row: bad }), queue.add(reservation())],
+      queue.add(reservation()),
+      queue.add(reservation()),
+      queue.add({ row: bad }),
+      queue.add(reservation()),
     ]);
     expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected", "fulfilled"]);
     expect(outcomes[2]).toMatchObject({ reason: { code: "internal_error" } });

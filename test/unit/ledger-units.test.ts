@@ -56,8 +56,18 @@ async function refusal(change: Promise<unknown>): Promise<unknown> {
 describe("a relay token", () => {
   test("is stored with all its fields and without its key", async () => {
     const fields: RelayTokenFields = {
-      ...{ userId: 7, status: 0, name: "主力令牌", expiresAtMs: 5000, isUnlimited: true, remainQuota: 3 },
-      ...{ models: ["a"], allowIps: ["10.0.0.0/8"], groups: ["vip"], rpm: 1, tpm: 2, maxParallel: 3 },
+      userId: 7,
+      status: 0,
+      name: "主力令牌",
+      expiresAtMs: 5000,
+      isUnlimited: true,
+      remainQuota: 3,
+      models: ["a"],
+      allowIps: ["10.0.0.0/8"],
+      groups: ["vip"],
+      rpm: 1,
+      tpm: 2,
+      maxParallel: 3,
       cacheTtlSeconds: 4,
     };
     const token = await create(fields);

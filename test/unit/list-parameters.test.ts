@@ -20,7 +20,10 @@ describe("list parameters", () => {
 
   test("given are taken as they are", () => {
     expect(parse("?sortBy=updatedAt&sortDir=desc&limit=7&skip=9007199254740991")).toEqual({
-      ...{ sortBy: "updatedAt", isReverse: true, limit: 7, skip: Number.MAX_SAFE_INTEGER },
+      sortBy: "updatedAt",
+      isReverse: true,
+      limit: 7,
+      skip: Number.MAX_SAFE_INTEGER,
     });
     for (const sortBy of ["key", "createdAt", "updatedAt", "creatorIp"]) {
       expect(parse(`?sortBy=${sortBy}`).sortBy as string).toBe(sortBy);

@@ -11,8 +11,15 @@ describe("a query", () => {
   test("without parameters lists all buckets in one go", () => {
     for (const query of ["", "?", "?bucket=", "?&&"]) {
       expect(parse(query)).toMatchObject({
-        ...{ bucket: null, lower: "", upper: null, prefix: "", isReverse: false, limit: null, delimiter: null },
-        ...{ hasDetails: false, isCount: false },
+        bucket: null,
+        lower: "",
+        upper: null,
+        prefix: "",
+        isReverse: false,
+        limit: null,
+        delimiter: null,
+        hasDetails: false,
+        isCount: false,
       });
     }
   });
@@ -47,21 +54,31 @@ describe("a query", () => {
 
   test("that is misspelt, doubled or contradictory is refused", () => {
     for (const query of [
-      ...[
-        "?limit=0",
-        "?limit=1001",
-        "?limit=-1",
-        "?limit=",
-        "?limit=1.0",
-        "?limit=00001",
-        "?reverse=0",
-        "?reverse=",
-        "?reverse",
-      ],
-      ...["?details=1", "?count=1", "?delimiter=/", "?bucket=&count=1", "?bucket=b&details=true", "?bucket=b&count=2"],
-      ...["?bucket=b&delimiter=", `?bucket=b&delimiter=${"x".repeat(17)}`, `?bucket=b&delimiter=${"%C3%A9".repeat(9)}`],
+      "?limit=0",
+      "?limit=1001",
+      "?limit=-1",
+      "?limit=",
+      "?limit=1.0",
+      "?limit=00001",
+      "?reverse=0",
+      "?reverse=",
+      "?reverse",
+      "?details=1",
+      "?count=1",
+      "?delimiter=/",
+      "?bucket=&count=1",
+      "?bucket=b&details=true",
+      "?bucket=b&count=2",
+      "?bucket=b&delimiter=",
+      `?bucket=b&delimiter=${"x".repeat(17)}`,
+      `?bucket=b&delimiter=${"%C3%A9".repeat(9)}`,
       ...["limit=5", "cursor=x", "reverse=1", "delimiter=/", "details=1"].map((more) => `?bucket=b&count=1&${more}`),
-      ...["?x=1", "?Bucket=b", "?bucket=b&bucket=b", "?prefix=%ff", "?prefix=%", "?__proto__=1"],
+      "?x=1",
+      "?Bucket=b",
+      "?bucket=b&bucket=b",
+      "?prefix=%ff",
+      "?prefix=%",
+      "?__proto__=1",
     ]) {
       expect([query, refusalOf(() => parse(query))]).toEqual([query, "query_invalid"]);
     }
@@ -94,16 +111,16 @@ describe("a cursor", () => {
   test("belongs to one bucket, prefix, start, end, delimiter and direction, whatever the limit", () => {
     const cursor = formatCursor(parse(queryOf(own)), "p5");
     for (const other of [
-      ...[
-        { bucket: "b2" },
-        { bucket: "" },
-        { prefix: "" },
-        { prefix: "p1" },
-        { start: "" },
-        { start: "p" },
-        { end: "" },
-      ],
-      ...[{ end: "p8" }, { delimiter: "//" }, { reverse: "1" }],
+      { bucket: "b2" },
+      { bucket: "" },
+      { prefix: "" },
+      { prefix: "p1" },
+      { start: "" },
+      { start: "p" },
+      { end: "" },
+      { end: "p8" },
+      { delimiter: "//" },
+      { reverse: "1" },
     ]) {
       const { delimiter, ...rest } = { ...own, ...other };
       const asked = rest.bucket === "" ? rest : { ...rest, delimiter };

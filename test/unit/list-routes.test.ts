@@ -23,7 +23,9 @@ async function headOfList(afterPage: (pages: number, leave: () => void) => void)
   const request = new Request("http://h/_list?bucket=b", { method: "HEAD", signal: client.signal });
   const scope = new RequestScope(request, null, { isDraining: false, hasFailed: false, trustedProxies: null });
   const list = createListHandler({
-    ...{ engine: engine as KvEngine, gate: gate as unknown as JwtGate, admission: new Admission(1) },
+    engine: engine as KvEngine,
+    gate: gate as unknown as JwtGate,
+    admission: new Admission(1),
   });
   const answer = await list({ env: { scope } } as unknown as AppContext);
   return [pages, answer.headers.get("content-length")];

@@ -12,21 +12,33 @@ import { tempDir } from "../support/temp-dir.ts";
 const MANY = 50_000;
 const ALL = { lower: "", upper: null };
 const PAGE: OffsetPageQuery = {
-  ...{ bucket: "wiped", ranges: [ALL], excluded: [], sortBy: "key", isReverse: false, limit: 10, skip: 0 },
-  ...{ sortRowsMax: 100, jsonBytesMax: null },
+  bucket: "wiped",
+  ranges: [ALL],
+  excluded: [],
+  sortBy: "key",
+  isReverse: false,
+  limit: 10,
+  skip: 0,
+  sortRowsMax: 100,
+  jsonBytesMax: null,
 };
 const PUT: KvPut = {
-  ...{ kind: "put", bucket: "wiped", key: "later", value: new Uint8Array(1), contentType: null, metadata: null },
-  ...{ ttlMs: null, condition: null, creatorIp: null },
+  kind: "put",
+  bucket: "wiped",
+  key: "later",
+  value: new Uint8Array(1),
+  contentType: null,
+  metadata: null,
+  ttlMs: null,
+  condition: null,
+  creatorIp: null,
 };
 
 function listsOf(store: SqliteStore, bucket: string) {
   return {
     page: store.pageByOffset({ ...PAGE, bucket }, null),
     part: store.pageByOffset({ ...PAGE, bucket, ranges: [{ lower: "l", upper: "m" }] }, null),
-    keys: store.listKeys({
-      ...{ range: { ...ALL, bucket }, isReverse: false, limit: 10, hasDetails: true, grouping: null },
-    }),
+    keys: store.listKeys({ range: { ...ALL, bucket }, isReverse: false, limit: 10, hasDetails: true, grouping: null }),
   };
 }
 

@@ -21,7 +21,9 @@ const HOUR_MS = 3_600_000;
 const BOUNDS = { ttftMs: 1_000, totalMs: 1_000, idleMs: 1_000, responseBytesMax: 200_000, eventBytesMax: 10_000 };
 const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
 const settings = readSettings({
-  ...{ JWT_SECRET: "0123456789abcdef0123456789abcdef", RELAY_ALLOW_CIDRS: "127.0.0.0/8", GIN_MODE: "test" },
+  JWT_SECRET: "0123456789abcdef0123456789abcdef",
+  RELAY_ALLOW_CIDRS: "127.0.0.0/8",
+  GIN_MODE: "test",
 });
 const log = openLog(settings);
 
@@ -54,7 +56,9 @@ async function open(): Promise<void> {
 async function add(name: string, fields: Partial<ChannelFields> = {}): Promise<number> {
   const channel = await store.change("relay.createChannel", {
     fields: { ...CHANNEL_FIELDS, name, type: "Custom", baseUrl: `${upstream.url}/v1`, ...fields },
-    ...{ key: `sk-${name}-0123456789`, ring: store.ring, isFirst: false },
+    key: `sk-${name}-0123456789`,
+    ring: store.ring,
+    isFirst: false,
   });
   await live.changed();
   return channel!.id;

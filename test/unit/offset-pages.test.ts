@@ -67,8 +67,15 @@ function expectedKeys(entries: Iterable<NewEntry>, query: OffsetPageQuery): stri
 }
 
 const PLAIN_QUERY: OffsetPageQuery = {
-  ...{ bucket: "mine", ranges: [WHOLE], excluded: EXCLUDED, sortBy: "key", isReverse: false, limit: 100, skip: 0 },
-  ...{ sortRowsMax: 100_000, jsonBytesMax: null },
+  bucket: "mine",
+  ranges: [WHOLE],
+  excluded: EXCLUDED,
+  sortBy: "key",
+  isReverse: false,
+  limit: 100,
+  skip: 0,
+  sortRowsMax: 100_000,
+  jsonBytesMax: null,
 };
 
 describe("pages by position", () => {
@@ -139,8 +146,12 @@ describe("pages by position", () => {
       }
       expectPage({
         ...PLAIN_QUERY,
-        ...{ ranges: randomRanges(random), sortBy: random.pick(SORT_FIELDS), isReverse: random.chance(0.5) },
-        ...{ limit: random.below(20), skip: random.below(15), excluded: random.chance(0.8) ? EXCLUDED : [] },
+        ranges: randomRanges(random),
+        sortBy: random.pick(SORT_FIELDS),
+        isReverse: random.chance(0.5),
+        limit: random.below(20),
+        skip: random.below(15),
+        excluded: random.chance(0.8) ? EXCLUDED : [],
       });
     }
     storeRandom(random, 200);
@@ -199,7 +210,9 @@ describe("pages by position", () => {
       ["j", "application/json", "\ufeff1", false],
     ];
     const entries = texts.map(([key, contentType, value]) => ({
-      ...{ ...plainEntry("typed", key), contentType, value: new TextEncoder().encode(value) },
+      ...plainEntry("typed", key),
+      contentType,
+      value: new TextEncoder().encode(value),
     }));
     store(entries);
     const sizes = texts.map(([key, , value]) => ("ghi".includes(key) ? 0 : Buffer.byteLength(value)));

@@ -149,12 +149,13 @@ describe("what concerns the whole store", () => {
     const admin = { rights: rightsOf("kv admin") };
     expect([{}, admin].map(mayDo)).toEqual([true, true]);
     for (const narrowing of [
-      ...[{ rights: kvRights() }, { rights: rightsOf("relay:write") }, { buckets: ["*"] }, { prefix: "a" }],
-      ...[
-        { ...admin, buckets: ["*"] },
-        { ...admin, buckets: [] },
-        { ...admin, prefix: "" },
-      ],
+      { rights: kvRights() },
+      { rights: rightsOf("relay:write") },
+      { buckets: ["*"] },
+      { prefix: "a" },
+      { ...admin, buckets: ["*"] },
+      { ...admin, buckets: [] },
+      { ...admin, prefix: "" },
     ]) {
       expect([narrowing, mayDo(narrowing)]).toEqual([narrowing, false]);
     }
@@ -176,8 +177,12 @@ describe("the management of the relay", () => {
 
   test("stays closed to whatever is narrowed otherwise", () => {
     for (const narrowing of [
-      ...[{ rights: kvRights() }, { rights: rightsOf("") }, { rights: rightsOf("admin"), buckets: ["users"] }],
-      ...[{ buckets: ["*"] }, { prefix: "a" }, { rights: rightsOf("relay:write"), prefix: "" }],
+      { rights: kvRights() },
+      { rights: rightsOf("") },
+      { rights: rightsOf("admin"), buckets: ["users"] },
+      { buckets: ["*"] },
+      { prefix: "a" },
+      { rights: rightsOf("relay:write"), prefix: "" },
     ]) {
       expect(mayDo(narrowing)).toEqual([false, false]);
     }

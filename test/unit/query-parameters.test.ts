@@ -31,21 +31,24 @@ test("parameters are decoded once, a plus is a space", () => {
 
 test("what is unknown, doubled or malformed is refused", () => {
   for (const query of [
-    ...[
-      "?c=1",
-      "?A=1",
-      "?a=1&a=1",
-      "?a&a",
-      "?a=1&%61=2",
-      "?=1",
-      "?a=%",
-      "?a=%zz",
-      "?a=%ff",
-      "?%=1",
-      "?a=%C3",
-      "?a=%ED%A0%80",
-    ],
-    ...["?__proto__=1", "?constructor=1", "?toString", "?a =1", "?a;b", "?ttl=5;a=1&x"],
+    "?c=1",
+    "?A=1",
+    "?a=1&a=1",
+    "?a&a",
+    "?a=1&%61=2",
+    "?=1",
+    "?a=%",
+    "?a=%zz",
+    "?a=%ff",
+    "?%=1",
+    "?a=%C3",
+    "?a=%ED%A0%80",
+    "?__proto__=1",
+    "?constructor=1",
+    "?toString",
+    "?a =1",
+    "?a;b",
+    "?ttl=5;a=1&x",
   ]) {
     expect([query, refusalOf(() => parse(query))]).toEqual([query, "query_invalid"]);
   }

@@ -10,8 +10,15 @@ import type { KvEngine, KvEntry, KvFound } from "../../src/storage/kv-engine.ts"
 
 const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
 const LARGE: KvFound = {
-  ...{ revision: 1, createdAtMs: 0, updatedAtMs: 0, expiresAtMs: null, contentType: null, metadata: null },
-  ...{ creatorIp: null, sizeBytes: MiB, value: null },
+  revision: 1,
+  createdAtMs: 0,
+  updatedAtMs: 0,
+  expiresAtMs: null,
+  contentType: null,
+  metadata: null,
+  creatorIp: null,
+  sizeBytes: MiB,
+  value: null,
 };
 
 type Load = KvEngine["load"];

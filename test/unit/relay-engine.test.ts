@@ -16,8 +16,14 @@ const ANSWER = new TextEncoder().encode(JSON.stringify({ choices: [] }));
 const JSON_TYPE = { "Content-Type": "application/json" };
 const STATE = { isDraining: false, hasFailed: false, trustedProxies: null };
 const SETTINGS = {
-  ...{ attemptsMax: 1, retriesTimeouts: false, ttftMs: 1000, idleMs: 1000, totalMs: 1000 },
-  ...{ responseBytesMax: 1000, eventBytesMax: 1000, onClientAbort: "cancel" },
+  attemptsMax: 1,
+  retriesTimeouts: false,
+  ttftMs: 1000,
+  idleMs: 1000,
+  totalMs: 1000,
+  responseBytesMax: 1000,
+  eventBytesMax: 1000,
+  onClientAbort: "cancel",
 };
 const nothing = () => undefined;
 
@@ -25,7 +31,9 @@ function chat(): IncomingRequest {
   const text = JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] });
   const request = new Request("http://h/v1/chat/completions", { method: "POST" });
   return {
-    ...{ scope: new RequestScope(request, null, STATE), endpoint: ENDPOINTS.chat, blamesChannel: true },
+    scope: new RequestScope(request, null, STATE),
+    endpoint: ENDPOINTS.chat,
+    blamesChannel: true,
     request: parseRelayRequest(ENDPOINTS.chat, text),
     token: { id: 1, name: "t", groups: ["g"], isUnlimited: true, cacheTtlSeconds: 0 } as unknown as RelayToken,
     holdBody: () => nothing,
@@ -36,12 +44,17 @@ function chat(): IncomingRequest {
 function engineWith(pool: ChannelPool, budgetBytes: number): RelayEngine {
   const whole = { lengthBytes: ANSWER.length, read: async () => ANSWER.buffer };
   const parts = {
-    ...{ settings: SETTINGS, pool, clock: Date.now, log: QUIET, budget: new ByteBudget(budgetBytes) },
+    settings: SETTINGS,
+    pool,
+    clock: Date.now,
+    log: QUIET,
+    budget: new ByteBudget(budgetBytes),
     transport: { send: async () => ({ status: 200, headers: new Headers(JSON_TYPE), body: null, whole }) },
     limits: { hold: () => ({ settle: nothing, drain: nothing, leave: nothing }) },
     usageLog: { record: nothing },
     metrics: { countCall: nothing, countAttempt: nothing },
-    ...{ channels: { noteSuccess: nothing }, answers: { whole: () => new Response() } },
+    channels: { noteSuccess: nothing },
+    answers: { whole: () => new Response() },
   };
   return new RelayEngine(parts as unknown as EngineParts);
 }

@@ -65,9 +65,32 @@ describe("the bytes of a body", () => {
 describe("a body", () => {
   test("that is no JSON object is refused", () => {
     for (const text of [
-      ...["", " ", "{", '{"model":"m"', "[]", '[{"model":"m"}]', "null", "true", "1", '"text"', "{} {}", "{a:1}"],
-      ...['{"model":"m",}', '{"model":"m"}x', "{'model':'m'}", '{"model":"\n"}', '{"n":01}', '{"n":+1}', '{"n":.5}'],
-      ...['{"n":NaN}', '{"n":Infinity}', '{"n":0x10}', '{"n":1e}', "\ufeff{}", '{"a":1}/**/', '{"a":"\\x"}'],
+      "",
+      " ",
+      "{",
+      '{"model":"m"',
+      "[]",
+      '[{"model":"m"}]',
+      "null",
+      "true",
+      "1",
+      '"text"',
+      "{} {}",
+      "{a:1}",
+      '{"model":"m",}',
+      '{"model":"m"}x',
+      "{'model':'m'}",
+      '{"model":"\n"}',
+      '{"n":01}',
+      '{"n":+1}',
+      '{"n":.5}',
+      '{"n":NaN}',
+      '{"n":Infinity}',
+      '{"n":0x10}',
+      '{"n":1e}',
+      "\ufeff{}",
+      '{"a":1}/**/',
+      '{"a":"\\x"}',
     ]) {
       expect([text, refusalOfText(chat, text)]).toEqual([text, "invalid_json null"]);
     }
@@ -154,9 +177,27 @@ describe("a number", () => {
 
   test("that is exact passes, wherever it stands", () => {
     for (const number of [
-      ...["0", "-0", "1", "-1", "0.1", "1e5", "1E+15", "9e15", "-9e15", "1e-400", "1e-7", "0.1e16"],
-      ...["9007199254740991", "9007199254740992", "-9007199254740992", "1234567890123456.5", "999999999999999.9"],
-      ...[`0.${"1".repeat(10_000)}`, `1${"0".repeat(14)}.0`, "0e9999", "0.0000000000000000000000001"],
+      "0",
+      "-0",
+      "1",
+      "-1",
+      "0.1",
+      "1e5",
+      "1E+15",
+      "9e15",
+      "-9e15",
+      "1e-400",
+      "1e-7",
+      "0.1e16",
+      "9007199254740991",
+      "9007199254740992",
+      "-9007199254740992",
+      "1234567890123456.5",
+      "999999999999999.9",
+      `0.${"1".repeat(10_000)}`,
+      `1${"0".repeat(14)}.0`,
+      "0e9999",
+      "0.0000000000000000000000001",
     ]) {
       expect([number, refusalOfText(chat, withNumber(number))]).toEqual([number, null]);
     }
@@ -164,15 +205,25 @@ describe("a number", () => {
 
   test("that would be changed by reading it is refused, and the member is named", () => {
     for (const number of [
-      ...["9007199254740993", "-9007199254740993", "9007199254740994", "9999999999999999", "10000000000000000"],
-      ...["18446744073709551615", "1e16", "-1e16", "1e400", "-1e400", "1E400", "1.5e+400", "0.1e500", "1e20"],
-      ...[
-        "9007199254740993.0",
-        "9007199254740993e0",
-        "90071992547409930e-1",
-        "9".repeat(400),
-        `1${"0".repeat(10_000)}`,
-      ],
+      "9007199254740993",
+      "-9007199254740993",
+      "9007199254740994",
+      "9999999999999999",
+      "10000000000000000",
+      "18446744073709551615",
+      "1e16",
+      "-1e16",
+      "1e400",
+      "-1e400",
+      "1E400",
+      "1.5e+400",
+      "0.1e500",
+      "1e20",
+      "9007199254740993.0",
+      "9007199254740993e0",
+      "90071992547409930e-1",
+      "9".repeat(400),
+      `1${"0".repeat(10_000)}`,
     ]) {
       expect([number, refusalOfText(chat, withNumber(number))]).toEqual([number, "invalid_value messages"]);
       const second = `{"seed":${number},"model":"m","messages":[1]}`;
@@ -296,7 +347,9 @@ test("a response may follow another one, be made in the background, and be kept 
   expect(parse({ previous_response_id: "resp_1", store: true })).toMatchObject({ previousResponseId: "resp_1" });
   expect(parse({ store: false }).isStored).toBe(false);
   expect([{}, { background: false }, { background: true }].map((body) => parse(body).isBackground)).toEqual([
-    ...[false, false, true],
+    false,
+    false,
+    true,
   ]);
   for (const id of ["", 1, {}, "x".repeat(513)]) {
     expect([id, refusal(() => parse({ previous_response_id: id }))]).toEqual([
@@ -307,7 +360,8 @@ test("a response may follow another one, be made in the background, and be kept 
   expect(refusal(() => parse({ store: "no" }))).toBe("invalid_value store");
   expect(refusal(() => parse({ background: "true" }))).toBe("invalid_value background");
   expect(parseChat({ previous_response_id: "resp_1", store: true })).toMatchObject({
-    ...{ previousResponseId: null, isStored: false },
+    previousResponseId: null,
+    isStored: false,
   });
 });
 

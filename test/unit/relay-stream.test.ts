@@ -55,7 +55,11 @@ function open(pieces: readonly (string | Uint8Array | Error)[], options: Options
   const watch = new StreamWatch(ENDPOINTS[endpoint], wantsUsage, scrub);
   const client = new AbortController();
   const stream = new RelayStream({
-    ...{ endpoint: ENDPOINTS[endpoint], watch, first: [], onClientGone, clientGone: client.signal },
+    endpoint: ENDPOINTS[endpoint],
+    watch,
+    first: [],
+    onClientGone,
+    clientGone: client.signal,
     source: new UpstreamEvents(upstream, EVENT_BYTES_MAX, IDLE_MS, abort),
     onEvent: (event) => {
       state.kept += new TextDecoder().decode(event);
@@ -103,8 +107,12 @@ describe("a stream of chunks", () => {
     });
     const ends: StreamEnd[] = [];
     const stream = new RelayStream({
-      ...{ endpoint: ENDPOINTS.chat, source, watch: new StreamWatch(ENDPOINTS.chat, false, scrub), first: [] },
-      ...{ onClientGone: "cancel", clientGone: new AbortController().signal },
+      endpoint: ENDPOINTS.chat,
+      source,
+      watch: new StreamWatch(ENDPOINTS.chat, false, scrub),
+      first: [],
+      onClientGone: "cancel",
+      clientGone: new AbortController().signal,
       onEvent: () => undefined,
       onEnd: (end) => ends.push(end),
     });

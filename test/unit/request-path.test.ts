@@ -31,8 +31,18 @@ test("a URL without a host, or with one that no URL can hold, is none, whatever 
     expect([url, hasHost(`${url}?again`)]).toEqual([url, true]);
   }
   for (const url of [
-    ...["/b/k", "", "*", "h:80", "other:80", "//h/b", "http://h:99999/b", "http://h:x/b", "http://[::1/b"],
-    ...["http://1.2.3.4.5/b", "http://a b/", "http:///"],
+    "/b/k",
+    "",
+    "*",
+    "h:80",
+    "other:80",
+    "//h/b",
+    "http://h:99999/b",
+    "http://h:x/b",
+    "http://[::1/b",
+    "http://1.2.3.4.5/b",
+    "http://a b/",
+    "http:///",
   ]) {
     hasHost("http://h/b");
     expect([url, hasHost(url)]).toEqual([url, false]);

@@ -6,8 +6,15 @@ import { HOSTILE_BUCKETS, HOSTILE_KEYS } from "../support/hostile-values.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 const ENTRY = {
-  ...{ bucket: "b", key: "k", contentType: null, metadata: null, creatorIp: null, value: new Uint8Array(0) },
-  ...{ createdAtMs: 0, updatedAtMs: 0, expiresAtMs: null },
+  bucket: "b",
+  key: "k",
+  contentType: null,
+  metadata: null,
+  creatorIp: null,
+  value: new Uint8Array(0),
+  createdAtMs: 0,
+  updatedAtMs: 0,
+  expiresAtMs: null,
 };
 
 test("an entry that a request could have stored is taken, in buckets of the server's services too", () => {

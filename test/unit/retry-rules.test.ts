@@ -14,7 +14,11 @@ function outcome(failure: Failure, retriesTimeouts = false): string {
 }
 
 const KEY_WORDS = [
-  ...["insufficient_quota", "invalid_api_key", "account_deactivated", "authentication_error", "permission_error"],
+  "insufficient_quota",
+  "invalid_api_key",
+  "account_deactivated",
+  "authentication_error",
+  "permission_error",
 ];
 
 describe("after a failure", () => {
@@ -104,7 +108,10 @@ test("of several failures the client sees the final one, then rates, outages, mi
     [answered(401), answered(402), answered(403, { code: "permission_error" }), answered(429, { type: KEY_WORDS[0]! })],
     [answered(404, { code: "model_not_found" }), answered(403)],
     [
-      ...[answered(500), answered(504), answered(302), answered(408)],
+      answered(500),
+      answered(504),
+      answered(302),
+      answered(408),
       ...([
         { kind: "unreachable", isAddressRefused: false, systemCode: null },
         { kind: "timeout" },
@@ -164,9 +171,26 @@ describe("the wait that an upstream asks for", () => {
   test("is unknown when nothing readable is there", () => {
     expect(wait({})).toBeNull();
     for (const text of [
-      ...["", "-1", "1e3", "0x10", "NaN", "Infinity", "1,5", "2, 3", "+1", "1 s", ".5", "5.", "tomorrow"],
-      ...["2027-01-15T08:00:30Z", "15 Jan 2027 08:00:30", "Fri Jan 15 08:00:30 2027", "Fri, 15 Jan 2027 08:00:30"],
-      ...["Fri, 99 Jan 2027 08:00:30 GMT", "Fri, 15 Foo 2027 08:00:30 GMT", "Fri, 15 Jan 2027 08:00:30 +0900"],
+      "",
+      "-1",
+      "1e3",
+      "0x10",
+      "NaN",
+      "Infinity",
+      "1,5",
+      "2, 3",
+      "+1",
+      "1 s",
+      ".5",
+      "5.",
+      "tomorrow",
+      "2027-01-15T08:00:30Z",
+      "15 Jan 2027 08:00:30",
+      "Fri Jan 15 08:00:30 2027",
+      "Fri, 15 Jan 2027 08:00:30",
+      "Fri, 99 Jan 2027 08:00:30 GMT",
+      "Fri, 15 Foo 2027 08:00:30 GMT",
+      "Fri, 15 Jan 2027 08:00:30 +0900",
     ]) {
       expect([text, wait({ "retry-after": text })]).toEqual([text, null]);
     }

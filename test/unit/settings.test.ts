@@ -204,19 +204,29 @@ describe("settings", () => {
 
   test("of the task service that are wrong are named together, with databases that this version does not use", () => {
     const found = problems({
-      ...{
-        JWT_SECRET: "short",
-        GIN_MODE: "release",
-        PORT: "eighty",
-        DATABASE_HOST: "localhost",
-        REDIS_HOST: "localhost",
-      },
-      ...{ TASK_ACCESS_TTL: "24", TASK_RATE_USER: "60", TASK_RATE_LOGIN: "5/1y", JOBS_CONCURRENCY: "default=x" },
-      ...{ TASK_CORS_ORIGINS: "*", PASSWORD_PARALLEL: "0" },
+      JWT_SECRET: "short",
+      GIN_MODE: "release",
+      PORT: "eighty",
+      DATABASE_HOST: "localhost",
+      REDIS_HOST: "localhost",
+      TASK_ACCESS_TTL: "24",
+      TASK_RATE_USER: "60",
+      TASK_RATE_LOGIN: "5/1y",
+      JOBS_CONCURRENCY: "default=x",
+      TASK_CORS_ORIGINS: "*",
+      PASSWORD_PARALLEL: "0",
     });
     expect(found.map((line) => line.split(" ")[0]).sort()).toEqual([
-      ...["DATABASE_HOST", "JOBS_CONCURRENCY", "JWT_SECRET", "PASSWORD_PARALLEL", "PORT", "REDIS_HOST"],
-      ...["TASK_ACCESS_TTL", "TASK_CORS_ORIGINS", "TASK_RATE_LOGIN", "TASK_RATE_USER"],
+      "DATABASE_HOST",
+      "JOBS_CONCURRENCY",
+      "JWT_SECRET",
+      "PASSWORD_PARALLEL",
+      "PORT",
+      "REDIS_HOST",
+      "TASK_ACCESS_TTL",
+      "TASK_CORS_ORIGINS",
+      "TASK_RATE_LOGIN",
+      "TASK_RATE_USER",
     ]);
     for (const ttl of ["24", "1y", "48h", "1d1h"]) {
       expect([ttl, problems({ JWT_SECRET, TASK_ACCESS_TTL: ttl }).length]).toEqual([ttl, 1]);
@@ -226,7 +236,10 @@ describe("settings", () => {
     expect(read({ JWT_SECRET, TASK_ACCESS_TTL: "24h" }).taskAccessTtlMs).toBe(86_400_000);
     expect(read({ JWT_SECRET, TASK_RATE_USER: "0/1m" }).taskRateUser).toEqual({ limit: 0, windowMs: 60_000 });
     expect(read({ JWT_SECRET, JOBS_CONCURRENCY: "webhook=2" }).jobsConcurrency).toEqual({
-      ...{ default: 5, webhook: 2, export: 1, system: 1 },
+      default: 5,
+      webhook: 2,
+      export: 1,
+      system: 1,
     });
   });
 
@@ -305,9 +318,18 @@ describe("settings", () => {
     expect([...tokenSources]).toEqual(["header", "query", "body"]);
     expect(tokenCorsOrigins).toBeNull();
     expect(rest).toMatchObject({
-      ...{ tokenBodyAuthBytes: MiB, tokenMaxValueBytes: MiB, tokenMaxBatchKeys: 10_000, tokenMaxBatchBytes: 8 * MiB },
-      ...{ tokenMaxLimit: 1000, tokenMaxPageBytes: 32 * MiB, tokenMaxSortRows: 100_000, tokenKvAlias: false },
-      ...{ tokenRateRead: 1024, tokenRateWrite: 512, tokenRateDelete: 256, tokenRateBatch: 128 },
+      tokenBodyAuthBytes: MiB,
+      tokenMaxValueBytes: MiB,
+      tokenMaxBatchKeys: 10_000,
+      tokenMaxBatchBytes: 8 * MiB,
+      tokenMaxLimit: 1000,
+      tokenMaxPageBytes: 32 * MiB,
+      tokenMaxSortRows: 100_000,
+      tokenKvAlias: false,
+      tokenRateRead: 1024,
+      tokenRateWrite: 512,
+      tokenRateDelete: 256,
+      tokenRateBatch: 128,
       tokenRateAuthFail: 120,
     });
     expect([...read({ TOKEN_SOURCES: "query, header" }).tokenSources]).toEqual(["query", "header"]);
@@ -444,7 +466,11 @@ describe("the secrets that seal", () => {
   test("are the master keys, then the secrets that sign; the first one seals", () => {
     expect(sealing({})).toEqual([JWT_SECRET, JWT_SECRET]);
     expect(sealing({ MASTER_KEY: master, MASTER_KEY_PREVIOUS: "old\nolder", JWT_SECRET_PREVIOUS: "before" })).toEqual([
-      ...[master, "old", "older", JWT_SECRET, "before"],
+      master,
+      "old",
+      "older",
+      JWT_SECRET,
+      "before",
     ]);
     writeFileSync(folder.file("master"), `${master}\n`);
     expect(sealing({ MASTER_KEY_FILE: folder.file("master") })).toEqual([master, JWT_SECRET]);

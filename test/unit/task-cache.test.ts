@@ -11,9 +11,20 @@ const ROUNDS = 2000;
 
 function entry(id: number, version = 1, title = "A task"): CachedTask {
   const view: TaskView = {
-    ...{ id, title, description: "", status: "pending", priority: "medium", user_id: 1, assignee_id: null, labels: [] },
-    ...{ due_date: null, remind_at: null, completed_at: null, version },
-    ...{ created_at: "2026-01-05T08:00:00.000Z", updated_at: "2026-01-05T08:00:00.000Z" },
+    id,
+    title,
+    description: "",
+    status: "pending",
+    priority: "medium",
+    user_id: 1,
+    assignee_id: null,
+    labels: [],
+    due_date: null,
+    remind_at: null,
+    completed_at: null,
+    version,
+    created_at: "2026-01-05T08:00:00.000Z",
+    updated_at: "2026-01-05T08:00:00.000Z",
   };
   return cachedTask(view);
 }

@@ -60,8 +60,15 @@ const SORTS: readonly TaskSort[] = SORT_KEYS.flatMap((by) => [
   { by, isDescending: false },
 ]);
 const COVERED = [
-  ...[{}, { status: "pending" }, { status: "pending,completed" }, { priority: "high" }, { scope: "mine" }],
-  ...[{ scope: "assigned" }, { due_after: "1970-01-01T00:00:01Z" }, { overdue: "true" }, { overdue: "false" }],
+  {},
+  { status: "pending" },
+  { status: "pending,completed" },
+  { priority: "high" },
+  { scope: "mine" },
+  { scope: "assigned" },
+  { due_after: "1970-01-01T00:00:01Z" },
+  { overdue: "true" },
+  { overdue: "false" },
   { status: "pending", priority: "low", due_before: "1970-01-01T00:00:01Z" },
 ];
 const STRETCHES: readonly Stretch[] = [
@@ -281,7 +288,8 @@ describe("matches that lie far apart", () => {
       },
     };
     return new TaskListStore({
-      ...{ tables: store.tables, scans: store.scans.withPlugin(between) },
+      tables: store.tables,
+      scans: store.scans.withPlugin(between),
       run: (name, args) => store.run(name, args),
     });
   }

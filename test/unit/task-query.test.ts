@@ -7,32 +7,69 @@ import { searchTextOf, searchWordsOf } from "../../src/task/task-text.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 const NOTHING: TaskFilter = {
-  ...{ statuses: [], priorities: [], labels: [], assignee: null, dueFromMs: null, dueBeforeMs: null },
-  ...{ scope: "all", updatedFromMs: null, isOverdue: null, words: [], isDeleted: false },
+  statuses: [],
+  priorities: [],
+  labels: [],
+  assignee: null,
+  dueFromMs: null,
+  dueBeforeMs: null,
+  scope: "all",
+  updatedFromMs: null,
+  isOverdue: null,
+  words: [],
+  isDeleted: false,
 };
 
 describe("the parameters of a list", () => {
   test("mean no filter, the newest first and a page of 200 when there are none", () => {
     expect(parseListQuery({})).toEqual({
-      ...{ filter: NOTHING, sort: { by: "created_at", isDescending: true }, limit: 200, cursor: null },
-      ...{ hasCount: false, hasUsers: false },
+      filter: NOTHING,
+      sort: { by: "created_at", isDescending: true },
+      limit: 200,
+      cursor: null,
+      hasCount: false,
+      hasUsers: false,
     });
   });
 
   test("are read into their parts, lists in an order of their own", () => {
     const { filter, ...rest } = parseListQuery({
-      ...{ status: "completed,pending,completed", priority: "high,low", label: "Docs,a,DOCS", scope: "mine" },
-      ...{ assignee: "17", due_after: "2026-02-01T00:00:00Z", due_before: "2026-02-01T08:00:00.5+08:00" },
-      ...{ updated_after: "1970-01-01T00:00:00Z", overdue: "false", q: " Ｗide  wide 文 ", deleted: "true" },
-      ...{ sort: "priority", limit: "1000", cursor: "x", count: "true", expand: "user" },
+      status: "completed,pending,completed",
+      priority: "high,low",
+      label: "Docs,a,DOCS",
+      scope: "mine",
+      assignee: "17",
+      due_after: "2026-02-01T00:00:00Z",
+      due_before: "2026-02-01T08:00:00.5+08:00",
+      updated_after: "1970-01-01T00:00:00Z",
+      overdue: "false",
+      q: " Ｗide  wide 文 ",
+      deleted: "true",
+      sort: "priority",
+      limit: "1000",
+      cursor: "x",
+      count: "true",
+      expand: "user",
     });
     expect(filter).toEqual({
-      ...{ statuses: ["pending", "completed"], priorities: [1, 3], labels: ["a", "docs"], scope: "mine", assignee: 17 },
-      ...{ dueFromMs: Date.UTC(2026, 1, 1), dueBeforeMs: Date.UTC(2026, 1, 1) + 500, updatedFromMs: 0 },
-      ...{ isOverdue: false, words: ["wide", "文"], isDeleted: true },
+      statuses: ["pending", "completed"],
+      priorities: [1, 3],
+      labels: ["a", "docs"],
+      scope: "mine",
+      assignee: 17,
+      dueFromMs: Date.UTC(2026, 1, 1),
+      dueBeforeMs: Date.UTC(2026, 1, 1) + 500,
+      updatedFromMs: 0,
+      isOverdue: false,
+      words: ["wide", "文"],
+      isDeleted: true,
     });
     expect(rest).toEqual({
-      ...{ sort: { by: "priority", isDescending: false }, limit: 1000, cursor: "x", hasCount: true, hasUsers: true },
+      sort: { by: "priority", isDescending: false },
+      limit: 1000,
+      cursor: "x",
+      hasCount: true,
+      hasUsers: true,
     });
   });
 

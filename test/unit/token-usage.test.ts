@@ -183,8 +183,20 @@ describe("the usage that an upstream reports", () => {
       }
     }
     for (const usage of [
-      ...[undefined, null, 0, 5, "", "usage", true, [], [{ prompt_tokens: 5, completion_tokens: 5 }], {}],
-      ...[{ completion_tokens: 5 }, { total_tokens: 5 }, { prompt_tokens: 5 }, { prompt_tokens: 5, total_tokens: 4 }],
+      undefined,
+      null,
+      0,
+      5,
+      "",
+      "usage",
+      true,
+      [],
+      [{ prompt_tokens: 5, completion_tokens: 5 }],
+      {},
+      { completion_tokens: 5 },
+      { total_tokens: 5 },
+      { prompt_tokens: 5 },
+      { prompt_tokens: 5, total_tokens: 4 },
       JSON.parse('{"__proto__":{"prompt_tokens":5,"completion_tokens":5}}'),
     ]) {
       expect([usage, usageOf(usage)]).toEqual([usage, null]);

@@ -82,7 +82,10 @@ describe("write units that wait together", () => {
     const { names, run } = await openWriter();
     const results = await run(add("a"), add("a"), add("b", break_), add("c"));
     expect(results.map((result) => (result instanceof AppError ? result.code : result))).toEqual([
-      ...["a", "internal_error", "internal_error", "c"],
+      "a",
+      "internal_error",
+      "internal_error",
+      "c",
     ]);
     expect(names()).toEqual(["a", "c"]);
   });

@@ -24,16 +24,27 @@ const JSON_TYPE = { "Content-Type": "application/json" };
 const EVENTS_TYPE = { "Content-Type": "text/event-stream" };
 /** Long enough that no deadline is what ends an attempt. */
 const BOUNDS = {
-  ...{ ttftMs: 60 * BOUND_MS, totalMs: 60 * BOUND_MS, idleMs: 60 * BOUND_MS },
-  ...{ responseBytesMax: RESPONSE_BYTES_MAX, eventBytesMax: RESPONSE_BYTES_MAX },
+  ttftMs: 60 * BOUND_MS,
+  totalMs: 60 * BOUND_MS,
+  idleMs: 60 * BOUND_MS,
+  responseBytesMax: RESPONSE_BYTES_MAX,
+  eventBytesMax: RESPONSE_BYTES_MAX,
 };
 
 const memberAt = (baseUrl: string) => new PoolChannel({ channel: { baseUrl } as Channel, key: "sk-mock-1" }, Date.now);
 
 /** What is asked for when nothing else is said: a whole answer, by somebody who stays. */
 const askedBy = (fields: Partial<AttemptRequest> = {}): AttemptRequest => ({
-  ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
-  ...{ whenGivenUp: () => () => undefined, budget: new ByteBudget(MiB), bounds: BOUNDS, ...fields },
+  endpoint: ENDPOINTS.chat,
+  method: "POST",
+  subpath: "",
+  body: "{}",
+  isStream: false,
+  passedHeaders: {},
+  whenGivenUp: () => () => undefined,
+  budget: new ByteBudget(MiB),
+  bounds: BOUNDS,
+  ...fields,
 });
 
 /** How long an upstream goes on before it closes the connection itself. */
@@ -101,16 +112,18 @@ function attemptAnswered(
   const channel = { baseUrl: "http://upstream.example" } as Channel;
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
   return attemptUpstream(transport as OutboundTransport, member, {
-    ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: false, passedHeaders: {} },
+    endpoint: ENDPOINTS.chat,
+    method: "POST",
+    subpath: "",
+    body: "{}",
+    isStream: false,
+    passedHeaders: {},
     whenGivenUp(leave) {
       client.signal.addEventListener("abort", leave);
       return () => client.signal.removeEventListener("abort", leave);
     },
     budget,
-    bounds: {
-      ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
-      ...{ responseBytesMax, eventBytesMax: 1_000_000 },
-    },
+    bounds: { ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS, responseBytesMax, eventBytesMax: 1_000_000 },
   });
 }
 
@@ -162,7 +175,9 @@ describe("the share of a whole answer in the byte budget", () => {
 test("what gives a stream up before its first event is taken away once, when that came", async () => {
   const event = new TextEncoder().encode('data: {"choices":[]}\n\n');
   const answer = {
-    ...{ status: 200, headers: new Headers({ "Content-Type": "text/event-stream" }), whole: null },
+    status: 200,
+    headers: new Headers({ "Content-Type": "text/event-stream" }),
+    whole: null,
     body: new ReadableStream<Uint8Array>({ start: (controller) => controller.enqueue(event) }),
   } satisfies OutboundAnswer;
   const transport: Pick<OutboundTransport, "send"> = { send: async () => answer };
@@ -170,14 +185,22 @@ test("what gives a stream up before its first event is taken away once, when tha
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
   let removals = 0;
   const result = await attemptUpstream(transport as OutboundTransport, member, {
-    ...{ endpoint: ENDPOINTS.chat, method: "POST", subpath: "", body: "{}", isStream: true, passedHeaders: {} },
+    endpoint: ENDPOINTS.chat,
+    method: "POST",
+    subpath: "",
+    body: "{}",
+    isStream: true,
+    passedHeaders: {},
     whenGivenUp: () => () => {
       removals++;
     },
     budget: new ByteBudget(1_000_000),
     bounds: {
-      ...{ ttftMs: BOUND_MS, totalMs: BOUND_MS, idleMs: BOUND_MS },
-      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+      ttftMs: BOUND_MS,
+      totalMs: BOUND_MS,
+      idleMs: BOUND_MS,
+      responseBytesMax: 1_000_000,
+      eventBytesMax: 1_000_000,
     },
   });
   if (result.kind !== "stream") throw new Error(`no stream but ${result.kind}`);
@@ -190,7 +213,9 @@ test("what gives a stream up before its first event is taken away once, when tha
 test("a stream that nobody knew of before its head is given as long for its first event as any other", async () => {
   const transport: Pick<OutboundTransport, "send"> = {
     send: async ({ signal }) => ({
-      ...{ status: 200, headers: new Headers({ "Content-Type": "text/event-stream" }), whole: null },
+      status: 200,
+      headers: new Headers({ "Content-Type": "text/event-stream" }),
+      whole: null,
       body: new ReadableStream<Uint8Array>({
         start: (controller) => signal.addEventListener("abort", () => controller.error(new Error("aborted"))),
       }),
@@ -199,11 +224,20 @@ test("a stream that nobody knew of before its head is given as long for its firs
   const channel = { baseUrl: "http://upstream.example" } as Channel;
   const member = new PoolChannel({ channel, key: "sk-mock-1" }, Date.now);
   const result = await attemptUpstream(transport as OutboundTransport, member, {
-    ...{ endpoint: ENDPOINTS.responses, method: "GET", subpath: "/resp_1", body: null, isStream: null },
-    ...{ passedHeaders: {}, whenGivenUp: () => () => undefined, budget: new ByteBudget(1_000_000) },
+    endpoint: ENDPOINTS.responses,
+    method: "GET",
+    subpath: "/resp_1",
+    body: null,
+    isStream: null,
+    passedHeaders: {},
+    whenGivenUp: () => () => undefined,
+    budget: new ByteBudget(1_000_000),
     bounds: {
-      ...{ ttftMs: BOUND_MS / 10, totalMs: BOUND_MS * 60, idleMs: BOUND_MS },
-      ...{ responseBytesMax: 1_000_000, eventBytesMax: 1_000_000 },
+      ttftMs: BOUND_MS / 10,
+      totalMs: BOUND_MS * 60,
+      idleMs: BOUND_MS,
+      responseBytesMax: 1_000_000,
+      eventBytesMax: 1_000_000,
     },
   });
   expect(result).toMatchObject({ kind: "failure", failure: { kind: "timeout" } });

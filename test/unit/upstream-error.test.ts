@@ -13,7 +13,10 @@ import { expectTime } from "../support/figures-in-bounds.ts";
 
 const read = (body: unknown, status = 400) => readUpstreamError(status, JSON.stringify(body), "application/json");
 const error = (message: string, type = "upstream_error", param: string | null = null, code: string | null = null) => ({
-  ...{ message, type, param, code },
+  message,
+  type,
+  param,
+  code,
 });
 
 describe("an error of an upstream", () => {
@@ -83,7 +86,10 @@ describe("an error of an upstream", () => {
     for (const text of ["", " \r\n", "{}", "[]", "null", "0", "true", '""']) {
       const { message, type, code } = readUpstreamError(503, text, null).error;
       expect([text, message.startsWith("the upstream answered 503 without"), type, code]).toEqual([
-        ...[text, true, "upstream_error", null],
+        text,
+        true,
+        "upstream_error",
+        null,
       ]);
     }
   });
@@ -134,21 +140,24 @@ describe("an error in place of a success", () => {
 
   test("is not taken for one where there is none", () => {
     for (const value of [
-      ...[undefined, null, "error", 1, [], [{ error: "m" }], {}, { error: null }, { error: "" }, { error: {} }],
-      ...[
-        { error: false },
-        { choices: [{ message: { content: "error" } }] },
-        { message: "m" },
-        { message: "m", code: null },
-      ],
-      ...[
-        { choices: [], code: 1, message: "m" },
-        { type: "response.created", response: { error: null } },
-      ],
-      ...[
-        { object: "list", data: [] },
-        { code: 0, message: "" },
-      ],
+      undefined,
+      null,
+      "error",
+      1,
+      [],
+      [{ error: "m" }],
+      {},
+      { error: null },
+      { error: "" },
+      { error: {} },
+      { error: false },
+      { choices: [{ message: { content: "error" } }] },
+      { message: "m" },
+      { message: "m", code: null },
+      { choices: [], code: 1, message: "m" },
+      { type: "response.created", response: { error: null } },
+      { object: "list", data: [] },
+      { code: 0, message: "" },
     ]) {
       expect([value, errorInSuccess(value)]).toEqual([value, null]);
     }

@@ -9,8 +9,12 @@ const bytes = (text: string) => new TextEncoder().encode(text);
 const SECRET_TEXT = "a secret that is long enough for a test";
 const NOW_MS = 1_800_000_000_000;
 const ACCESS = {
-  ...{ userId: 7, email: "a@example.com", sessionId: Bun.randomUUIDv7(), tokenVersion: 3 },
-  ...{ issuedAtMs: NOW_MS, expiresAtMs: NOW_MS + 60_000 },
+  userId: 7,
+  email: "a@example.com",
+  sessionId: Bun.randomUUIDv7(),
+  tokenVersion: 3,
+  issuedAtMs: NOW_MS,
+  expiresAtMs: NOW_MS + 60_000,
 };
 const CLAIMS = { iss: "gokv", aud: "task", sub: "7", sid: ACCESS.sessionId, ver: 3, exp: NOW_MS / 1000 + 60 };
 const HEADER = { alg: "HS256", typ: "at+jwt" };
@@ -27,7 +31,10 @@ describe("access tokens", () => {
     const token = await tokens.mint(ACCESS);
     expect(JSON.parse(Buffer.from(token.split(".")[0]!, "base64url").toString())).toEqual(HEADER);
     expect(payloadOf(token)).toEqual({
-      ...{ ...CLAIMS, user_id: 7, email: "a@example.com", iat: NOW_MS / 1000 },
+      ...CLAIMS,
+      user_id: 7,
+      email: "a@example.com",
+      iat: NOW_MS / 1000,
       jti: expect.stringMatching(/^[0-9a-f-]{36}$/),
     });
     const { userId, sessionId, tokenVersion, expiresAtMs } = ACCESS;

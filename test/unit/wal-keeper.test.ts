@@ -23,7 +23,9 @@ async function keptStore(path: string) {
   };
   const keeper = new WalKeeper(database, { limitBytes: LIMIT_BYTES, reserveBytes: 0, onFull });
   return {
-    ...{ database, keeper, told },
+    database,
+    keeper,
+    told,
     write: (bytes: number) => database.run("INSERT INTO filler VALUES (zeroblob(?))", [bytes]),
   };
 }

@@ -24,7 +24,8 @@ test("a reply that never ends is read to its bound, and then cancelled", async (
   const parts = {
     webhooks: { delivery: async () => found, signingSecrets: () => [createWebhookSecret()] },
     outbound: { send: async () => ({ status: 200, headers: new Headers(), body, whole: null }) },
-    ...{ timeoutMs: 5_000, clock: Date.now },
+    timeoutMs: 5_000,
+    clock: Date.now,
   };
   const sender = new WebhookSender(parts as unknown as SenderParts);
   const report = await sender.send({ payload: { deliveryId: "d" }, signal: new AbortController().signal });
