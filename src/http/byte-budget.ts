@@ -1,14 +1,32 @@
 // Memory for bodies as a budget: what does not fit is refused or waits its turn, instead of killing the process.
 
+import { IDLE_SECONDS } from "../shared/bounds.ts";
+import { type Clock, monotonicMs } from "../shared/clock.ts";
+
+/** Beyond what any connection may be idle. */
+const OLD_AFTER_MS = IDLE_SECONDS * 1000;
+
+/** Whoever holds bytes that somebody else may need more. */
+export interface Yielding {
+  heldBytes(): number;
+  /** Called once. Has to release them at once. */
+  giveWay(): void;
+}
+
+type Registered = { yielding: Yielding | null; readonly oldFromMs: number };
 type Waiting = { readonly bytes: number; grant(isGranted: boolean): void };
 
 export class ByteBudget {
   readonly limitBytes: number;
+  readonly #now: Clock;
   #used = 0;
   readonly #waiting: Waiting[] = [];
+  /** In the order in which they began. */
+  readonly #yielding = new Set<Registered>();
 
-  constructor(limitBytes: number) {
+  constructor(limitBytes: number, now: Clock = monotonicMs) {
     this.limitBytes = limitBytes;
+    this.#now = now;
   }
 
   get usedBytes(): number {
@@ -20,11 +38,22 @@ export class ByteBudget {
     return this.#waiting.reduce((total, { bytes }) => total + bytes, 0);
   }
 
-  /** Takes the bytes at once or not at all. */
+  /** Takes the bytes at once or not at all. What has been held for long by those who yield makes room. */
   tryReserve(bytes: number): boolean {
-    if (this.#used + bytes > this.limitBytes) return false;
+    if (this.#used + bytes > this.limitBytes && !this.#makeRoom(bytes)) return false;
     this.#used += bytes;
     return true;
+  }
+
+  /** After a while `yielding` is asked to give way when somebody else needs what it holds. Returns what ends that. */
+  yieldWhenOld(yielding: Yielding): () => void {
+    const registered: Registered = { yielding, oldFromMs: this.#now() + OLD_AFTER_MS };
+    this.#yielding.add(registered);
+    return () => {
+      this.#yielding.delete(registered);
+      // A set may refer for a while to what it has let go of.
+      registered.yielding = null;
+    };
   }
 
   /** Waits in order for up to `waitMs`. False = not granted, nothing reserved. */
@@ -51,6 +80,25 @@ export class ByteBudget {
   release(bytes: number): void {
     this.#used -= bytes;
     this.#grantWaiting();
+  }
+
+  /** The oldest give way, as many as it takes; none of them when all of them were not enough. */
+  #makeRoom(bytes: number): boolean {
+    const nowMs = this.#now();
+    const leaving: Registered[] = [];
+    let missing = this.#used + bytes - this.limitBytes;
+    for (const registered of this.#yielding) {
+      if (missing <= 0 || registered.oldFromMs > nowMs) break;
+      leaving.push(registered);
+      missing -= registered.yielding!.heldBytes();
+    }
+    if (missing > 0) return false;
+    for (const registered of leaving) {
+      this.#yielding.delete(registered);
+      registered.yielding!.giveWay();
+    }
+    // Those who waited for room come first.
+    return this.#used + bytes <= this.limitBytes;
   }
 
   #grantWaiting(): void {

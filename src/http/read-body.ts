@@ -30,8 +30,9 @@ const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), rel
 /**
  * The raw body, whatever its encoding; no body is an empty one. What the client of an operator announces is its share
  * of the budget. Of others only what arrived counts: an announced length costs nothing, and some of them would shut
- * everybody out. Who was let in may be as slow as he is, if something comes all the time. While it waits for the body
- * the request is not among those at work: clients that send slowly, or nothing, take nobody's place.
+ * everybody out. Who was let in may be as slow as he is, if something comes all the time, until somebody else needs the
+ * memory that a slow body holds. While it waits for the body the request is not among those at work: clients that send
+ * slowly, or nothing, take nobody's place.
  * @throws AppError body_too_large, overloaded (both end the connection), body_incomplete
  */
 export function readBody(
@@ -117,10 +118,20 @@ async function readPieces(
   const chunks: Uint8Array[] = [];
   let total = 0;
   let reserved = 0;
+  const { promise: evicted, reject: evict } = Promise.withResolvers<never>();
+  const giveWay = () => {
+    budget.release(reserved);
+    reserved = 0;
+    chunks.length = 0;
+    evict(refuse(scope, overloaded(), reader));
+  };
+  // With a byte now and then users would hold what is there for ever, and operators would find no room.
+  const yielding = { heldBytes: () => reserved, giveWay };
+  const endYielding = sender === "operator" ? () => undefined : budget.yieldWhenOld(yielding);
   scope.place?.leave(scope);
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await Promise.race([reader.read(), evicted]);
       if (done) break;
       // The runtime counts less than 16 KiB a second as silence.
       if (sender !== "stranger") scope.extendIdleTimeout(IDLE_SECONDS);
@@ -130,11 +141,14 @@ async function readPieces(
       const bytesMax = Math.min(lengthBytes ?? maxBytes, budget.limitBytes);
       const wanted = Math.min(Math.ceil(total / stepBytes) * stepBytes, Math.max(total, bytesMax));
       if (wanted > reserved) {
-        if (!budget.tryReserve(wanted - reserved)) throw refuse(scope, overloaded(), reader);
-        reserved = wanted;
+        const more = wanted - reserved;
+        if (!budget.tryReserve(more)) throw refuse(scope, overloaded(), reader);
+        // Not all of `wanted`, if it has just given way to itself.
+        reserved += more;
       }
       chunks.push(value);
     }
+    endYielding();
     if (lengthBytes === null) await requireProperEnd(scope);
     else if (total !== lengthBytes) throw incomplete();
     scope.place?.enter(scope);
@@ -144,6 +158,7 @@ async function readPieces(
     reserved = total;
     return { bytes: concat(chunks, total), release: () => budget.release(total) };
   } catch (error) {
+    endYielding();
     budget.release(reserved);
     throw error instanceof AppError ? error : incomplete(error);
   }

@@ -35,6 +35,11 @@ async function headOf(target: Target, method: string, path: string, headers = ""
 
 describe.concurrent("a slow line", () => {
   const target = useTarget(openBinary);
+  const budgeted = useTarget(openBinary, {
+    BODY_BUDGET_BYTES: "4MiB",
+    MAX_VALUE_BYTES: "4MiB",
+    TOKEN_MAX_VALUE_BYTES: "4MiB",
+  });
 
   test.each(FRAMINGS)("that brings 4 KB a second of a body %s is not cut", async (name, header, framed, end) => {
     using client = await openRaw(target().url);
@@ -67,6 +72,24 @@ describe.concurrent("a slow line", () => {
       expect(await (await asApp(target(), token, "/k")).text()).toBe(value);
     },
   );
+
+  test("that brings a byte now and then holds no memory that somebody else needs", async () => {
+    const { token } = await install(budgeted());
+    const { host } = new URL(budgeted().url);
+    const length = 3 * MiB;
+    const framing = `Content-Type: application/json\r\nContent-Length: ${length}\r\n`;
+    const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${framing}\r\n`;
+    using slow = await openRaw(budgeted().url);
+    slow.send(head + " ".repeat(length - 100));
+    for (let second = 0; second < SLOW_MS / PAUSE_MS; second++) {
+      await Bun.sleep(PAUSE_MS);
+      slow.send(" ");
+    }
+    expect(await metricOf(budgeted(), "gokv_body_budget_used_bytes")).toBeGreaterThan(2 * MiB);
+    await put(budgeted(), keyPath("quick", "large"), new Uint8Array(2 * MiB));
+    expect(await slow.received(/\r\n\r\n/)).toStartWith("HTTP/1.1 503 ");
+    expect(await metricOf(budgeted(), "gokv_body_budget_used_bytes")).toBe(0);
+  });
 
   test("that takes nothing of a large value for a while is not cut", async () => {
     const path = keyPath("slow", "large");

@@ -6,6 +6,57 @@ import { randomFrom } from "../support/seeded-random.ts";
 
 const LONG_MS = 10_000;
 
+describe("who yields", () => {
+  let nowMs = 0;
+  const hold = (budget: ByteBudget, bytes: number) => {
+    expect(budget.tryReserve(bytes)).toBe(true);
+    const state = { bytes, hasGivenWay: false };
+    const end = budget.yieldWhenOld({
+      heldBytes: () => state.bytes,
+      giveWay() {
+        budget.release(state.bytes);
+        state.bytes = 0;
+        state.hasGivenWay = true;
+      },
+    });
+    return { state, end };
+  };
+
+  test("gives way after ten seconds when somebody needs the room, the oldest first and no more than it takes", () => {
+    const budget = new ByteBudget(100, () => nowMs);
+    const held = [40, 40, 20].map((bytes) => hold(budget, bytes));
+    nowMs += 9_999;
+    expect(budget.tryReserve(1)).toBe(false);
+    nowMs += 1;
+    expect(budget.tryReserve(50)).toBe(true);
+    expect(held.map(({ state }) => state.hasGivenWay)).toEqual([true, true, false]);
+    expect(budget.usedBytes).toBe(70);
+  });
+
+  test("keeps what it has when all of them together were not enough, and once it has ended", () => {
+    const budget = new ByteBudget(100, () => nowMs);
+    expect(budget.tryReserve(30)).toBe(true);
+    const [first, second] = [hold(budget, 40), hold(budget, 30)];
+    nowMs += LONG_MS;
+    expect(budget.tryReserve(71)).toBe(false);
+    expect([first.state.hasGivenWay, second.state.hasGivenWay]).toEqual([false, false]);
+    first.end();
+    expect(budget.tryReserve(31)).toBe(false);
+    expect(budget.tryReserve(30)).toBe(true);
+    expect([first.state.hasGivenWay, second.state.hasGivenWay]).toEqual([false, true]);
+  });
+
+  test("makes room for those who wait first", async () => {
+    const budget = new ByteBudget(100, () => nowMs);
+    hold(budget, 100);
+    const waiting = budget.reserve(80, LONG_MS);
+    nowMs += LONG_MS;
+    expect(budget.tryReserve(30)).toBe(false);
+    expect(await waiting).toBe(true);
+    expect(budget.usedBytes).toBe(80);
+  });
+});
+
 describe("a byte budget", () => {
   test("gives out at once what fits, and nothing of what does not", () => {
     const budget = new ByteBudget(100);
