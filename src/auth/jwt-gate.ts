@@ -85,7 +85,7 @@ function parseClaims(payload: Uint8Array): VerifiedToken | null {
   const claims = parseJsonObject(payload);
   if (claims === null) return null;
   const { exp, nbf, scope, prefix, sub, jti, buckets } = claims;
-  if (typeof exp !== "number" || !(exp <= EXPIRY_SECONDS_MAX)) return null;
+  if (typeof exp !== "number" || !(exp < EXPIRY_SECONDS_MAX + 1)) return null;
   if (nbf !== undefined && (typeof nbf !== "number" || !Number.isFinite(nbf))) return null;
   if (![scope, prefix, sub, jti].every((claim) => claim === undefined || typeof claim === "string")) return null;
   if (buckets !== undefined && !isBucketList(buckets)) return null;

@@ -58,8 +58,9 @@ export const jwtGenCommand: StrictCommand = {
       const words = unknown.map((word) => JSON.stringify(word)).join(", ");
       process.stderr.write(`jwt-gen: warning: --scope ${words} grants nothing; known: ${SCOPE_WORDS.join(" ")}\n`);
     }
-    if (token.length > JWT_BYTES_MAX) {
-      throw new ExitError(EXIT.usage, `the token has ${token.length} bytes, of which a server takes ${JWT_BYTES_MAX}`);
+    const bytesMax = JWT_BYTES_MAX - "Bearer ".length;
+    if (token.length > bytesMax) {
+      throw new ExitError(EXIT.usage, `the token has ${token.length} bytes, of which a server takes ${bytesMax}`);
     }
     if (secret.length < SECRET_BYTES_MIN) {
       process.stderr.write(

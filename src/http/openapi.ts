@@ -12,6 +12,8 @@ export interface ParameterDoc {
   readonly in: "path" | "query" | "header";
   readonly description: string;
   readonly schema: JsonSchema;
+  /** What stands in the path always is. */
+  readonly required?: boolean;
 }
 
 /** One method of one path. HEAD goes with GET, OPTIONS with every path; they are not listed. */
@@ -50,6 +52,11 @@ export function parameter(
   schema: JsonSchema = text,
 ): ParameterDoc {
   return { name, in: place, description, schema };
+}
+
+/** How long a page may be. */
+export function pageSize(maximum: number, fallback: number): ParameterDoc {
+  return parameter("limit", "query", "At most so many", { type: "integer", minimum: 1, maximum, default: fallback });
 }
 
 export const text: JsonSchema = { type: "string" };
@@ -153,7 +160,7 @@ function operation(route: RouteDoc): JsonSchema {
     security: security === "none" ? [] : [{ [security]: [] }],
     ...(parameters.length === 0
       ? {}
-      : { parameters: parameters.map((item) => ({ ...item, required: item.in === "path" })) }),
+      : { parameters: parameters.map((item) => ({ ...item, required: item.required ?? item.in === "path" })) }),
     ...(body === undefined ? {} : { requestBody: { required: body !== "bytes", content: content(body) } }),
     responses: Object.fromEntries([...answered, ...refused]),
   };

@@ -1,17 +1,19 @@
 // Query strings read strictly: a misspelt or doubled parameter is an error, not a silent default.
 
 import { AppError } from "../shared/errors.ts";
+import { requireNoFragment } from "./request-path.ts";
 
 /**
  * The parameters of a URL. A plus is a space, as forms send it.
- * @throws AppError query_invalid for a name that is not in `known`, one given twice, or malformed encoding
+ * @throws AppError path_invalid for a raw "#"; query_invalid for a name that is not in `known`, one given twice, or
+ *   malformed encoding
  */
 export function parseQuery<Name extends string>(url: string, known: readonly Name[]): Partial<Record<Name, string>> {
   const parameters: Partial<Record<Name, string>> = Object.create(null);
+  requireNoFragment(url);
   const start = url.indexOf("?");
   if (start < 0) return parameters;
-  const end = url.indexOf("#", start);
-  for (const pair of url.slice(start + 1, end < 0 ? undefined : end).split("&")) {
+  for (const pair of url.slice(start + 1).split("&")) {
     if (pair === "") continue;
     const equals = pair.indexOf("=");
     const name = decode(equals < 0 ? pair : pair.slice(0, equals));

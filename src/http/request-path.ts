@@ -1,5 +1,7 @@
 // The path of a request as the URL standard left it: the text that is routed, authorised and acted on.
 
+import { AppError } from "../shared/errors.ts";
+
 /**
  * `http://host/b/k?x` → `/b/k`, still percent-encoded. Hono's own reading decodes some of it, by which `/%5flist`
  * would become `/_list`. A raw "#" stays in the path, so that it can be refused.
@@ -31,4 +33,12 @@ export function createHostCheck(): (url: string) => boolean {
     if (end >= 0) known = url.slice(0, end + 1);
     return true;
   };
+}
+
+/**
+ * A raw "#" never reaches a well-behaved server: whatever stands behind it would be dropped silently.
+ * @throws AppError path_invalid
+ */
+export function requireNoFragment(url: string): void {
+  if (url.includes("#")) throw new AppError("path_invalid", 'A "#" must be written %23.');
 }

@@ -39,7 +39,8 @@ export class RequestScope {
   subject: string | null = null;
   tokenId: string | null = null;
   bytesIn = 0;
-  bytesOut = 0;
+  /** Null = nobody knows: a stream whose length was not told. */
+  bytesOut: number | null = 0;
   /** The answer is sent before the body was read to its end: it lingers over the rest, then the connection closes. */
   unreadBody: BodyReader | null = null;
   /** Headers that every answer of this request carries besides those of all: of the surface it came to. */

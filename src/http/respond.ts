@@ -27,6 +27,7 @@ export function respond(
   if (scope.unreadBody !== null || scope.state.isDraining) headers.Connection = "close";
   if (typeof body === "string") scope.bytesOut = Buffer.byteLength(body);
   else if (body instanceof Uint8Array) scope.bytesOut = body.length;
+  else if (body !== null && scope.bytesOut === 0) scope.bytesOut = null;
   if (scope.isHead && body !== null) {
     // The runtime would announce a length of 0 for the body that HEAD does not have.
     if (!(body instanceof ReadableStream)) headers["Content-Length"] = `${scope.bytesOut}`;

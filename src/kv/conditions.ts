@@ -11,6 +11,8 @@ export function formatEtag(revision: number): string {
 /** An entity tag (section 8.8.3): opaque characters in quotes, perhaps weak. */
 const TAG = /(W\/)?"([\x21\x23-\x7e\x80-\uffff]*)"/y;
 const SEPARATOR = /[ \t]*,[ \t,]*/y;
+/** Empty elements are passed over wherever they stand (RFC 9110, section 5.6.1.2). */
+const EMPTY_ELEMENTS = /^[ \t]*,[ \t,]*/;
 /** What our own tags look like. Any other tag is legal and equals none of them. */
 const REVISION = /^[1-9]\d{0,15}$/;
 
@@ -39,7 +41,7 @@ export function parseTags(header: string | null, comparison: "strong" | "weak"):
   if (header.length > CONDITION_BYTES_MAX) throw invalid();
   const revisions: number[] = [];
   let tags = 0;
-  for (let at = 0; at < header.length; ) {
+  for (let at = EMPTY_ELEMENTS.exec(header)?.[0].length ?? 0; at < header.length; ) {
     TAG.lastIndex = at;
     const match = TAG.exec(header);
     if (match === null || ++tags > CONDITION_TAGS_MAX) throw invalid();

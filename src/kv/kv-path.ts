@@ -31,14 +31,6 @@ export function parseKvPath(path: string, reservedBuckets: ReadonlySet<string>):
   return { bucket, key };
 }
 
-/**
- * A raw "#" never reaches a well-behaved server: whatever stands behind it would be dropped silently.
- * @throws AppError path_invalid
- */
-export function requireNoFragment(url: string): void {
-  if (url.includes("#")) throw new AppError("path_invalid", 'A "#" must be written %23.');
-}
-
 /** @throws AppError bucket_empty, bucket_invalid */
 export function requireBucketName(bucket: string): void {
   if (bucket === "") throw new AppError("bucket_empty", "The bucket is empty. Use /bucket/key.");

@@ -4,13 +4,14 @@ import { type Principal, type Right, requireKeyRight } from "../auth/principal.t
 import { methodNotAllowed, respondOptions } from "../http/methods.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
+import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
 import type { Eventually, KvEntry } from "../storage/kv-engine.ts";
 import { formatEtag, parseWriteCondition } from "./conditions.ts";
 import { parseContentType, parseMetadata, parseTtlMs } from "./entry-headers.ts";
-import { type KvTarget, parseKvPath, requireNoFragment } from "./kv-path.ts";
+import { type KvTarget, parseKvPath } from "./kv-path.ts";
 import {
   DEFAULT_CONTENT_TYPE,
   describeValue,

@@ -2,11 +2,11 @@
 
 import { type Principal, requireRight } from "../auth/principal.ts";
 import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
 import type { Eventually, KvEngine, NamePage } from "../storage/kv-engine.ts";
-import { requireNoFragment } from "./kv-path.ts";
 import { describeEntry } from "./kv-routes.ts";
 import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
 import { formatCursor, type ListQuery, nextPagePath, parseListQuery } from "./list-query.ts";

@@ -88,7 +88,12 @@ function actionOf(methods: Methods, method: string): Act {
   const act = methods[method === "HEAD" ? "GET" : method];
   if (act !== undefined) return act;
   const allow = [...Object.keys(methods), ...("GET" in methods ? ["HEAD"] : []), "OPTIONS"].join(", ");
-  if (method === "OPTIONS") return async ({ scope }) => respondOptions(scope, allow);
+  if (method === "OPTIONS") {
+    return async ({ scope }) => {
+      describeAttempts(scope, 0, performance.now() - scope.startedMs);
+      return respondOptions(scope, allow);
+    };
+  }
   throw new RelayError("method_not_allowed", "this URL does not take this method", { headers: { Allow: allow } });
 }
 

@@ -71,7 +71,9 @@ async function deleteTask({ services, scope, who, params }: UserRequest): Promis
   const taskId = parseId(params.id);
   parseQuery(scope.request.url, []);
   const match = readVersionMatch(scope.request.headers.get("if-match"));
-  await services.writer.run("task.deleteItem", { userId: who.userId, requestId: scope.id, taskId, match }, [taskId]);
+  const isMatchRequired = services.settings.taskRequireIfMatch;
+  const act = { userId: who.userId, requestId: scope.id, taskId, match, isMatchRequired };
+  await services.writer.run("task.deleteItem", act, [taskId]);
   return respondJson(scope, 200, { message: "Task deleted successfully" });
 }
 

@@ -62,6 +62,12 @@ export interface ItemChange extends Act {
   readonly nowMs: number;
 }
 
+interface ItemDeletion {
+  readonly taskId: number;
+  readonly match: VersionMatch;
+  readonly isMatchRequired: boolean;
+}
+
 export const ITEM_UNITS = {
   /** @throws AppError quota_exceeded, idempotency_mismatch, invalid_token; invalid_request for a wrong assignee */
   "task.createItem"(work: UnitOfWork, creation: ItemCreation): Promise<Changed<Answered<TaskView>>> {
@@ -90,14 +96,17 @@ export const ITEM_UNITS = {
     return tell(work, { row: task, labels: fields.labels }, type, changes, { ...change, nowMs });
   },
 
-  /** Restorable until it is purged. @throws AppError not_found, forbidden, version_mismatch, conflict */
+  /**
+   * Restorable until it is purged.
+   * @throws AppError not_found, forbidden, version_mismatch, if_match_required, conflict
+   */
   async "task.deleteItem"(
     work: UnitOfWork,
-    { taskId, match, ...act }: SupervisedAct & { readonly taskId: number; readonly match: VersionMatch },
+    { taskId, match, isMatchRequired, ...act }: SupervisedAct & ItemDeletion,
   ): Promise<Changed<TaskView>> {
     const { row, labels } = await requireVisibleItem(taskTables(work), taskId, act.userId);
     requireMayDelete(roleOf(row, act.userId)!);
-    requireMatch(row.version, match, false);
+    requireMatch(row.version, match, isMatchRequired);
     const task = await updateItem(work, row, { deleted_at_ms: work.nowMs });
     return tell(work, { row: task, labels }, "task.deleted", { deleted: [false, true] }, act);
   },

@@ -1,6 +1,6 @@
 // What the administration of tasks, users and jobs looks like to an operator.
 
-import { count, type JsonSchema, object, parameter, type RouteDoc, schemaOf } from "../http/openapi.ts";
+import { count, type JsonSchema, object, pageSize, parameter, type RouteDoc, schemaOf } from "../http/openapi.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
 import * as shape from "./task-schemas.ts";
 
@@ -8,7 +8,7 @@ type AdminRouteDoc = Omit<RouteDoc, "tag" | "security">;
 
 const id = (what: string, schema: JsonSchema = shape.id) => parameter("id", "path", what, schema);
 const name = parameter("name", "path", "Its name");
-const pages = [parameter("limit", "query", "At most so many"), parameter("cursor", "query", "Of the page before")];
+const pages = [pageSize(1000, 100), parameter("cursor", "query", "Of the page before")];
 
 const ROUTES: readonly AdminRouteDoc[] = [
   {
@@ -96,7 +96,7 @@ const ROUTES: readonly AdminRouteDoc[] = [
     path: "/_admin/jobs/retry",
     method: "post",
     summary: "Has all dead jobs of a kind run again",
-    parameters: [parameter("kind", "query", "The kind")],
+    parameters: [{ ...parameter("kind", "query", "The kind"), required: true }],
     answers: { 200: object({ retried: count }) },
     refusals: [],
   },

@@ -98,7 +98,7 @@ async function showTask(request: AdminRequest): Promise<Response> {
 async function deleteTask(request: AdminRequest): Promise<Response> {
   const { services, scope } = request;
   const taskId = idOf(request, "task");
-  const act = { userId: null, requestId: scope.id, taskId, match: null };
+  const act = { userId: null, requestId: scope.id, taskId, match: null, isMatchRequired: false };
   await services.tasks.writer.run("task.deleteItem", act, [taskId]);
   return respondJson(scope, 200, { message: "Task deleted successfully" });
 }

@@ -1,6 +1,6 @@
 // What the task service looks like to a client.
 
-import { type JsonSchema, object, parameter, type RouteDoc, schemaOf, text } from "../http/openapi.ts";
+import { type JsonSchema, object, pageSize, parameter, type RouteDoc, schemaOf, text } from "../http/openapi.ts";
 import {
   DeleteAccountBody,
   LoginBody,
@@ -13,6 +13,7 @@ import {
 import { NewCommentBody } from "./comment-bodies.ts";
 import { NewExportBody } from "./export-bodies.ts";
 import { NewTaskBody, TaskPatchBody } from "./item-bodies.ts";
+import { DELIVERIES_DEFAULT, DELIVERIES_MAX } from "./page-sizes.ts";
 import { TASK_ADMIN_ROUTES } from "./task-admin-api.ts";
 import * as shape from "./task-schemas.ts";
 import { NewWebhookBody, WebhookChangesBody } from "./webhook-bodies.ts";
@@ -25,13 +26,7 @@ const ifMatch = parameter("If-Match", "header", "Only if the task has this ETag"
 const ifNoneMatch = parameter("If-None-Match", "header", "304 when nothing has changed since");
 const idempotencyKey = parameter("Idempotency-Key", "header", "What has the same key is done once within 24 h");
 const cursor = parameter("cursor", "query", "X-Next-Cursor of the page before");
-const limit = parameter("limit", "query", "At most so many", {
-  type: "integer",
-  minimum: 1,
-  maximum: 1000,
-  default: 200,
-});
-const pages = [limit, cursor];
+const pages = [pageSize(1000, 200), cursor];
 const instant: JsonSchema = { type: "string", format: "date-time" };
 const filters = [
   parameter("status", "query", "Any of these, separated by commas"),
@@ -136,7 +131,7 @@ const ACCOUNT_ROUTES: readonly TaskRouteDoc[] = [
     path: "/users",
     method: "get",
     summary: "The user of a name",
-    parameters: [parameter("username", "query", "")],
+    parameters: [{ ...parameter("username", "query", "The name, in any case of its letters"), required: true }],
     answers: { 200: shape.listOf(shape.person) },
     refusals: [],
   },
@@ -189,7 +184,7 @@ const ITEM_ROUTES: readonly TaskRouteDoc[] = [
     summary: "Deletes a task; it can be restored for a while",
     parameters: [taskId, ifMatch],
     answers: { 200: shape.message },
-    refusals: [403, 404, 412],
+    refusals: [403, 404, 412, 428],
   },
   {
     path: "/tasks/{id}/restore",
@@ -407,7 +402,7 @@ const WEBHOOK_ROUTES: readonly TaskRouteDoc[] = [
     path: "/webhooks/{id}/deliveries",
     method: "get",
     summary: "What was sent to it, newest first",
-    parameters: [hook, ...pages],
+    parameters: [hook, pageSize(DELIVERIES_MAX, DELIVERIES_DEFAULT), cursor],
     answers: { 200: shape.listOf(shape.delivery) },
     refusals: [404],
   },

@@ -63,16 +63,13 @@ export function createTaskHandler(services: TaskServices): (context: AppContext)
 
 function handle(services: TaskServices, scope: RequestScope, path: string, cors: CorsPolicy): Eventually<Response> {
   const found = ROUTES.find(path);
-  if (found === null) {
-    services.rates.takeAddress(scope);
-    throw new AppError("not_found", "There is nothing at this path.");
-  }
+  if (found === null) return refuse(services, scope, new AppError("not_found", "There is nothing at this path."));
   const { pattern, target: methods, params } = found;
   scope.route = TASK_MOUNT + pattern;
   const { method } = scope.request;
   if (method === "OPTIONS") return respondPreflight(scope, allowOf(methods), cors);
   const route = methods[(method === "HEAD" ? "GET" : method) as "GET"];
-  if (route === undefined) throw methodNotAllowed(allowOf(methods));
+  if (route === undefined) return refuse(services, scope, methodNotAllowed(allowOf(methods)));
   services.admission.enter(scope);
   if (route.auth === "none") {
     services.rates.takeAddress(scope, route.cost);
@@ -83,6 +80,21 @@ function handle(services: TaskServices, scope: RequestScope, path: string, cors:
   return admitted instanceof Promise
     ? admitted.then((who) => actAs(services, scope, who, route, params))
     : actAs(services, scope, admitted, route, params);
+}
+
+/** What is not served counts as any other request of whoever asks. */
+async function refuse(services: TaskServices, scope: RequestScope, refusal: AppError): Promise<never> {
+  let who: SignedIn | null = null;
+  try {
+    who = await admit(services, scope);
+  } catch (error) {
+    if (!(error instanceof AppError) || error.status !== 401) throw error;
+  }
+  if (who !== null) {
+    scope.subject = `${who.userId}`;
+    services.rates.takeUser(scope, who.userId);
+  }
+  throw refusal;
 }
 
 async function actAsEither(

@@ -4,13 +4,11 @@ import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
+import { DELIVERIES_DEFAULT, DELIVERIES_MAX } from "./page-sizes.ts";
 import { fieldsError } from "./request-bodies.ts";
 import { requireUuid, type UserRequest } from "./task-request.ts";
 import { formatTime, formatTimeOrNull } from "./task-time.ts";
 import type { WebhookStore } from "./webhook-store.ts";
-
-const LIMIT_MAX = 200;
-const LIMIT_DEFAULT = 50;
 
 type Row = Awaited<ReturnType<WebhookStore["deliveries"]>>[number];
 
@@ -28,9 +26,9 @@ export async function respondDeliveries({ services, scope }: UserRequest, webhoo
 }
 
 function limitOf(text: string | undefined): number {
-  const limit = text === undefined ? LIMIT_DEFAULT : /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit >= 1 && limit <= LIMIT_MAX) return limit;
-  throw fieldsError({ limit: `must be a whole number from 1 to ${LIMIT_MAX}` });
+  const limit = text === undefined ? DELIVERIES_DEFAULT : /^\d{1,4}$/.test(text) ? Number(text) : 0;
+  if (limit >= 1 && limit <= DELIVERIES_MAX) return limit;
+  throw fieldsError({ limit: `must be a whole number from 1 to ${DELIVERIES_MAX}` });
 }
 
 /** A cursor is the id of the last delivery that was shown. */

@@ -183,6 +183,12 @@ export async function showToken({ tokens }: TokenServices, { scope, installation
   });
 }
 
+/** A value without a key: the path is the mistake, not the method. */
+export function refuseEmptyKey(_: TokenServices, { installation }: AppRequest): never {
+  appWriteAuthMiddleware(installation, "");
+  throw new AppError("key_empty", "The key is empty. Use POST /kv/token/:key.");
+}
+
 /** Whether the installation may read the key; told before the store is asked, so that nobody learns what exists. */
 function appReadAuthMiddleware(installation: Installation, key: string): void {
   if (!canRead(installation, key)) throw new AppError("read_denied", "this token may not read this key");

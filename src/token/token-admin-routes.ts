@@ -7,11 +7,12 @@ import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes
 import { pageLimit } from "../http/page-limit.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
+import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import { issueWords } from "../http/unfit-bodies.ts";
-import { decodePath, isReserved, requireBucketName, requireNoFragment } from "../kv/kv-path.ts";
+import { decodePath, isReserved, requireBucketName } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { requireJson } from "../shared/json-text.ts";

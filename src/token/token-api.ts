@@ -175,9 +175,15 @@ const APP_ROUTES: readonly AppRoute[] = [
     path: "/kv/token/{key}",
     method: "get",
     summary: "The value, as it was stored",
-    parameters: [key, ifNoneMatch],
-    answers: { 200: anyValue, 304: null },
-    refusals: [400, 404, 500],
+    parameters: [
+      key,
+      ifMatch,
+      ifNoneMatch,
+      parameter("Range", "header", "One range of bytes"),
+      parameter("If-Range", "header", "An ETag"),
+    ],
+    answers: { 200: anyValue, 206: "bytes", 304: null },
+    refusals: [400, 404, 412, 416, 500],
   },
   {
     path: "/kv/token/{key}",

@@ -4,9 +4,10 @@ import type { ByteBudget } from "../http/byte-budget.ts";
 import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
 import { methodNotAllowed } from "../http/methods.ts";
 import { type HeldBody, readBody } from "../http/read-body.ts";
+import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Admission, AppContext } from "../http/surface.ts";
-import { decodePath, requireNoFragment } from "../kv/kv-path.ts";
+import { decodePath } from "../kv/kv-path.ts";
 import type { ValueServices } from "../kv/read-value.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
@@ -24,6 +25,7 @@ import {
   listValues,
   readKey,
   readMetadata,
+  refuseEmptyKey,
   showInfo,
   showToken,
   writeKey,
@@ -57,11 +59,6 @@ interface Action {
   readonly act: Act;
 }
 type Methods = Readonly<Partial<Record<string, readonly [RateKind, Act]>>>;
-
-/** A value without a key: the path is the mistake, not the method. */
-const refuseEmptyKey: Act = () => {
-  throw new AppError("key_empty", "The key is empty. Use POST /kv/token/:key.");
-};
 
 const NAMESPACE: Methods = {
   GET: ["read", listValues],

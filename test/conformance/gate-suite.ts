@@ -277,6 +277,7 @@ function describeAcceptance(target: () => Target, statusWith: (authorization: st
       "kid, jku and x5u that nobody looks at": `Bearer ${withHeader({ alg: "HS256", ...unused })}`,
       "spaces in the header": `Bearer ${withHeader('{ "alg" : "HS256" }')}`,
       "a fractional exp": `Bearer ${expiringAt(exp + 0.5)}`,
+      "the last moment of the year 9999": `Bearer ${expiringAt(253_402_300_799.5)}`,
       "nbf three seconds ahead": `Bearer ${expiringAt(exp, { nbf: secondsFromNow(3) })}`,
       "claims of others": `Bearer ${expiringAt(exp, { aud: "somebody", iss: 7, iat: "x", roles: [] })}`,
       "64 buckets": `Bearer ${expiringAt(exp, { buckets })}`,

@@ -173,7 +173,13 @@ describe("jwt-gen", () => {
   test("mints no token that could never be used", async () => {
     await expectRefused(jwtGen("--secret", SECRET, "--expires-in", "1h", "--not-before", "1h"), "never be valid");
     const buckets = Array.from({ length: 64 }, (_, index) => `--bucket=${"b".repeat(115)}${index}`);
-    await expectRefused(mint(...buckets), "of which a server takes 8192");
+    await expectRefused(mint(...buckets), "of which a server takes 8185");
+    // Three characters of the subject are four of the token.
+    const subject = "s".repeat(6000);
+    const shorter = (await mint(`--sub=${subject}`)).stdout.trimEnd().length;
+    const longest = subject + "s".repeat(Math.floor(((8185 - shorter) * 3) / 4));
+    expect((await mint(`--sub=${longest}`)).stdout.trimEnd().length).toBeWithin(8183, 8186);
+    await expectRefused(mint(`--sub=${longest}ss`), "of which a server takes 8185");
     // What the system hands over for bytes that are no UTF-8.
     await expectRefused(jwtGen("--secret", `${SECRET}\ufffd`, "--expires-in", "1h"), "use --secret-file");
   });

@@ -156,6 +156,8 @@ function tokenTests(target: () => Target): void {
       expect([path, answer.headers.get("allow")]).toEqual([path, allow]);
       const options = await ask(target(), key, path, undefined, { method: "OPTIONS" });
       expect([path, options.status, options.headers.get("allow")]).toEqual([path, 204, allow]);
+      expect([path, options.headers.get("x-gokv-attempts")]).toEqual([path, "0"]);
+      expect([path, options.headers.has("x-gokv-overhead-ms")]).toEqual([path, true]);
     }
   });
 }

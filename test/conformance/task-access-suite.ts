@@ -221,6 +221,7 @@ function conditionTests(target: () => Target): void {
     const path = `/tasks/${(await createTask(target(), ann)).id}`;
     for (const method of ["PUT", "PATCH"]) {
       expect(await refusalBy(target(), ann, method, path, { title: "x" })).toBe("428 if_match_required");
+      expect(await refusalBy(target(), ann, "DELETE", path)).toBe("428 if_match_required");
       await sendOk(target(), ann, method, path, { title: method }, { "If-Match": "*" });
     }
     const headers = { "If-Match": '"v3"' };

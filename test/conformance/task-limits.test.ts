@@ -56,6 +56,28 @@ describe("of a user", () => {
   });
 });
 
+describe("of what is not served", () => {
+  test("what a user asks for counts as his, and what a stranger does as his address's", async () => {
+    const target = await open();
+    const account = await signUp(target);
+    for (const [method, path, status] of [
+      ["GET", "/nope", 404],
+      ["PUT", "/tasks", 405],
+    ] as const) {
+      for (const [token, layer] of [
+        [account.token, "user"],
+        [null, "ip"],
+      ] as const) {
+        const answer = await ask(target, method, path, token === null ? {} : { token });
+        expect([answer.status, answer.headers.get("ratelimit-policy")]).toEqual([status, `"${layer}";q=60;w=60`]);
+      }
+    }
+    for (let asked = 0; asked < LIMIT; asked++) await ask(target, "PUT", "/tasks");
+    expect((await ask(target, "PUT", "/tasks")).status).toBe(429);
+    expect((await me(target, account)).status).toBe(200);
+  });
+});
+
 describe("of an address", () => {
   const askUntilRefused = async (target: Target, forwarded: (asked: number) => string | null) => {
     for (let asked = 0; asked <= LIMIT; asked++) {

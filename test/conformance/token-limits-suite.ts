@@ -176,7 +176,7 @@ function rateTests(target: () => Target): void {
     expect(await remaining(403, "/denied/metadata")).toBe(5);
     expect(await remaining(403, "/denied", { method: "POST", body: "1" })).toBe(6);
     expect(await remaining(400, "/p.k", { method: "POST", body: "{" })).toBe(5);
-    expect(await remaining(400, "/", { method: "POST", body: "1" })).toBe(4);
+    expect(await remaining(403, "/", { method: "POST", body: "1" })).toBe(4);
     expect(await remaining(403, "/", { method: "DELETE" })).toBe(4);
     expect(await remaining(400, "/_batchimport", { method: "POST", body: "[]" })).toBe(2);
   });

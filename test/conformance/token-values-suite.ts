@@ -76,6 +76,18 @@ function textTests(target: () => Target): void {
     for (const text of TEXTS) expect(list).toContain(`"value":${text},`);
   });
 
+  test("a value is read in part and under conditions, as those of the operator are", async () => {
+    const { token } = await install(target());
+    await store(target(), token, "k", '{"a":1}');
+    const read = async (headers: Record<string, string>) => {
+      const response = await asApp(target(), token, "/k", { headers });
+      return [response.status, await response.text()];
+    };
+    expect(await read({ Range: "bytes=0-0" })).toEqual([206, "{"]);
+    expect((await read({ Range: "bytes=99-" }))[0]).toBe(416);
+    expect((await read({ "If-Match": '"999"' }))[0]).toBe(412);
+  });
+
   test("every text comes through a batch as it was sent, without the space around it", async () => {
     const { token } = await install(target());
     const members = TEXTS.map((text, index) => ` "k${index}" :\t${text} `);

@@ -55,7 +55,7 @@ describe("a list of tags", () => {
       "*, *",
       '*,"1"',
       '"1",*',
-      ',"1"',
+      ", ,",
       "'1'",
       '"a b"',
       '"\x7f"',
@@ -67,6 +67,12 @@ describe("a list of tags", () => {
     }
     expect(parseTags(`"${"a".repeat(1022)}"`, "strong")).toEqual([]);
     expect(parseTags(seventeen.slice(0, seventeen.lastIndexOf(",")), "weak")?.length).toBe(15);
+  });
+
+  test("may have empty elements wherever they stand", () => {
+    for (const header of [',"1"', ' , "1"', '"1",', '"1",,"2"', ',\t, "1" , ,"2",']) {
+      expect([header, parseTags(header, "strong")]).toEqual([header, header.includes("2") ? [1, 2] : [1]]);
+    }
   });
 
   test("of whatever characters is read or refused, in no time", () => {

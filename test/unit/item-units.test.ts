@@ -38,7 +38,13 @@ const patch = (change: Partial<ItemChange>) =>
   });
 
 const act = (name: "task.deleteItem" | "task.restoreItem", userId: number | null = ANN) =>
-  tasks.store.run(name as "task.deleteItem", { userId, requestId: "r", taskId: 1, match: null });
+  tasks.store.run(name as "task.deleteItem", {
+    userId,
+    requestId: "r",
+    taskId: 1,
+    match: null,
+    isMatchRequired: false,
+  });
 
 async function events(): Promise<unknown[]> {
   return (await tasks.rows("task_event")).map(({ type, actor_id, version, changes }) => [

@@ -2,7 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { isBucketName, isReserved, parseKvPath, requireKey, requireNoFragment } from "../../src/kv/kv-path.ts";
+import { requireNoFragment } from "../../src/http/request-path.ts";
+import { isBucketName, isReserved, parseKvPath, requireKey } from "../../src/kv/kv-path.ts";
 import { HOSTILE_BUCKETS, HOSTILE_KEYS, REFUSED_BUCKETS, REFUSED_KEYS } from "../support/hostile-values.ts";
 import { keyPath } from "../support/kv-requests.ts";
 import { refusalOf } from "../support/refusal-of.ts";

@@ -22,10 +22,15 @@ test("parameters are decoded once, a plus is a space", () => {
     ["?a=?", { a: "?" }],
     ["?%61=1", { a: "1" }],
     ["?a=%C3%A9", { a: "é" }],
-    ["?a=1#&b=2", { a: "1" }],
     ["?a=%26%3D%23", { a: "&=#" }],
   ] as const) {
     expect([query, parse(query)]).toEqual([query, expected as never]);
+  }
+});
+
+test("a raw # is refused, of which the rest would be dropped silently", () => {
+  for (const query of ["?a=1#&b=2", "?a=1#", "#", "#?a=1"]) {
+    expect([query, refusalOf(() => parse(query))]).toEqual([query, "path_invalid"]);
   }
 });
 

@@ -5,6 +5,7 @@ import { JwtGate } from "../../src/auth/jwt-gate.ts";
 import { Metrics } from "../../src/http/metrics.ts";
 import { logRequest } from "../../src/http/request-log.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
+import { respond } from "../../src/http/respond.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import type { Log } from "../../src/shared/log.ts";
 import { QUIET } from "../support/job-rig.ts";
@@ -36,6 +37,19 @@ test("the access log holds every answer, those of failures from 500 on alone, or
 test("the access log holds the beginning of a long path, and nothing of a query", () => {
   const [line] = linesOf("all", [200], `/b/${"k".repeat(1000)}?token=secret`);
   expect(line!.path).toBe(`/b/${"k".repeat(253)}`);
+});
+
+test("the access log says of a stream that nobody knows how long it is, unless its length was told", () => {
+  const lines: Line[] = [];
+  const log: Log = { ...QUIET, info: (_, line) => void lines.push(line!) };
+  for (const bytesOut of [0, 7]) {
+    const state = { isDraining: false, hasFailed: false, trustedProxies: null };
+    const scope = new RequestScope(new Request("http://h/_list"), null, state);
+    scope.bytesOut = bytesOut;
+    respond(scope, 200, {}, new ReadableStream());
+    logRequest(log, "all", scope, 200);
+  }
+  expect(lines.map(({ out }) => out)).toEqual([null, 7]);
 });
 
 test("the access log says with which code a request failed, and why a token was not let in", async () => {
