@@ -32,7 +32,8 @@ export class CircuitBreaker {
   readonly #pause = new Pause();
   /** 0 = closed. */
   #openMs = 0;
-  #isTrialOut = false;
+  /** Of the request that tries whether it may close: who it is, null = nobody is out. */
+  #trial: object | null = null;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -50,18 +51,23 @@ export class CircuitBreaker {
 
   /** Whether a request may pass now. */
   get isPassable(): boolean {
-    return this.state === "closed" || (this.state === "half_open" && !this.#isTrialOut);
+    return this.state === "closed" || (this.state === "half_open" && this.#trial === null);
   }
 
-  /** To be called for a request that passes; the returned function takes its outcome, once. */
+  /**
+   * To be called for a request that passes; the returned function takes its outcome, once. While one tries a half-open
+   * channel, another one that came past it all the same neither opens nor closes anything.
+   */
   enter(): (outcome: "success" | "failure" | "connect_failure" | "none") => void {
-    const isTrial = this.state === "half_open";
-    if (isTrial) this.#isTrialOut = true;
+    const trial = this.state === "half_open" && this.#trial === null ? {} : null;
+    if (trial !== null) this.#trial = trial;
     let isSettled = false;
     return (outcome) => {
       if (isSettled) return;
       isSettled = true;
-      if (isTrial) this.#isTrialOut = false;
+      // After a reset it tries nothing any more.
+      const isTrial = trial !== null && this.#trial === trial;
+      if (isTrial) this.#trial = null;
       if (outcome === "none") return;
       this.#count({ requests: 1, failures: outcome === "success" ? 0 : 1 });
       if (outcome === "success") this.#succeed(isTrial);
@@ -82,7 +88,7 @@ export class CircuitBreaker {
     this.#connectFailures = 0;
     this.#openMs = 0;
     this.#pause.end();
-    this.#isTrialOut = false;
+    this.#trial = null;
   }
 
   /** Of the last minute. */

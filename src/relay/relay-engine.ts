@@ -110,10 +110,11 @@ export class RelayEngine {
 
   async #continue(incoming: IncomingRequest, previous: string): Promise<Response> {
     const { token, request } = incoming;
-    const sticky = await this.#requireBound(token, previous, "previous_response_id");
-    if (!sticky.serves(request.model)) throw shortageError("none_serves", this.#parts.clock());
-    this.#requireCool(sticky, request.model);
-    return this.#account(incoming, (call) => this.#tryChannels(call, sticky));
+    const channelId = await this.#requireBound(token, previous, "previous_response_id");
+    const requireSticky = () => this.#requireReady(channelId, token, request.model);
+    requireSticky();
+    // Once more: while the quota was reserved others have passed, failed, or changed the channel.
+    return this.#account(incoming, (call) => this.#tryChannels(call, requireSticky()));
   }
 
   /**
@@ -127,8 +128,8 @@ export class RelayEngine {
     { responseId, search }: { responseId: string; search: string },
   ): Promise<Response> {
     const { token } = incoming;
-    const member = await this.#requireBound(token, responseId, "response_id");
-    this.#requireCool(member, NO_MODEL);
+    const channelId = await this.#requireBound(token, responseId, "response_id");
+    const member = this.#requireReady(channelId, token, NO_MODEL);
     return this.#account(incoming, async (call) => {
       const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}${search}` };
       const result = await this.#attempt(call, member, NO_MODEL, ask);
@@ -141,10 +142,18 @@ export class RelayEngine {
     });
   }
 
-  /** The channel that holds a response. @throws RelayError response_not_found, channel_unavailable */
-  async #requireBound(token: RelayToken, responseId: string, param: string): Promise<PoolChannel> {
+  /** The id of the channel that holds a response. @throws RelayError response_not_found */
+  async #requireBound(token: RelayToken, responseId: string, param: string): Promise<number> {
     const channelId = await this.#parts.responses.findChannel(responseId, token.id);
     if (channelId === null) throw new RelayError("response_not_found", "there is no such response", { param });
+    return channelId;
+  }
+
+  /**
+   * A channel that may be asked for `model` now by `token`.
+   * @throws RelayError channel_unavailable, model_not_found, channels_cooling_down
+   */
+  #requireReady(channelId: number, token: RelayToken, model: string): PoolChannel {
     const member = this.#parts.pool.find(channelId);
     const isOpen = member?.channel.groups.some((group) => token.groups.includes(group)) === true;
     if (member === null || !isOpen || !member.isEnabled || member.key === null || !member.breaker.isPassable) {
@@ -152,13 +161,11 @@ export class RelayEngine {
         headers: { "Retry-After": "1" },
       });
     }
-    return member;
-  }
-
-  /** @throws RelayError channels_cooling_down */
-  #requireCool(member: PoolChannel, model: string): void {
+    const { clock } = this.#parts;
+    if (model !== NO_MODEL && !member.serves(model)) throw shortageError("none_serves", clock());
     const waitUntilMs = member.waitUntilMs(model);
-    if (waitUntilMs > 0) throw shortageError({ waitUntilMs }, this.#parts.clock());
+    if (waitUntilMs > 0) throw shortageError({ waitUntilMs }, clock());
+    return member;
   }
 
   /** Holds limits and quota around `act`; whatever happens, the account is closed once. */

@@ -90,6 +90,31 @@ describe("a circuit breaker", () => {
     expect(breaker.state).toBe("open");
   });
 
+  test("half-open goes by the one that tries, whatever becomes of others that came past it", () => {
+    const { breaker, ask, pass } = breakerAt();
+    for (let failures = 0; failures < 5; failures++) ask("failure");
+    pass(15_000);
+    const settle = breaker.enter();
+    const others = Array.from({ length: 30 }, () => breaker.enter());
+    for (const [index, other] of others.entries()) other(index % 2 === 0 ? "failure" : "success");
+    expect([breaker.state, breaker.isPassable]).toEqual(["half_open", false]);
+    settle("failure");
+    pass(29_999);
+    expect(breaker.state).toBe("open");
+    pass(1);
+    expect(breaker.state).toBe("half_open");
+  });
+
+  test("does not open again for one that tried it before it was reset", () => {
+    const { breaker, ask, pass } = breakerAt();
+    for (let failures = 0; failures < 5; failures++) ask("failure");
+    pass(15_000);
+    const settle = breaker.enter();
+    breaker.reset();
+    settle("failure");
+    expect([breaker.state, breaker.figures]).toEqual(["closed", { requests: 1, failures: 1 }]);
+  });
+
   test("half-open passes the next one when the first came to no outcome", () => {
     const { breaker, ask, pass } = breakerAt();
     for (let failures = 0; failures < 5; failures++) ask("failure");

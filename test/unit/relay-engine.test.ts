@@ -4,12 +4,14 @@ import { expect, test } from "bun:test";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { ChannelPool } from "../../src/relay/channel-pool.ts";
+import type { CircuitBreaker } from "../../src/relay/circuit-breaker.ts";
 import type { IncomingRequest } from "../../src/relay/relay-call.ts";
-import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
+import { ENDPOINTS, type Endpoint } from "../../src/relay/relay-endpoints.ts";
 import { type EngineParts, RelayEngine } from "../../src/relay/relay-engine.ts";
 import { parseRelayRequest } from "../../src/relay/relay-request.ts";
 import type { Channel, RelayToken } from "../../src/relay/relay-tables.ts";
 import { QUIET } from "../support/job-rig.ts";
+import type { Json } from "../support/relay-client.ts";
 
 const OPEN_MS = 15_000;
 const ANSWER = new TextEncoder().encode(JSON.stringify({ choices: [] }));
@@ -27,21 +29,38 @@ const SETTINGS = {
 };
 const nothing = () => undefined;
 
-function chat(): IncomingRequest {
-  const text = JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] });
-  const request = new Request("http://h/v1/chat/completions", { method: "POST" });
+function incoming(endpoint: Endpoint, body: Json, tokenFields: Json = {}): IncomingRequest {
+  const request = new Request(`http://h/v1${endpoint.path}`, { method: "POST" });
+  const token = { id: 1, name: "t", groups: ["g"], isUnlimited: true, cacheTtlSeconds: 0, ...tokenFields };
   return {
     scope: new RequestScope(request, null, STATE),
-    endpoint: ENDPOINTS.chat,
+    endpoint,
     blamesChannel: true,
-    request: parseRelayRequest(ENDPOINTS.chat, text),
-    token: { id: 1, name: "t", groups: ["g"], isUnlimited: true, cacheTtlSeconds: 0 } as unknown as RelayToken,
+    request: parseRelayRequest(endpoint, JSON.stringify(body)),
+    token: token as unknown as RelayToken,
     holdBody: () => nothing,
   };
 }
 
-/** A relay with one channel and so much room for answers, whose books nobody keeps. */
-function engineWith(pool: ChannelPool, budgetBytes: number): RelayEngine {
+const chat = () => incoming(ENDPOINTS.chat, { model: "m", messages: [{ role: "user", content: "hi" }] });
+
+/** A channel that is half-open. */
+function halfOpenPool(): { pool: ChannelPool; breaker: CircuitBreaker; nowMs: number } {
+  let nowMs = 1_000_000;
+  const pool = new ChannelPool(
+    () => nowMs,
+    () => 0,
+  );
+  const channel = { id: 1, baseUrl: "http://upstream.example", groups: ["g"], models: ["m"], status: 1, weight: 1 };
+  pool.replaceAll([{ channel: { ...channel, priority: 0, modelMapping: {} } as unknown as Channel, key: "sk-1" }]);
+  const { breaker } = pool.find(1)!;
+  for (let failures = 0; failures < 5; failures++) breaker.enter()("failure");
+  nowMs += OPEN_MS;
+  return { pool, breaker, nowMs };
+}
+
+/** A relay with so much room for answers, whose books nobody keeps; `changes` take the place of its parts. */
+function engineWith(pool: ChannelPool, budgetBytes: number, changes: Json = {}): RelayEngine {
   const whole = { lengthBytes: ANSWER.length, read: async () => ANSWER.buffer };
   const parts = {
     settings: SETTINGS,
@@ -55,21 +74,13 @@ function engineWith(pool: ChannelPool, budgetBytes: number): RelayEngine {
     metrics: { countCall: nothing, countAttempt: nothing },
     channels: { noteSuccess: nothing },
     answers: { whole: () => new Response() },
+    ...changes,
   };
   return new RelayEngine(parts as unknown as EngineParts);
 }
 
 test("the one request that tries a half-open channel is given back when there is no room for its answer", async () => {
-  let nowMs = 1_000_000;
-  const pool = new ChannelPool(
-    () => nowMs,
-    () => 0,
-  );
-  const channel = { id: 1, baseUrl: "http://upstream.example", groups: ["g"], models: ["m"], status: 1, weight: 1 };
-  pool.replaceAll([{ channel: { ...channel, priority: 0, modelMapping: {} } as unknown as Channel, key: "sk-1" }]);
-  const { breaker } = pool.find(1)!;
-  for (let failures = 0; failures < 5; failures++) breaker.enter()("failure");
-  nowMs += OPEN_MS;
+  const { pool, breaker } = halfOpenPool();
   const refused = await engineWith(pool, 1)
     .relay(chat())
     .catch((error) => error);
@@ -77,4 +88,35 @@ test("the one request that tries a half-open channel is given back when there is
   expect([breaker.state, breaker.isPassable]).toEqual(["half_open", true]);
   expect((await engineWith(pool, 1_000_000).relay(chat())).status).toBe(200);
   expect(breaker.state).toBe("closed");
+});
+
+test("of many that follow a response at once, a half-open channel is asked by one, also when all pay from a quota", async () => {
+  const { pool, breaker, nowMs } = halfOpenPool();
+  const reserved = Promise.withResolvers<boolean>();
+  const refused = Promise.withResolvers<void>();
+  let calls = 0;
+  const engine = engineWith(pool, 1_000_000, {
+    responses: { findChannel: async () => 1 },
+    usageLog: { reserve: () => reserved.promise, settle: nothing },
+    answers: { failure: () => new Response(null, { status: 500 }) },
+    transport: {
+      send: async () => {
+        if (++calls > 1) refused.resolve();
+        await refused.promise;
+        return { status: 500, headers: new Headers(), body: null, whole: null };
+      },
+    },
+  });
+  const body = { model: "m", input: "x", previous_response_id: "resp_1" };
+  let refusals = 0;
+  const asked = Array.from({ length: 30 }, () =>
+    engine.relay(incoming(ENDPOINTS.responses, body, { isUnlimited: false })).catch((error) => {
+      if (++refusals === 29) refused.resolve();
+      return error;
+    }),
+  );
+  reserved.resolve(true);
+  const statuses = (await Promise.all(asked)).map(({ status }) => status).toSorted();
+  expect([calls, statuses]).toEqual([1, [500, ...new Array<number>(29).fill(503)]]);
+  expect(breaker.openUntilMs - nowMs).toBe(2 * OPEN_MS);
 });
