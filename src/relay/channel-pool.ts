@@ -3,6 +3,7 @@
 import type { Clock } from "../shared/clock.ts";
 import { CircuitBreaker } from "./circuit-breaker.ts";
 import { Pause } from "./pause.ts";
+import type { Endpoint } from "./relay-endpoints.ts";
 import type { Channel } from "./relay-tables.ts";
 import { apiRootOf } from "./upstream-url.ts";
 
@@ -33,8 +34,11 @@ interface ModelState {
   readonly cooling: Pause;
   /** 429s without a Retry-After since the last success. */
   rejections: number;
-  readonly off: Pause;
+  /** By endpoint: a model that only chats is unknown where embeddings are made. */
+  readonly off: Map<EndpointName, Pause>;
 }
+
+export type EndpointName = Endpoint["name"];
 
 /** One channel and everything that is known of it in this process. */
 export class PoolChannel {
@@ -65,11 +69,12 @@ export class PoolChannel {
     return models.length === 0 || models.includes(model) || Object.hasOwn(modelMapping, model);
   }
 
-  /** When it may be asked for `model`, in ms since 1970: 0 = now. */
-  waitUntilMs(model: string): number {
+  /** When it may be asked for `model` there, in ms since 1970: 0 = now. */
+  waitUntilMs(model: string, endpoint: EndpointName): number {
     const nowMs = this.#clock();
     const state = this.#models.get(upstreamModelOf(this.channel, model));
-    const blockedMs = state === undefined ? 0 : Math.max(state.cooling.untilMs(nowMs), state.off.untilMs(nowMs));
+    const blockedMs =
+      state === undefined ? 0 : Math.max(state.cooling.untilMs(nowMs), state.off.get(endpoint)?.untilMs(nowMs) ?? 0);
     if (blockedMs > nowMs) return blockedMs;
     if (this.breaker.isPassable) return 0;
     // Half-open with its one request out: nobody knows for how long.
@@ -91,8 +96,12 @@ export class PoolChannel {
     return cooling.untilMs(nowMs) - nowMs;
   }
 
-  switchOff(model: string): void {
-    this.#stateOf(model).off.begin(this.#clock(), MODEL_OFF_MS);
+  /** The upstream does not know the model there. */
+  switchOff(model: string, endpoint: EndpointName): void {
+    const { off } = this.#stateOf(model);
+    const pause = off.get(endpoint) ?? new Pause();
+    off.set(endpoint, pause);
+    pause.begin(this.#clock(), MODEL_OFF_MS);
   }
 
   succeeded(model: string): void {
@@ -107,19 +116,17 @@ export class PoolChannel {
   }
 
   cooling(): { model: string; untilMs: number }[] {
-    return this.#marked((state) => state.cooling).map(([model, untilMs]) => ({ model, untilMs }));
-  }
-
-  modelsOff(): string[] {
-    return this.#marked((state) => state.off).map(([model]) => model);
-  }
-
-  #marked(pauseOf: (state: ModelState) => Pause): [string, number][] {
     const nowMs = this.#clock();
-    return [...this.#models].flatMap(([model, state]) => {
-      const pause = pauseOf(state);
-      return pause.isOver(nowMs) ? [] : [[model, pause.untilMs(nowMs)]];
-    });
+    return [...this.#models].flatMap(([model, { cooling }]) =>
+      cooling.isOver(nowMs) ? [] : [{ model, untilMs: cooling.untilMs(nowMs) }],
+    );
+  }
+
+  /** Those that are off at one endpoint at least. */
+  modelsOff(): string[] {
+    const nowMs = this.#clock();
+    const isOff = ({ off }: ModelState) => [...off.values()].some((pause) => !pause.isOver(nowMs));
+    return [...this.#models].flatMap(([model, state]) => (isOff(state) ? [model] : []));
   }
 
   #stateOf(name: string): ModelState {
@@ -127,7 +134,7 @@ export class PoolChannel {
     let state = this.#models.get(model);
     if (state === undefined) {
       if (this.#models.size >= MODELS_KEPT) this.#models.delete(this.#models.keys().next().value!);
-      state = { cooling: new Pause(), rejections: 0, off: new Pause() };
+      state = { cooling: new Pause(), rejections: 0, off: new Map() };
       this.#models.set(model, state);
     }
     return state;
@@ -185,12 +192,12 @@ export class ChannelPool {
     return members;
   }
 
-  /** Null when at least one of the models can be asked for right now. */
-  shortageOf(models: readonly string[], groups: readonly string[]): Shortage | null {
+  /** Null when at least one of the models can be asked for there right now. */
+  shortageOf(models: readonly string[], endpoint: EndpointName, groups: readonly string[]): Shortage | null {
     const enabled = this.inGroups(groups);
     if (enabled.length === 0) return "none_enabled";
     const waits = models.flatMap((model) =>
-      enabled.filter((member) => member.serves(model)).map((member) => member.waitUntilMs(model)),
+      enabled.filter((member) => member.serves(model)).map((member) => member.waitUntilMs(model, endpoint)),
     );
     if (waits.length === 0) return "none_serves";
     const soonestMs = Math.min(...waits);
@@ -201,9 +208,14 @@ export class ChannelPool {
    * Of the channels that can be asked now and were not `tried`: those of the highest priority, one of them at random,
    * in proportion to the weights; weight 0 only when all have it.
    */
-  pick(model: string, groups: readonly string[], tried: ReadonlySet<number>): PoolChannel | null {
+  pick(
+    model: string,
+    endpoint: EndpointName,
+    groups: readonly string[],
+    tried: ReadonlySet<number>,
+  ): PoolChannel | null {
     const ready = this.inGroups(groups).filter(
-      (member) => !tried.has(member.channel.id) && member.serves(model) && member.waitUntilMs(model) === 0,
+      (member) => !tried.has(member.channel.id) && member.serves(model) && member.waitUntilMs(model, endpoint) === 0,
     );
     if (ready.length === 0) return null;
     const priority = Math.max(...ready.map(({ channel }) => channel.priority));

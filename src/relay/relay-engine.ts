@@ -100,10 +100,10 @@ export class RelayEngine {
   /** @throws RelayError */
   relay(incoming: IncomingRequest): Promise<Response> {
     const { pool, clock } = this.#parts;
-    const { token, request } = incoming;
+    const { token, endpoint, request } = incoming;
     const { previousResponseId: previous } = request;
     if (previous !== null) return this.#continue(incoming, previous);
-    const shortage = pool.shortageOf(request.names, token.groups);
+    const shortage = pool.shortageOf(request.names, endpoint.name, token.groups);
     if (shortage !== null) throw shortageError(shortage, clock());
     return this.#account(incoming, (call) => this.#tryChannels(call, null));
   }
@@ -111,7 +111,7 @@ export class RelayEngine {
   async #continue(incoming: IncomingRequest, previous: string): Promise<Response> {
     const { token, request } = incoming;
     const channelId = await this.#requireBound(token, previous, "previous_response_id");
-    const requireSticky = () => this.#requireReady(channelId, token, request.model);
+    const requireSticky = () => this.#requireReady(channelId, incoming, request.model);
     requireSticky();
     // Once more: while the quota was reserved others have passed, failed, or changed the channel.
     return this.#account(incoming, (call) => this.#tryChannels(call, requireSticky()));
@@ -129,7 +129,7 @@ export class RelayEngine {
   ): Promise<Response> {
     const { token } = incoming;
     const channelId = await this.#requireBound(token, responseId, "response_id");
-    const member = this.#requireReady(channelId, token, NO_MODEL);
+    const member = this.#requireReady(channelId, incoming, NO_MODEL);
     return this.#account(incoming, async (call) => {
       const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}${search}` };
       const result = await this.#attempt(call, member, NO_MODEL, ask);
@@ -150,10 +150,10 @@ export class RelayEngine {
   }
 
   /**
-   * A channel that may be asked for `model` now by `token`.
+   * A channel that may be asked for `model` now by the token of a request.
    * @throws RelayError channel_unavailable, model_not_found, channels_cooling_down
    */
-  #requireReady(channelId: number, token: RelayToken, model: string): PoolChannel {
+  #requireReady(channelId: number, { token, endpoint }: IncomingRequest, model: string): PoolChannel {
     const member = this.#parts.pool.find(channelId);
     const isOpen = member?.channel.groups.some((group) => token.groups.includes(group)) === true;
     if (member === null || !isOpen || !member.isEnabled || member.key === null || !member.breaker.isPassable) {
@@ -163,7 +163,7 @@ export class RelayEngine {
     }
     const { clock } = this.#parts;
     if (model !== NO_MODEL && !member.serves(model)) throw shortageError("none_serves", clock());
-    const waitUntilMs = member.waitUntilMs(model);
+    const waitUntilMs = member.waitUntilMs(model, endpoint.name);
     if (waitUntilMs > 0) throw shortageError({ waitUntilMs }, clock());
     return member;
   }
@@ -212,13 +212,13 @@ export class RelayEngine {
 
   async #tryChannels(call: RelayCall, sticky: PoolChannel | null): Promise<Response> {
     const { settings, pool, answers, clock } = this.#parts;
-    const { request, token, account } = call;
+    const { request, token, endpoint, account } = call;
     const attemptsMax = settings.attemptsMax + request.names.length - 1;
     let best: FailedAttempt | null = null;
     for (const name of request.names) {
       const tried = new Set<number>();
       while (tried.size < settings.attemptsMax && account.attempts < attemptsMax) {
-        const member = sticky ?? pool.pick(name, token.groups, tried);
+        const member = sticky ?? pool.pick(name, endpoint.name, token.groups, tried);
         if (member === null) break;
         tried.add(member.channel.id);
         const result = await this.#attempt(call, member, name, POST);
@@ -232,7 +232,8 @@ export class RelayEngine {
     }
     if (best !== null) return answers.failure(call, best.answer);
     // Between the plan and the pick others have failed there.
-    throw shortageError(pool.shortageOf(request.names, token.groups) ?? { waitUntilMs: clock() + 1000 }, clock());
+    const shortage = pool.shortageOf(request.names, endpoint.name, token.groups);
+    throw shortageError(shortage ?? { waitUntilMs: clock() + 1000 }, clock());
   }
 
   async #attempt(call: RelayCall, member: PoolChannel, name: string, ask: Ask): Promise<AttemptResult> {
@@ -343,6 +344,7 @@ export class RelayEngine {
   /** What a failure means for its channel, and what the client would be told of it. */
   #takeFailure(call: RelayCall, member: PoolChannel, model: string, result: AttemptFailure): FailedAttempt {
     const { clock, channels, log } = this.#parts;
+    const { endpoint } = call;
     const verdict = this.#judge(call, result);
     const error = scrubError(result.answer.error, createScrubber([member.key!]));
     const reason = reasonOf(member, result);
@@ -358,8 +360,8 @@ export class RelayEngine {
         break;
       }
       case "model_off":
-        // A response that is gone says nothing of a model: no one was asked for.
-        if (model !== NO_MODEL) member.switchOff(model);
+        // What is missing may be the response that was named: that says nothing of a model.
+        if (model !== NO_MODEL && call.request.previousResponseId === null) member.switchOff(model, endpoint.name);
         break;
       case "disable":
         channels.disable(member, reason).catch((cause: unknown) => {

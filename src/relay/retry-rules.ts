@@ -14,6 +14,8 @@ export interface StatusFailure {
   readonly status: number;
   readonly code: string | null;
   readonly type: string | null;
+  /** What of the request it is about, as far as the upstream says. */
+  readonly param: string | null;
   /** Of a `code` that is a number. */
   readonly numericCode: number | null;
   readonly headers: Headers;
@@ -42,7 +44,7 @@ const VERDICTS = {
   unreachable: { ...OUTAGE, effect: "connect_failure" },
   rate: { mayRetry: true, effect: "cool", rank: RANK.rate },
   key: { mayRetry: true, effect: "disable", rank: RANK.key },
-  forbidden: { mayRetry: true, effect: "none", rank: RANK.missing },
+  missing: { mayRetry: true, effect: "none", rank: RANK.missing },
   noModel: { mayRetry: true, effect: "model_off", rank: RANK.missing },
   final: { mayRetry: false, effect: "none", rank: RANK.final },
 } as const satisfies Record<string, Verdict>;
@@ -81,7 +83,8 @@ function judgeTimeout(retriesTimeouts: boolean): Verdict {
   return retriesTimeouts ? VERDICTS.outage : VERDICTS.lastOutage;
 }
 
-function judgeStatus({ status, code, type, numericCode }: StatusFailure, retriesTimeouts: boolean): Verdict {
+function judgeStatus(failure: StatusFailure, retriesTimeouts: boolean): Verdict {
+  const { status, code, type, numericCode } = failure;
   const isAboutKey = KEY_WORDS.has(code) || KEY_WORDS.has(type);
   switch (status) {
     case 504:
@@ -93,17 +96,22 @@ function judgeStatus({ status, code, type, numericCode }: StatusFailure, retries
     case 402:
       return VERDICTS.key;
     case 403:
-      return isAboutKey ? VERDICTS.key : VERDICTS.forbidden;
+      return isAboutKey ? VERDICTS.key : VERDICTS.missing;
     case 404: {
       const isModel = NO_MODEL_WORDS.has(code) || NO_MODEL_WORDS.has(type) || numericCode === NO_MODEL_NUMBER;
-      return isModel ? VERDICTS.noModel : VERDICTS.final;
+      return isModel ? judgeNoModel(failure) : VERDICTS.final;
     }
     case 400:
-      return numericCode === NO_MODEL_NUMBER ? VERDICTS.noModel : VERDICTS.final;
+      return numericCode === NO_MODEL_NUMBER ? judgeNoModel(failure) : VERDICTS.final;
     case 408:
       return VERDICTS.outage;
   }
   return status >= 400 && status < 500 ? VERDICTS.final : VERDICTS.outage;
+}
+
+/** The same words are said of what else a request may name, such as a file or a response before it. */
+function judgeNoModel({ param }: StatusFailure): Verdict {
+  return param === null || param === "model" ? VERDICTS.noModel : VERDICTS.missing;
 }
 
 const WAIT_MS_MIN = 1000;

@@ -223,10 +223,10 @@ async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<Att
     new TextDecoder().decode(bytes ?? new Uint8Array(0)),
     headers.get("content-type"),
   );
-  const { code, type } = error;
+  const { code, type, param } = error;
   return {
     kind: "failure",
-    failure: { kind: "status", status, code, type, numericCode, headers },
+    failure: { kind: "status", status, code, type, param, numericCode, headers },
     answer: { status, error, upstreamStatus: status, retryAfter: headers.get("retry-after") },
   };
 }

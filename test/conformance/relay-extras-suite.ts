@@ -457,6 +457,18 @@ function stickyTests(target: () => Target): void {
     await create(rig);
   });
 
+  test("a response that its upstream has forgotten takes the model from nobody who follows it or asks anew", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const follow = () => rig.post("/responses", { model: "a", input: "x", previous_response_id: id });
+    for (const error of [{ type: "NotFoundError" }, { code: "model_not_found" }]) {
+      rig.upstream.next(refuse(404, error));
+      expect((await follow()).status).toBe(404);
+      expect((await rig.health(0)).models_off).toEqual([]);
+      expect([(await follow()).status, (await rig.chat({ model: "a" })).status]).toEqual([200, 200]);
+    }
+  });
+
   test("without its channel a response is not available", async () => {
     await using rig = await RelayRig.open(target(), EVEN);
     const id = await create(rig);

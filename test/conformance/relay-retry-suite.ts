@@ -328,6 +328,26 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       await expectEffect(rig, "none", null);
     });
 
+    test("a model that is unknown at one endpoint is asked for at the others", async () => {
+      await using rig = await RelayRig.open(target());
+      rig.upstream.next(refuse(404, { code: "model_not_found", param: "model" }));
+      const embed = () => rig.post("/embeddings", { model: MODEL, input: "x" });
+      expect((await embed()).status).toBe(404);
+      await expectEffect(rig, "model off", null);
+      expect((await rig.chat({ model: MODEL })).status).toBe(200);
+      const refused = await embed();
+      expect([refused.status, (await relayErrorOf(refused)).code]).toEqual([503, "channels_cooling_down"]);
+      expect(rig.calls).toEqual([2]);
+    });
+
+    test("a 404 about something else than the model takes it from nobody", async () => {
+      await using rig = await RelayRig.open(target());
+      rig.upstream.next(refuse(404, { type: "NotFoundError", param: "input[0].file_id" }));
+      expect((await rig.chat({ model: MODEL })).status).toBe(404);
+      await expectEffect(rig, "none", null);
+      expect((await rig.chat({ model: MODEL })).status).toBe(200);
+    });
+
     test("the time of the whole request holds for all attempts together", async () => {
       await using rig = await RelayRig.open(target(), [{}, { total_ms: 3_000 }]);
       rig.plan(async (exchange) => {

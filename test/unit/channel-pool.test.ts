@@ -1,7 +1,7 @@
 // Which channel is asked: groups, models, priorities, weights, and who has to wait.
 
 import { describe, expect, test } from "bun:test";
-import { ChannelPool } from "../../src/relay/channel-pool.ts";
+import { ChannelPool, type EndpointName } from "../../src/relay/channel-pool.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
 import { randomFrom } from "../support/seeded-random.ts";
 
@@ -49,7 +49,8 @@ function poolOf(channels: readonly Channel[], random: () => number = () => 0) {
     pass: (ms: number) => {
       nowMs += ms;
     },
-    picked: (model = "m", tried = NOBODY) => pool.pick(model, GROUPS, tried)?.channel.id ?? null,
+    picked: (model = "m", tried = NOBODY, endpoint: EndpointName = "chat") =>
+      pool.pick(model, endpoint, GROUPS, tried)?.channel.id ?? null,
   };
 }
 
@@ -66,7 +67,7 @@ describe("the choice of a channel", () => {
     ).pool;
     const counts = new Map<number, number>();
     for (let pick = 0; pick < picks; pick++) {
-      const { id } = pool.pick("m", GROUPS, NOBODY)!.channel;
+      const { id } = pool.pick("m", "chat", GROUPS, NOBODY)!.channel;
       counts.set(id, (counts.get(id) ?? 0) + 1);
     }
     const chiSquare = weights.reduce((sum, weight, index) => {
@@ -111,23 +112,23 @@ describe("the choice of a channel", () => {
     ]);
     expect(picked()).toBe(5);
     expect(picked("other")).toBe(4);
-    expect(pool.pick("m", ["vip"], NOBODY)?.channel.id).toBe(3);
+    expect(pool.pick("m", "chat", ["vip"], NOBODY)?.channel.id).toBe(3);
     replace([channel(6)], null);
     expect(picked()).toBe(null);
-    expect(pool.shortageOf(["m"], GROUPS)).toBe("none_enabled");
+    expect(pool.shortageOf(["m"], "chat", GROUPS)).toBe("none_enabled");
   });
 
   test("knows why there is none: nobody enabled, nobody serves it, or all wait and until when", () => {
     const { pool, pass } = poolOf([channel(1, { models: ["a"] }), channel(2, { models: ["a", "b"] })]);
-    expect(pool.shortageOf(["a"], GROUPS)).toBe(null);
-    expect(pool.shortageOf(["a"], ["vip"])).toBe("none_enabled");
-    expect(pool.shortageOf(["c"], GROUPS)).toBe("none_serves");
+    expect(pool.shortageOf(["a"], "chat", GROUPS)).toBe(null);
+    expect(pool.shortageOf(["a"], "chat", ["vip"])).toBe("none_enabled");
+    expect(pool.shortageOf(["c"], "chat", GROUPS)).toBe("none_serves");
     pool.find(1)!.cool("a", 7_000);
     pool.find(2)!.cool("a", 3_000);
-    expect(pool.shortageOf(["a"], GROUPS)).toEqual({ waitUntilMs: 1_003_000 });
-    expect(pool.shortageOf(["a", "b"], GROUPS)).toBe(null);
+    expect(pool.shortageOf(["a"], "chat", GROUPS)).toEqual({ waitUntilMs: 1_003_000 });
+    expect(pool.shortageOf(["a", "b"], "chat", GROUPS)).toBe(null);
     pass(3_000);
-    expect(pool.shortageOf(["a"], GROUPS)).toBe(null);
+    expect(pool.shortageOf(["a"], "chat", GROUPS)).toBe(null);
   });
 });
 
@@ -162,7 +163,7 @@ describe("a model that cools down", () => {
     const { pool } = poolOf([channel(1, { modelMapping: { a: "real", b: "real" } })]);
     const member = pool.find(1)!;
     member.cool("a", 30_000);
-    expect(["a", "b", "real", "other"].map((name) => member.waitUntilMs(name))).toEqual([
+    expect(["a", "b", "real", "other"].map((name) => member.waitUntilMs(name, "chat"))).toEqual([
       1_030_000, 1_030_000, 1_030_000, 0,
     ]);
   });
@@ -177,10 +178,27 @@ describe("a model that cools down", () => {
 
   test("that its channel does not know is left alone for ten minutes", () => {
     const { pool, pass, picked } = poolOf([channel(1)]);
-    pool.find(1)!.switchOff("m");
+    pool.find(1)!.switchOff("m", "chat");
     expect([picked(), picked("n"), pool.find(1)!.modelsOff()]).toEqual([null, 1, ["m"]]);
     pass(600_000);
     expect([picked(), pool.find(1)!.modelsOff()]).toEqual([1, []]);
+  });
+
+  test("that its channel does not know at one endpoint is asked for at the others", () => {
+    const { pool, pass, picked } = poolOf([channel(1)]);
+    const member = pool.find(1)!;
+    member.switchOff("m", "embeddings");
+    expect([picked("m", NOBODY, "embeddings"), picked("m", NOBODY, "chat"), member.modelsOff()]).toEqual([
+      null,
+      1,
+      ["m"],
+    ]);
+    expect(pool.shortageOf(["m"], "embeddings", GROUPS)).toEqual({ waitUntilMs: 1_600_000 });
+    expect(pool.shortageOf(["m"], "chat", GROUPS)).toBe(null);
+    pass(300_000);
+    member.switchOff("m", "chat");
+    pass(300_000);
+    expect([picked("m", NOBODY, "embeddings"), picked(), member.modelsOff()]).toEqual([1, null, ["m"]]);
   });
 });
 
@@ -188,10 +206,10 @@ test("a clock that is set back lets no model wait for longer than was meant", ()
   const { pool, pass, picked } = poolOf([channel(1)]);
   const member = pool.find(1)!;
   member.cool("a", 60_000);
-  member.switchOff("b");
+  member.switchOff("b", "chat");
   pass(-900_000);
   expect(member.cooling()).toEqual([{ model: "a", untilMs: 160_000 }]);
-  expect(member.waitUntilMs("b")).toBe(700_000);
+  expect(member.waitUntilMs("b", "chat")).toBe(700_000);
   pass(60_000);
   expect([picked("a"), picked("b")]).toEqual([1, null]);
   pass(540_000);

@@ -90,7 +90,7 @@ test("the one request that tries a half-open channel is given back when there is
   expect(breaker.state).toBe("closed");
 });
 
-test("of many that follow a response at once, a half-open channel is asked by one, also when all pay from a quota", async () => {
+test("of many that follow a response and pay from a quota, one asks a half-open channel", async () => {
   const { pool, breaker, nowMs } = halfOpenPool();
   const reserved = Promise.withResolvers<boolean>();
   const refused = Promise.withResolvers<void>();

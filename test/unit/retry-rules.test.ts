@@ -3,8 +3,10 @@
 import { describe, expect, test } from "bun:test";
 import { type Failure, judgeFailure, retryAfterMs, type StatusFailure } from "../../src/relay/retry-rules.ts";
 
+const NOTHING_SAID = { code: null, type: null, param: null, numericCode: null };
+
 function answered(status: number, of: Partial<StatusFailure> = {}): Failure {
-  return { kind: "status", status, code: null, type: null, numericCode: null, headers: new Headers(), ...of };
+  return { kind: "status", status, ...NOTHING_SAID, headers: new Headers(), ...of };
 }
 
 /** Whether another channel may try, and what becomes of this one. */
@@ -91,6 +93,17 @@ describe("after a failure", () => {
     for (const status of [400, 404]) {
       expect([status, outcome(answered(status, { numericCode: 20012 }))]).toEqual([status, "again model_off"]);
     }
+  });
+
+  test("that names something else of the request than its model, no model is switched off", () => {
+    for (const word of ["model_not_found", "not_found_error", "NotFoundError"]) {
+      expect([word, outcome(answered(404, { code: word, param: "model" }))]).toEqual([word, "again model_off"]);
+      for (const param of ["previous_response_id", "input[0].file_id", "Model"]) {
+        expect([word, outcome(answered(404, { code: word, param }))]).toEqual([word, "again none"]);
+        expect([word, outcome(answered(404, { type: word, param }))]).toEqual([word, "again none"]);
+      }
+    }
+    expect(outcome(answered(400, { numericCode: 20012, param: "input" }))).toBe("again none");
   });
 
   test("of the request itself the answer is final and nobody's fault", () => {
