@@ -72,6 +72,9 @@ interface Ask {
   readonly subpath: string;
 }
 
+/** With less time left than this no upstream is asked any more: it would work for nobody, and may be paid for that. */
+const ATTEMPT_MS_MIN = 10;
+
 const POST: Ask = { method: "POST", subpath: "" };
 /** Where a stored response is asked for: after a 429 all such requests of the channel wait under this name. */
 const NO_MODEL = "";
@@ -218,6 +221,9 @@ export class RelayEngine {
     for (const name of request.names) {
       const tried = new Set<number>();
       while (tried.size < settings.attemptsMax && account.attempts < attemptsMax) {
+        if (best !== null && settings.totalMs - account.elapsedMs < ATTEMPT_MS_MIN) {
+          return answers.failure(call, best.answer);
+        }
         const member = sticky ?? pool.pick(name, endpoint.name, token.groups, tried);
         if (member === null) break;
         tried.add(member.channel.id);
@@ -255,7 +261,8 @@ export class RelayEngine {
       whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
         ttftMs: ttftMs ?? settings.ttftMs,
-        totalMs: Math.max(1, (totalMs ?? settings.totalMs) - account.elapsedMs),
+        totalMs: Math.min(totalMs ?? settings.totalMs, settings.totalMs),
+        leftMs: settings.totalMs - account.elapsedMs,
         idleMs: settings.idleMs,
         responseBytesMax: settings.responseBytesMax,
         eventBytesMax: settings.eventBytesMax,

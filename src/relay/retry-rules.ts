@@ -3,8 +3,8 @@
 export type Failure =
   /** No answer: name, connection, TLS, a reset before the headers, or an address that may not be reached. */
   | { readonly kind: "unreachable"; readonly isAddressRefused: boolean; readonly systemCode: string | null }
-  /** Our own deadline for the first byte passed. */
-  | { readonly kind: "timeout" }
+  /** Our own deadline passed; `isCutShort`: others had left less time than the channel is given by itself. */
+  | { readonly kind: "timeout"; readonly isCutShort: boolean }
   /** A success that is none: an error as its first event, another content type, an unreadable body. */
   | { readonly kind: "bad_response" }
   | StatusFailure;
@@ -71,7 +71,7 @@ export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdic
     case "unreachable":
       return VERDICTS.unreachable;
     case "timeout":
-      return judgeTimeout(retriesTimeouts);
+      return { ...judgeTimeout(retriesTimeouts), ...(failure.isCutShort ? { effect: "none" } : {}) };
     case "bad_response":
       return VERDICTS.outage;
     case "status":

@@ -66,8 +66,10 @@ export interface FailedAnswer {
 export interface AttemptBounds {
   /** To the first event of a stream. */
   readonly ttftMs: number;
-  /** Left of the whole request. */
+  /** From the beginning of this attempt to its end. */
   readonly totalMs: number;
+  /** Left of the request that the attempt belongs to; absent = it is alone. */
+  readonly leftMs?: number;
   /** Longest silence of a stream that has begun. */
   readonly idleMs: number;
   readonly responseBytesMax: number;
@@ -94,7 +96,11 @@ export interface AttemptRequest {
 /** What a response says that has not come to its end. */
 const PENDING: ReadonlySet<unknown> = new Set(["queued", "in_progress"]);
 
-type Cause = "client" | "deadline";
+/** A channel that had less than this part of its time, for what went before, is not to blame for being late. */
+const FULL_SHARE = 0.9;
+
+/** `cut_short` = a deadline that others have brought nearer. */
+type Cause = "client" | "deadline" | "cut_short";
 
 /** @throws RelayError overloaded, when the answer does not fit into the body budget */
 export async function attemptUpstream(
@@ -110,9 +116,14 @@ export async function attemptUpstream(
     controller.abort();
   };
   const stay = request.whenGivenUp(() => abort("client"));
-  const firstEventMs = Math.min(bounds.ttftMs, bounds.totalMs);
-  let timer = setTimeout(abort, request.isStream ? firstEventMs : bounds.totalMs, "deadline");
   const startedMs = performance.now();
+  const { totalMs, leftMs = Number.POSITIVE_INFINITY } = bounds;
+  const abortAfter = (ownMs: number) => {
+    const ms = Math.max(1, Math.min(ownMs, leftMs)) - (performance.now() - startedMs);
+    return setTimeout(abort, ms, leftMs < ownMs * FULL_SHARE ? "cut_short" : "deadline");
+  };
+  const firstEventMs = Math.min(bounds.ttftMs, totalMs);
+  let timer = abortAfter(request.isStream ? firstEventMs : totalMs);
   const finish = () => {
     clearTimeout(timer);
     stay();
@@ -128,7 +139,7 @@ export async function attemptUpstream(
     const isStream = request.isStream ?? isEventStream(answer.headers);
     if (isStream && request.isStream === null) {
       clearTimeout(timer);
-      timer = setTimeout(abort, firstEventMs - (performance.now() - startedMs), "deadline");
+      timer = abortAfter(firstEventMs);
     }
     const result = await readAnswer(answer, { ...request, isStream }, () => controller.abort());
     // The controller is aborted by a deadline alone from here on; a client that leaves cancels its stream.
@@ -138,7 +149,7 @@ export async function attemptUpstream(
     }
     finish();
     if (result.kind !== "stream") return result;
-    timer = setTimeout(abort, bounds.totalMs - (performance.now() - startedMs), "deadline");
+    timer = abortAfter(totalMs);
     return { ...result, end: () => clearTimeout(timer) };
   } catch (error) {
     finish();
@@ -149,8 +160,9 @@ export async function attemptUpstream(
 
 function failureOf(error: unknown, cause: Cause | null): AttemptResult {
   if (cause === "client") return { kind: "client_gone" };
-  if (cause === "deadline") {
-    return ourFailure({ kind: "timeout" }, 504, "upstream_timeout", "the upstream did not answer in time");
+  if (cause !== null) {
+    const failure: Failure = { kind: "timeout", isCutShort: cause === "cut_short" };
+    return ourFailure(failure, 504, "upstream_timeout", "the upstream did not answer in time");
   }
   if (error instanceof OutboundFailure && error.kind !== "bad_response") {
     const isAddressRefused = error.kind === "refused_address";

@@ -9,6 +9,7 @@ import { type Json, RELAY_ENV, relayErrorOf } from "../support/relay-client.ts";
 import { chatTextOf, RelayRig } from "../support/relay-rig.ts";
 import type { OpenTarget } from "../support/targets.ts";
 import {
+  afterMs,
   answerJson,
   answerText,
   chatChunk,
@@ -349,7 +350,8 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
     });
 
     test("the time of the whole request holds for all attempts together", async () => {
-      await using rig = await RelayRig.open(target(), [{}, { total_ms: 3_000 }]);
+      await using hasty = await open({ ...RELAY_ENV, RELAY_TOTAL_MS: "3000" });
+      await using rig = await RelayRig.open(hasty, [{}, { total_ms: 5_000 }]);
       rig.plan(async (exchange) => {
         await exchange.pause(2_800);
         await refuse(500)(exchange);
@@ -360,6 +362,19 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       expectTimeFrom("all attempts", tookMs, 2_950, 3_200);
       // Less than the first attempt and the whole time of the second take.
       expect(tookMs).toBeLessThan(5_500);
+      expect(rig.calls).toEqual([1, 1]);
+      // A fraction of its time is nothing to judge it by.
+      expect(await rig.health(1)).toMatchObject({ state: "closed", failures: 0 });
+    });
+
+    test("the time of a channel begins when it is asked, not when the one before it was", async () => {
+      await using rig = await RelayRig.open(target(), [{}, { total_ms: 1_500 }]);
+      rig.plan(afterMs(1_600, refuse(503)));
+      const answer = await rig.chat();
+      expect([answer.status, answer.headers.get("x-gokv-attempts")]).toEqual([200, "2"]);
+      rig.plan(afterMs(1_600, refuse(503)), stayStill);
+      expect((await rig.chat()).status).toBe(504);
+      expect((await rig.health(1)).failures).toBe(1);
     });
   });
 
@@ -376,6 +391,17 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
         await expectEffect(rig, "failure", null);
       });
     }
+
+    test("nobody is asked when the time of the whole request is over", async () => {
+      await using hasty = await open({ ...RELAY_ENV, RELAY_RETRY_TIMEOUTS: "1", RELAY_TOTAL_MS: "700" });
+      await using rig = await RelayRig.open(hasty, [{}, {}]);
+      rig.plan(stayStill);
+      const answer = await rig.chat();
+      expect([answer.status, answer.headers.get("x-gokv-attempts")]).toEqual([504, "1"]);
+      expect(rig.calls).toEqual([1, 0]);
+      expect((await rig.health(0)).failures).toBe(1);
+      expect((await rig.health(1)).requests).toBe(0);
+    });
   });
 
   describe.concurrent(`upstreams behind ${name} that ask to be left alone`, () => {

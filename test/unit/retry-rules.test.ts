@@ -46,9 +46,14 @@ describe("after a failure", () => {
   });
 
   test("of time no other channel tries unless that is wanted: it may already be billed", () => {
-    for (const failure of [{ kind: "timeout" } as const, answered(504), answered(524)]) {
+    for (const failure of [{ kind: "timeout", isCutShort: false } as const, answered(504), answered(524)]) {
       expect([outcome(failure), outcome(failure, true)]).toEqual(["final failure", "again failure"]);
     }
+  });
+
+  test("of time that others had used up, nothing counts against this channel", () => {
+    const failure = { kind: "timeout", isCutShort: true } as const;
+    expect([outcome(failure), outcome(failure, true)]).toEqual(["final none", "again none"]);
   });
 
   test("of the rate the model rests on this channel while another tries", () => {
@@ -127,7 +132,7 @@ test("of several failures the client sees the final one, then rates, outages, mi
       answered(408),
       ...([
         { kind: "unreachable", isAddressRefused: false, systemCode: null },
-        { kind: "timeout" },
+        { kind: "timeout", isCutShort: false },
         { kind: "bad_response" },
       ] as const),
     ],
