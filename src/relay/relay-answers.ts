@@ -7,7 +7,7 @@ import { INLINE_VALUE_BYTES_MAX, UNREAD_SECONDS_MAX } from "../shared/bounds.ts"
 import type { AnswerCache, KeptAnswer } from "./answer-cache.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import type { RelayCall } from "./relay-call.ts";
-import { CLIENT_GONE, type ErrorObject, RelayError, type StreamErrorCode } from "./relay-errors.ts";
+import { CLIENT_GONE, type ErrorObject, RelayError, type RelayRefusal, type StreamErrorCode } from "./relay-errors.ts";
 import type { RelayMetrics } from "./relay-metrics.ts";
 import { RelayStream, type StreamEnd } from "./relay-stream.ts";
 import { StreamWatch } from "./stream-watch.ts";
@@ -28,11 +28,13 @@ const STREAM_HEADERS = {
 const UNBILLED = { isBilled: false, usage: null, outputBytes: 0 };
 
 /** What the log says of a stream; an error of the upstream's own may have any code. */
-type LoggedCode = StreamErrorCode | typeof CLIENT_GONE.errorCode | "upstream_error";
+type LoggedCode = StreamErrorCode | RelayRefusal | typeof CLIENT_GONE.errorCode | "upstream_error";
 
 const ERROR_CODES: Readonly<Record<StreamEnd, LoggedCode | null>> = {
   complete: null,
   interrupted: "upstream_stream_interrupted",
+  late: "upstream_timeout",
+  unread: "upstream_timeout",
   upstream_error: "upstream_error",
   client_gone: CLIENT_GONE.errorCode,
   shutting_down: "server_shutting_down",
@@ -94,6 +96,7 @@ export class RelayAnswers {
       source: begun.source,
       watch,
       first: begun.first,
+      isOverdue: () => begun.overdue() !== null,
       onClientGone: this.#settings.onClientAbort,
       onEvent: (event) => collected?.add(event),
       onEnd: (end) => {
@@ -101,7 +104,8 @@ export class RelayAnswers {
         release();
         scope.extendIdleTimeout(UNREAD_SECONDS_MAX);
         this.#streams.delete(stream);
-        const isBroken = end === "interrupted" || end === "upstream_error";
+        const isLate = end === "late" && begun.overdue() === "deadline";
+        const isBroken = end === "interrupted" || end === "upstream_error" || isLate;
         if (isBroken && call.blamesChannel) member.breaker.breakOff();
         // What was said of a stream so far is not the last word: an estimate is, unless it came to its end.
         const usage = watch.isComplete ? watch.usage : null;

@@ -12,8 +12,15 @@ const PING_MS = 15_000;
 const PING = new TextEncoder().encode(": ping\n\n");
 const DONE = new TextEncoder().encode("data: [DONE]\n\n");
 
-/** How a stream came to its end. */
-export type StreamEnd = "complete" | "interrupted" | "upstream_error" | "client_gone" | "shutting_down";
+/** How a stream came to its end; its time was over: `late` while its upstream was waited for, `unread` otherwise. */
+export type StreamEnd =
+  | "complete"
+  | "interrupted"
+  | "late"
+  | "unread"
+  | "upstream_error"
+  | "client_gone"
+  | "shutting_down";
 
 export interface StreamParts {
   readonly endpoint: Endpoint;
@@ -21,6 +28,8 @@ export interface StreamParts {
   readonly watch: StreamWatch;
   /** What was read before the answer was committed: at least one event. */
   readonly first: readonly Uint8Array[];
+  /** Whether our own deadline has ended the source. */
+  readonly isOverdue: () => boolean;
   /** Aborts when the client has left, also before it has read anything. */
   readonly clientGone: AbortSignal;
   /** The client has left: "cancel" gives the upstream up, "drain" reads it to its end for exact usage. */
@@ -40,6 +49,8 @@ export class RelayStream {
   #controller: Controller | null = null;
   #reading: Promise<Uint8Array[] | null> | null = null;
   #unreadTimer: ReturnType<typeof setTimeout> | null = null;
+  /** When its time was over nobody waited for the upstream: the client had not taken what was there. */
+  #wasUnread = false;
   #end: StreamEnd | null = null;
   #isLeft = false;
 
@@ -90,7 +101,10 @@ export class RelayStream {
   async #nextOrPing(): Promise<Uint8Array[] | null | "ping"> {
     const { promise: silence, resolve } = Promise.withResolvers<"ping">();
     const timer = setTimeout(() => resolve("ping"), PING_MS);
-    this.#reading ??= this.#parts.source.next();
+    if (this.#reading === null) {
+      this.#wasUnread = this.#parts.isOverdue();
+      this.#reading = this.#parts.source.next();
+    }
     const events = await Promise.race([this.#reading, silence]);
     clearTimeout(timer);
     if (events !== "ping") this.#reading = null;
@@ -126,9 +140,12 @@ export class RelayStream {
   }
 
   #endOfUpstream(controller: Controller): void {
-    const { watch, endpoint } = this.#parts;
+    const { watch, endpoint, isOverdue } = this.#parts;
     if (!watch.isComplete) {
-      this.#finish(controller, "interrupted", [this.#errorEvent(streamError("upstream_stream_interrupted"))]);
+      const late = this.#wasUnread ? "unread" : "late";
+      this.#finish(controller, isOverdue() ? late : "interrupted", [
+        this.#errorEvent(streamError("upstream_stream_interrupted")),
+      ]);
       return;
     }
     const closing = endpoint.name === "responses" || watch.isDone ? [] : [DONE];

@@ -44,6 +44,8 @@ export interface BegunStream {
   readonly responseId: string | null;
   /** To be called when the stream has ended: its deadline does not hold any more. */
   readonly end: () => void;
+  /** The deadline that has ended it, not its upstream; null = none so far. */
+  readonly overdue: () => Overdue | null;
 }
 
 export interface AttemptFailure {
@@ -100,7 +102,8 @@ const PENDING: ReadonlySet<unknown> = new Set(["queued", "in_progress"]);
 const FULL_SHARE = 0.9;
 
 /** `cut_short` = a deadline that others have brought nearer. */
-type Cause = "client" | "deadline" | "cut_short";
+type Overdue = "deadline" | "cut_short";
+type Cause = "client" | Overdue;
 
 /** @throws RelayError overloaded, when the answer does not fit into the body budget */
 export async function attemptUpstream(
@@ -150,7 +153,7 @@ export async function attemptUpstream(
     finish();
     if (result.kind !== "stream") return result;
     timer = abortAfter(totalMs);
-    return { ...result, end: () => clearTimeout(timer) };
+    return { ...result, end: () => clearTimeout(timer), overdue: () => (cause === "client" ? null : cause) };
   } catch (error) {
     finish();
     if (error instanceof RelayError) throw error;
@@ -269,9 +272,12 @@ async function readStream(
       return badResponse(status, verdict.error);
     }
     source.idleMs = bounds.idleMs;
-    return { kind: "stream", status, headers, source, first, responseId: watch.responseId, end: () => undefined };
+    return { kind: "stream", status, headers, source, first, responseId: watch.responseId, ...UNBOUND };
   }
 }
+
+/** Until its deadline is known. */
+const UNBOUND: Pick<BegunStream, "end" | "overdue"> = { end: () => undefined, overdue: () => null };
 
 /**
  * Null when there are more than `bytesMax`. `share` grows with them; null = they are few.

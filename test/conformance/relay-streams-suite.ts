@@ -2,6 +2,7 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Plan } from "../support/fault-upstream.ts";
+import { openRaw } from "../support/raw-request.ts";
 import { dataOf, RELAY_ENV, relayErrorOf } from "../support/relay-client.ts";
 import { chatTextOf, RelayRig } from "../support/relay-rig.ts";
 import type { OpenTarget } from "../support/targets.ts";
@@ -348,6 +349,36 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
       expect(text).toEndWith(INTERRUPTED);
       expect(dataOf(text).length).toBeLessThan(20);
       await rig.upstream.requests[0]!.closed;
+      expect(await rig.rows(1)).toMatchObject([{ status: 200, error_code: "upstream_timeout" }]);
+      expect((await rig.health(0)).failures).toBe(1);
+    });
+
+    test("clients that read until their time is over say nothing of the channel", async () => {
+      await using rig = await RelayRig.open(target(), [{ total_ms: 1_500 }]);
+      rig.plan(async (exchange) => {
+        await exchange.startEvents();
+        while (!exchange.isGone) await exchange.chunk(chatChunk("x".repeat(16 * 1024)));
+      });
+      const body = JSON.stringify({ model: "any", messages: [{ role: "user", content: "hi" }], stream: true });
+      const readSlowly = async (index: number) => {
+        using client = await openRaw(target().url);
+        client.send(
+          `POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${rig.token.key}\r\n` +
+            `Content-Length: ${body.length}\r\n\r\n${body}`,
+        );
+        await client.received(/data: /);
+        client.pause();
+        await (await rig.upstream.request(index)).closed;
+        client.resume();
+        return (await client.received(/0\r\n\r\n$/)).slice(-1000);
+      };
+      for (const text of await Promise.all([0, 1, 2, 3, 4, 5].map(readSlowly))) {
+        expect(text).toContain(INTERRUPTED);
+        expect(text).not.toContain("[DONE]");
+      }
+      const row = { status: 200, error_code: "upstream_timeout" };
+      expect(await rig.rows(6)).toMatchObject(new Array(6).fill(row));
+      expect(await rig.health(0)).toMatchObject({ state: "closed", requests: 6, failures: 0 });
     });
   });
 

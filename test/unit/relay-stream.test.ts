@@ -31,14 +31,14 @@ interface Options {
 }
 
 /** A stream over an upstream that sends `pieces`, and what becomes of it. */
-function open(pieces: readonly (string | Uint8Array | Error)[], options: Options = {}) {
+function open(pieces: readonly (string | Uint8Array | Error | Promise<Error>)[], options: Options = {}) {
   const { endpoint = "chat", wantsUsage = false, onClientGone = "cancel" } = options;
   const left = [...pieces];
-  const state = { ends: [] as StreamEnd[], isCancelled: false, isAborted: false, kept: "" };
+  const state = { ends: [] as StreamEnd[], isCancelled: false, isAborted: false, isOverdue: false, kept: "" };
   const upstream = new ReadableStream<Uint8Array>(
     {
-      pull(controller) {
-        const piece = left.shift();
+      async pull(controller) {
+        const piece = await left.shift();
         if (piece === undefined) controller.close();
         else if (piece instanceof Error) controller.error(piece);
         else controller.enqueue(typeof piece === "string" ? new TextEncoder().encode(piece) : piece);
@@ -60,6 +60,7 @@ function open(pieces: readonly (string | Uint8Array | Error)[], options: Options
     first: [],
     onClientGone,
     clientGone: client.signal,
+    isOverdue: () => state.isOverdue,
     source: new UpstreamEvents(upstream, EVENT_BYTES_MAX, IDLE_MS, abort),
     onEvent: (event) => {
       state.kept += new TextDecoder().decode(event);
@@ -113,6 +114,7 @@ describe("a stream of chunks", () => {
       first: [],
       onClientGone: "cancel",
       clientGone: new AbortController().signal,
+      isOverdue: () => false,
       onEvent: () => undefined,
       onEnd: (end) => ends.push(end),
     });
@@ -160,6 +162,36 @@ describe("a stream of chunks", () => {
     await Bun.sleep(20);
     expect(left.length).toBeGreaterThanOrEqual(98);
     await reader.cancel();
+  });
+});
+
+describe("a stream whose time is over", () => {
+  test("ends as late when its upstream was waited for", async () => {
+    const { promise: broken, resolve: breakOff } = Promise.withResolvers<Error>();
+    const { stream, state } = open([chunk("a"), broken]);
+    const reader = stream.body.getReader();
+    await reader.read();
+    const last = reader.read();
+    // The read of the upstream has begun.
+    for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+    state.isOverdue = true;
+    breakOff(new Error("aborted"));
+    expect([new TextDecoder().decode((await last).value), state.ends]).toEqual([INTERRUPTED, ["late"]]);
+  });
+
+  test("ends as unread when its client had not taken what was there", async () => {
+    const { stream, state } = open([chunk("a"), new Error("aborted")]);
+    const reader = stream.body.getReader();
+    await reader.read();
+    state.isOverdue = true;
+    expect([new TextDecoder().decode((await reader.read()).value), state.ends]).toEqual([INTERRUPTED, ["unread"]]);
+  });
+
+  test("is complete all the same when its end was seen before", async () => {
+    const { stream, state } = open([chunk("a") + FINISH, new Error("aborted")]);
+    state.isOverdue = true;
+    expect(await new Response(stream.body).text()).toBe(chunk("a") + FINISH + DONE);
+    expect(state.ends).toEqual(["complete"]);
   });
 });
 
