@@ -73,14 +73,14 @@ export class RelayAnswers {
       account.leave();
     };
     const headers = this.#headers(call, answer.headers);
-    headers["Content-Type"] = contentType;
+    if (bytes.length > 0) headers["Content-Type"] = contentType;
     // HEAD would never take the stream, and its share would be held for good.
     if (bytes.length > INLINE_VALUE_BYTES_MAX && !scope.isHead) {
       scope.bytesOut = bytes.length;
       return respond(scope, status, headers, streamPieces(bytes, leave));
     }
     leave();
-    return respond(scope, status, headers, bytes);
+    return respond(scope, status, headers, bytes.length > 0 ? bytes : null);
   }
 
   stream(call: RelayCall, member: PoolChannel, begun: BegunStream): Response {

@@ -342,10 +342,14 @@ export class RelayEngine {
     return this.#parts.answers.failure(call, this.#takeFailure(call, member, name, result).answer);
   }
 
-  /** Whatever a client asked for, a channel that is asked too much waits. */
-  #judge({ blamesChannel }: RelayCall, { failure }: AttemptFailure): Verdict {
+  /**
+   * Whatever a client asked for, a channel that is asked too much waits. How an upstream describes what it keeps says
+   * nothing of how it answers models.
+   */
+  #judge({ blamesChannel, scope }: RelayCall, { failure }: AttemptFailure): Verdict {
     const verdict = judgeFailure(failure, this.#parts.settings.retriesTimeouts);
-    return blamesChannel || verdict.effect === "cool" ? verdict : { ...verdict, effect: "none" };
+    const isOfStored = failure.kind === "bad_response" && scope.request.method !== "POST";
+    return (blamesChannel && !isOfStored) || verdict.effect === "cool" ? verdict : { ...verdict, effect: "none" };
   }
 
   /** What a failure means for its channel, and what the client would be told of it. */

@@ -214,6 +214,10 @@ function wholeAnswer(
   request: AttemptRequest,
   release: () => void,
 ): WholeAnswer | AttemptFailure {
+  if (bytes.length === 0 && mayBeEmpty(request.method, status)) {
+    const nothing = { usage: null, outputBytes: 0, responseId: null, isPending: false };
+    return { kind: "answer", status, bytes, headers, ...nothing, release };
+  }
   const value = parsed(bytes, request.endpoint.mayBeArray ?? false);
   if (value === null || !isJsonType(headers.get("content-type"))) return badResponse(status);
   const isResponse = request.endpoint.name === "responses";
@@ -225,6 +229,11 @@ function wholeAnswer(
   const outputBytes = usage === null ? outputTextBytes(value) : 0;
   const isPending = isResponse && usage === null && PENDING.has(value.status);
   return { kind: "answer", status, bytes, headers, usage, outputBytes, responseId: id, isPending, release };
+}
+
+/** What is deleted needs no description, and some statuses have no body. */
+function mayBeEmpty(method: AttemptRequest["method"], status: number): boolean {
+  return method === "DELETE" || (method === "GET" && (status === 204 || status === 205));
 }
 
 /** An answer of an upstream that is no success. */

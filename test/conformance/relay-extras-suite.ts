@@ -204,6 +204,11 @@ function cacheTests(target: () => Target): void {
   });
 }
 
+/** A head alone. */
+function answerNothing(status: number): Plan {
+  return (exchange) => exchange.head(status, status === 204 ? {} : { "Content-Length": "0" });
+}
+
 function stickyTests(target: () => Target): void {
   const create = async (rig: RelayRig, fields: Json = {}, key = rig.token.key) => {
     const answer = await ask(target(), key, "/responses", { model: "a", input: "x", ...fields });
@@ -250,6 +255,38 @@ function stickyTests(target: () => Target): void {
     ]);
     expect([rig.calls[1 - home], rig.upstreams[home]!.requests[2]!.body]).toEqual([0, ""]);
     await notFound(await ask(target(), rig.token.key, `/responses/${id}`), "response_id");
+  });
+
+  test("a response that its upstream deletes without a word is deleted", async () => {
+    await using rig = await RelayRig.open(target());
+    for (const plan of [answerNothing(204), answerNothing(205), answerNothing(200), answerText("", "text/plain")]) {
+      const id = await create(rig);
+      rig.upstream.next(plan);
+      const deleted = await ask(target(), rig.token.key, `/responses/${id}`, undefined, { method: "DELETE" });
+      expect(await deleted.text()).toBe("");
+      expect([Math.trunc(deleted.status / 100), deleted.headers.get("content-type")]).toEqual([2, null]);
+      await notFound(await ask(target(), rig.token.key, `/responses/${id}`), "response_id");
+    }
+    const id = await create(rig);
+    rig.upstream.next(answerNothing(204));
+    expect((await ask(target(), rig.token.key, `/responses/${id}`)).status).toBe(204);
+    expect(await rig.health(0)).toMatchObject({ state: "closed", failures: 0, last_error: null });
+  });
+
+  test("how an upstream tells of a response never counts against its channel, but what it does for models", async () => {
+    await using rig = await RelayRig.open(target());
+    const id = await create(rig);
+    const noEvents = stream({ events: [], end: "clean" });
+    for (const method of ["GET", "DELETE"]) {
+      for (const plan of [answerText("<p>", "text/html"), answerText("{oops", "application/json"), noEvents]) {
+        rig.upstream.next(plan);
+        expect((await ask(target(), rig.token.key, `/responses/${id}`, undefined, { method })).status).toBe(502);
+      }
+    }
+    expect(await rig.health(0)).toMatchObject({ state: "closed", failures: 0 });
+    rig.upstream.next(answerNothing(204));
+    expect((await rig.post("/responses", { model: "a", input: "x" })).status).toBe(502);
+    expect((await rig.health(0)).failures).toBe(1);
   });
 
   test("unknown ids and those of another token are 404, and no upstream is asked", async () => {
