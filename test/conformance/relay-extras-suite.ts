@@ -273,7 +273,7 @@ function stickyTests(target: () => Target): void {
     expect(await rig.health(0)).toMatchObject({ state: "closed", failures: 0, last_error: null });
   });
 
-  test("how an upstream tells of a response never counts against its channel, but what it does for models", async () => {
+  test("what an upstream tells of a response that it keeps never counts against its channel", async () => {
     await using rig = await RelayRig.open(target());
     const id = await create(rig);
     const noEvents = stream({ events: [], end: "clean" });
@@ -494,7 +494,7 @@ function stickyTests(target: () => Target): void {
     await create(rig);
   });
 
-  test("a response that its upstream has forgotten takes the model from nobody who follows it or asks anew", async () => {
+  test("a response that its upstream has forgotten takes its model from nobody", async () => {
     await using rig = await RelayRig.open(target());
     const id = await create(rig);
     const follow = () => rig.post("/responses", { model: "a", input: "x", previous_response_id: id });
