@@ -71,7 +71,7 @@ export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdic
     case "unreachable":
       return VERDICTS.unreachable;
     case "timeout":
-      return { ...judgeTimeout(retriesTimeouts), ...(failure.isCutShort ? { effect: "none" } : {}) };
+      return failure.isCutShort ? unblamed(judgeTimeout(retriesTimeouts)) : judgeTimeout(retriesTimeouts);
     case "bad_response":
       return VERDICTS.outage;
     case "status":
@@ -81,6 +81,10 @@ export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdic
 
 function judgeTimeout(retriesTimeouts: boolean): Verdict {
   return retriesTimeouts ? VERDICTS.outage : VERDICTS.lastOutage;
+}
+
+function unblamed(verdict: Verdict): Verdict {
+  return { ...verdict, effect: "none" };
 }
 
 function judgeStatus(failure: StatusFailure, retriesTimeouts: boolean): Verdict {
