@@ -90,4 +90,12 @@ export class RequestScope {
       this.extendIdleTimeout(IDLE_SECONDS);
     }
   }
+
+  /**
+   * A read of as many slices as there are rows takes the time that it takes, but not longer than somebody waits: `read`
+   * is to give up when the signal says so.
+   */
+  whileReading<T>(read: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.whileSilent(() => read(this.request.signal));
+  }
 }

@@ -1,5 +1,6 @@
 // The job queue as it is read: single jobs, lists, what is due, figures.
 
+import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { jobTables } from "./job-base-units.ts";
 import { readyPriorities } from "./job-claim-units.ts";
@@ -43,7 +44,7 @@ export class JobStore {
 
   /**
    * Up to `limit` jobs, newest first, older than the job `before`. `next` is where to go on, null at the end.
-   * @throws what `signal` was aborted with
+   * @throws AppError unavailable when `signal` is aborted
    */
   async list(
     filter: JobFilter,
@@ -52,7 +53,7 @@ export class JobStore {
   ): Promise<{ rows: JobRow[]; next: string | null }> {
     const rows: JobRow[] = [];
     for (let place = before; ; ) {
-      signal.throwIfAborted();
+      requireSomebodyWaits(signal);
       const last = await this.#sliceEnd(filter, place);
       rows.push(...(await this.#rowsBetween(filter, place, last, limit + 1 - rows.length)));
       if (rows.length > limit) {

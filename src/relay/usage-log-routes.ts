@@ -34,7 +34,7 @@ async function listLog({ services, scope }: ManagementRequest): Promise<Response
     toMs: timeOf(query.to, "to"),
   };
   const page = { limit: pageLimit(query.limit || undefined), before: placeOf(query.before) };
-  const { rows, next } = await services.usageLog.list(filter, page);
+  const { rows, next } = await scope.whileReading((signal) => services.usageLog.list(filter, page, signal));
   return respondJson(scope, 200, { data: rows, next: next === null ? null : `${next.ts}-${next.id}` });
 }
 
@@ -45,7 +45,7 @@ async function showStat({ services, scope }: ManagementRequest): Promise<Respons
   // What is logged in this very moment belongs to it.
   const toMs = timeOf(query.to, "to") ?? services.clock() + 1;
   const fromMs = timeOf(query.from, "from") ?? toMs - STAT_SPAN_MS;
-  const sums = await services.usageLog.stat(group, fromMs, toMs);
+  const sums = await scope.whileReading((signal) => services.usageLog.stat(group, fromMs, toMs, signal));
   return respondJson(scope, 200, { data: sums.map(statBody) });
 }
 

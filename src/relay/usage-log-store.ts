@@ -1,13 +1,14 @@
-// The usage log as its operator reads it: pages of rows, sums over a time. Long reads are cut into slices, between
-// which requests get their turn.
+// The usage log as its operator reads it, on the reader thread: pages of rows, sums over a time. Long reads are cut into
+// slices, between which other statements get their turn.
 
 import type { Kysely } from "kysely";
+import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { relayTables } from "./base-units.ts";
 import type { LogRow, RelayTables } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
-/** Rows that are looked at before other work gets its turn: some milliseconds. */
+/** Rows that one statement looks at: some milliseconds. */
 const SLICE_ROWS = 2000;
 
 /** Null filters nothing. Times in ms since 1970: from `fromMs` on, before `toMs`. */
@@ -55,37 +56,41 @@ const ERROR_STATUS_MIN = 400;
 const GROUP_COLUMNS = { token: "token_id", channel: "channel_id", model: "model" } as const;
 
 export class UsageLogStore {
-  readonly #db: Db;
+  readonly #scans: Db;
 
-  constructor(store: TableStore<RelayUnits>) {
-    this.#db = relayTables(store);
+  constructor(store: Pick<TableStore<RelayUnits>, "scans">) {
+    this.#scans = relayTables({ tables: store.scans });
   }
 
-  /** Up to `limit` rows, newest first, from behind `before` on; `next` is where to go on, null at the end. */
+  /**
+   * Up to `limit` rows, newest first, from behind `before` on; `next` is where to go on, null at the end.
+   * @throws AppError unavailable when `signal` is aborted
+   */
   async list(
     filter: LogFilter,
     { limit, before }: { limit: number; before: LogPlace | null },
+    signal: AbortSignal,
   ): Promise<{ rows: LogRow[]; next: LogPlace | null }> {
     const rows: LogRow[] = [];
-    // What no index tells has to be looked at row by row.
-    const isSifted = filter.model !== null || filter.status !== null;
     for (let place = before; ; ) {
-      const slice = await this.#places(filter, place, isSifted ? SLICE_ROWS : limit + 1);
-      const last = slice.at(-1);
-      if (last === undefined) return { rows, next: null };
-      const found = await this.#rowsBetween(filter, place, last, limit + 1 - rows.length);
-      rows.push(...found);
+      requireSomebodyWaits(signal);
+      // Where an index tells all, the page ends where it is full.
+      const last = isSifted(filter) ? await this.#lastOfSlice(filter, place) : null;
+      rows.push(...(await this.#rowsBetween(filter, place, last, limit + 1 - rows.length)));
       if (rows.length > limit) {
         rows.length = limit;
         return { rows, next: placeOf(rows.at(-1)!) };
       }
+      if (last === null) return { rows, next: null };
       place = last;
-      await otherWork();
     }
   }
 
-  /** Sums from `fromMs` on, before `toMs`, in the order of their keys. */
-  async stat(group: StatGroup, fromMs: number, toMs: number): Promise<LogStat[]> {
+  /**
+   * Sums from `fromMs` on, before `toMs`, in the order of their keys.
+   * @throws AppError unavailable when `signal` is aborted
+   */
+  async stat(group: StatGroup, fromMs: number, toMs: number, signal: AbortSignal): Promise<LogStat[]> {
     const filter: LogFilter = {
       tokenId: null,
       channelId: null,
@@ -96,37 +101,48 @@ export class UsageLogStore {
       toMs,
     };
     const sums = new Map<number | string | null, StatSlice>();
-    for (let place: LogPlace | null = null; ; ) {
-      const slice = await this.#places(filter, place, SLICE_ROWS);
-      const last = slice.at(-1);
-      if (last === undefined) break;
+    let place: LogPlace | null = null;
+    do {
+      requireSomebodyWaits(signal);
+      const last: LogPlace | null = await this.#lastOfSlice(filter, place);
       for (const row of await this.#sumBetween(group, filter, place, last)) {
         sums.set(row.key, add(sums.get(row.key), row));
       }
       place = last;
-      await otherWork();
-    }
+    } while (place !== null);
     return [...sums.values()].map((sum) => statOf(group, sum)).sort(byKey);
   }
 
-  /** The places of the next rows in question, from the indexes alone. */
-  #places(filter: LogFilter, after: LogPlace | null, limit: number): Promise<LogPlace[]> {
-    return this.#within(filter, after, null)
+  /** The last of the rows that are looked at together, from an index alone; null when they are the last ones. */
+  async #lastOfSlice(filter: LogFilter, after: LogPlace | null): Promise<LogPlace | null> {
+    const place = await this.#within(filter, after, null)
       .select(["ts", "id"])
       .orderBy("ts", "desc")
       .orderBy("id", "desc")
-      .limit(limit)
-      .execute();
+      .offset(SLICE_ROWS - 1)
+      .limit(1)
+      .executeTakeFirst();
+    return place ?? null;
   }
 
-  #rowsBetween(filter: LogFilter, after: LogPlace | null, last: LogPlace, limit: number): Promise<LogRow[]> {
+  #rowsBetween(filter: LogFilter, after: LogPlace | null, last: LogPlace | null, limit: number): Promise<LogRow[]> {
     let query = this.#within(filter, after, last);
+    const { channelId } = filter;
+    if (filter.tokenId !== null && channelId !== null) {
+      // Of the token's index: along that of the channel the bounds of the slice would mean nothing.
+      query = query.where(({ eb, fn }) => eb(fn.coalesce("channel_id", "channel_id"), "=", channelId));
+    }
     if (filter.model !== null) query = query.where("model", "=", filter.model);
     if (filter.status !== null) query = query.where("status", "=", filter.status);
     return query.selectAll().orderBy("ts", "desc").orderBy("id", "desc").limit(limit).execute();
   }
 
-  #sumBetween(group: StatGroup, filter: LogFilter, after: LogPlace | null, last: LogPlace): Promise<StatSlice[]> {
+  #sumBetween(
+    group: StatGroup,
+    filter: LogFilter,
+    after: LogPlace | null,
+    last: LogPlace | null,
+  ): Promise<StatSlice[]> {
     return this.#within(filter, after, last)
       .select((build) => {
         const { fn } = build;
@@ -150,38 +166,37 @@ export class UsageLogStore {
       .execute() as Promise<StatSlice[]>;
   }
 
-  /** From behind `after` to `last`, newest first; null = from the newest, to the oldest. */
+  /**
+   * From behind `after` to `last`, newest first, as far as one index tells; null = from the newest, to the oldest. Of
+   * several bounds on one side SQLite goes along the index from the first it finds: each side has one, the tightest.
+   */
   #within({ tokenId, channelId, requestId, fromMs, toMs }: LogFilter, after: LogPlace | null, last: LogPlace | null) {
-    let query = this.#db.selectFrom("relay_log");
-    if (tokenId !== null) query = query.where("token_id", "=", tokenId);
-    if (channelId !== null) query = query.where("channel_id", "=", channelId);
+    let query = this.#scans.selectFrom("relay_log");
     if (requestId !== null) query = query.where("request_id", "=", requestId);
-    if (fromMs !== null) query = query.where("ts", ">=", fromMs);
-    if (toMs !== null) query = query.where("ts", "<", toMs);
-    if (after !== null) {
-      query = query
-        .where("ts", "<=", after.ts)
-        .where(({ or, and, eb }) =>
-          or([eb("ts", "<", after.ts), and([eb("ts", "=", after.ts), eb("id", "<", after.id)])]),
-        );
+    if (tokenId !== null) query = query.where("token_id", "=", tokenId);
+    else if (channelId !== null) query = query.where("channel_id", "=", channelId);
+    if (after !== null && (toMs === null || after.ts < toMs)) {
+      query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), "<", tuple(after.ts, after.id)));
+    } else if (toMs !== null) {
+      query = query.where("ts", "<", toMs);
     }
+    // It was found within the span.
     if (last !== null) {
-      query = query
-        .where("ts", ">=", last.ts)
-        .where(({ or, and, eb }) =>
-          or([eb("ts", ">", last.ts), and([eb("ts", "=", last.ts), eb("id", ">=", last.id)])]),
-        );
+      query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), ">=", tuple(last.ts, last.id)));
+    } else if (fromMs !== null) {
+      query = query.where("ts", ">=", fromMs);
     }
     return query;
   }
 }
 
-function placeOf({ ts, id }: LogPlace): LogPlace {
-  return { ts, id };
+/** What no index tells has to be looked at row by row; of token and channel one index tells one. */
+function isSifted({ tokenId, channelId, model, status }: LogFilter): boolean {
+  return model !== null || status !== null || (tokenId !== null && channelId !== null);
 }
 
-function otherWork(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+function placeOf({ ts, id }: LogPlace): LogPlace {
+  return { ts, id };
 }
 
 function add(sum: StatSlice | undefined, slice: StatSlice): StatSlice {

@@ -125,6 +125,16 @@ export function internalError(cause: unknown): AppError {
   return new AppError("internal_error", "Something went wrong on this side.", { cause });
 }
 
+/** What a read ends with that is given up because its client has left. */
+export function nobodyWaits(): AppError {
+  return new AppError("unavailable", "Nobody waits for this any more.");
+}
+
+/** To be asked before each slice of a long read. @throws AppError unavailable when `signal` is aborted */
+export function requireSomebodyWaits(signal: AbortSignal): void {
+  if (signal.aborted) throw nobodyWaits();
+}
+
 /** What the executables exit with. */
 export const EXIT = { done: 0, failed: 1, usage: 2, storeInUse: 3, storeDamaged: 4, storageFailed: 5 } as const;
 

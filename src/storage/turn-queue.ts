@@ -1,6 +1,6 @@
 // A queue for what takes long: one at a time, callers in turn, and without those who have left.
 
-import { AppError } from "../shared/errors.ts";
+import { AppError, nobodyWaits } from "../shared/errors.ts";
 
 interface Waiting {
   begin(): void;
@@ -93,8 +93,4 @@ export class TurnQueue {
 
 function tooMany(): AppError {
   return new AppError("overloaded", "Too many long lists are waiting. Try again.");
-}
-
-function nobodyWaits(): AppError {
-  return new AppError("unavailable", "Nobody waits for this any more.");
 }

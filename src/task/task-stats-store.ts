@@ -1,7 +1,7 @@
 // Figures over the tasks a user sees, summed up slice by slice on the reader thread.
 
 import { type SqlBool, sql } from "kysely";
-import { AppError } from "../shared/errors.ts";
+import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import { PRIORITIES, STATUSES } from "./task-tables.ts";
@@ -65,7 +65,7 @@ export class TaskStatsStore {
   async labels(userId: number, signal: AbortSignal): Promise<readonly LabelCount[]> {
     let counts: (LabelCount & { readonly label_key: string })[] = [];
     for (let after: LabelPlace | null = null; ; ) {
-      if (signal.aborted) throw new AppError("unavailable", "Nobody waits for this any more.");
+      requireSomebodyWaits(signal);
       const last = await this.#lastLabel(userId, after);
       for (const { label_key, label, count } of await this.#countLabels(userId, after, last)) {
         const isNew = counts.at(-1)?.label_key !== label_key;

@@ -1,7 +1,7 @@
 // The one builder behind pages, counts, exports and statistics: which tasks a user sees, in which order.
 
 import { type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
-import { AppError } from "../shared/errors.ts";
+import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { Place } from "./task-cursor.ts";
 import type { TaskFilter, TaskSort } from "./task-query.ts";
 import { NO_DUE_MS, type TaskTables } from "./task-tables.ts";
@@ -166,7 +166,7 @@ export async function* slices(
 ): AsyncGenerator<Stretch> {
   const rows = view.filter.words.length > 0 ? SEARCHED_ROWS : SLICE_ROWS;
   for (let place = after; !isEmptyView(view); ) {
-    if (signal.aborted) throw new AppError("unavailable", "Nobody waits for this any more.");
+    requireSomebodyWaits(signal);
     const last = await lastOfSlice(db, view, plan, place, rows);
     yield { after: place, last };
     if (last === null) return;

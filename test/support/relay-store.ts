@@ -10,6 +10,7 @@ import { openOwnStore } from "./own-store.ts";
 
 export interface RelayStore extends AsyncDisposable {
   readonly store: TableStore<RelayUnits>;
+  readonly dbPath: string;
   /** Rows of a table, all of them. */
   rows<Name extends keyof RelayTables>(table: Name): Promise<RelayTables[Name][]>;
 }
@@ -20,6 +21,7 @@ export async function openRelayStore(): Promise<RelayStore> {
   const db = store.tables.withTables<RelayTables>();
   return {
     store,
+    dbPath: own.dbPath,
     rows: async (table) =>
       (await db
         .selectFrom(table as "relay_log")
