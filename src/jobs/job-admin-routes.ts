@@ -38,7 +38,7 @@ export function createJobAdminHandler(services: JobAdminServices): (context: App
 }
 
 async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
-  const { url, signal } = scope.request;
+  const { url } = scope.request;
   const query = parseQuery(url, ["state", "kind", "queue", "limit", "cursor"]);
   const filter = {
     ownerId: null,
@@ -47,7 +47,7 @@ async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
     queue: query.queue ? queueOf(services.jobs, query.queue, "invalid_parameter") : null,
   };
   const page = { limit: pageLimit(query.limit || undefined), before: cursorOf(query.cursor) };
-  const { rows, next } = await services.jobs.rows.list(filter, page, signal);
+  const { rows, next } = await scope.whileReading((signal) => services.jobs.rows.list(filter, page, signal));
   const headers: ResponseHeaders = {};
   if (next !== null) {
     const target = new URL(url);
@@ -78,12 +78,14 @@ async function cancelJob({ services, scope, params }: AdminRequest): Promise<Res
 async function retryDead({ services, scope }: AdminRequest): Promise<Response> {
   const { kind } = parseQuery(scope.request.url, ["kind"]);
   if (!kind) throw new AppError("invalid_parameter", "kind is missing.");
-  return respondJson(scope, 200, { retried: await services.jobs.retryDead(kind) });
+  // Done to its end, also when its client leaves.
+  const retried = await scope.whileSilent(() => services.jobs.retryDead(kind));
+  return respondJson(scope, 200, { retried });
 }
 
 async function listQueues({ services, scope }: AdminRequest): Promise<Response> {
   parseQuery(scope.request.url, []);
-  const figures = await services.jobs.figures();
+  const figures = await scope.whileSilent(() => services.jobs.figures());
   const bodies = [...figures].map(([name, { depth, oldestMs, running, isPaused }]) => ({
     name,
     depth,

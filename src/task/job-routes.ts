@@ -23,7 +23,7 @@ export const JOB_ROUTES: TaskRoutes = {
 
 /** Newest first. */
 async function listJobs({ services, scope, who }: UserRequest): Promise<Response> {
-  const { url, signal } = scope.request;
+  const { url } = scope.request;
   const query = parseQuery(url, ["state", "kind", "limit", "cursor"]);
   const [state, kind] = [oneOf("state", query.state, JOB_STATES), oneOf("kind", query.kind, KINDS)];
   const limit = pageLimit(query.limit, { fallback: PAGE_DEFAULT });
@@ -31,7 +31,8 @@ async function listJobs({ services, scope, who }: UserRequest): Promise<Response
   if (before !== null && !isUuidV7(before))
     throw new AppError("invalid_cursor", "The cursor does not belong to this list.");
   const filter = { ownerId: who.userId, queue: null, state, kind };
-  const { rows, next } = await services.jobs.rows.list(filter, { limit, before }, signal);
+  const page = { limit, before };
+  const { rows, next } = await scope.whileReading((signal) => services.jobs.rows.list(filter, page, signal));
   const headers: ResponseHeaders = {};
   if (next !== null) {
     const link = new URLSearchParams({ limit: `${limit}`, cursor: next });

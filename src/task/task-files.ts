@@ -38,23 +38,25 @@ async function sendFile(
 ): Promise<Response> {
   const { filter, sort } = parseListQuery(parameters);
   const view: View = { userId: who.userId, filter, nowMs: services.clock() };
-  const { signal } = scope.request;
-  if ((await services.lists.count(view, signal, ROWS_MAX)) > ROWS_MAX) {
+  const total = await scope.whileReading((signal) => services.lists.count(view, signal, ROWS_MAX));
+  if (total > ROWS_MAX) {
     throw new AppError(
       "export_too_large",
       `A file has at most ${ROWS_MAX} tasks; POST /api/v1/exports makes larger ones.`,
     );
   }
   const left = new AbortController();
-  const gone = AbortSignal.any([signal, left.signal]);
+  const gone = AbortSignal.any([scope.request.signal, left.signal]);
   const pieces = textOf(services.lists.items(view, sort, gone), text);
   const headers = { "Content-Type": type, "Content-Disposition": `attachment; filename="${name}"` };
   if (scope.isHead) return respond(scope, 200, { ...headers, ...UNKNOWN_LENGTH });
+  // What is rare may be looked for through all rows; a client that does not read what it was sent is not waited for.
+  const next = () => scope.whileSilent(() => pieces.next());
   return respond(
     scope,
     200,
     headers,
-    streamOf(pieces, () => left.abort()),
+    streamOf(next, () => left.abort()),
   );
 }
 
@@ -68,12 +70,12 @@ async function* textOf(
 }
 
 /** Reads on when the client has taken what was sent. */
-function streamOf(pieces: AsyncGenerator<string>, onLeft: () => void): ReadableStream {
+function streamOf(next: () => Promise<IteratorResult<string>>, onLeft: () => void): ReadableStream {
   const encoder = new TextEncoder();
   return new ReadableStream(
     {
       async pull(controller) {
-        const { done, value } = await pieces.next();
+        const { done, value } = await next();
         if (done) controller.close();
         else controller.enqueue(encoder.encode(value));
       },

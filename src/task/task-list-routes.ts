@@ -78,7 +78,7 @@ async function showExpanded({ services, scope, who }: UserRequest, id: number): 
 
 async function listTasks({ services, scope, who }: UserRequest): Promise<Response> {
   const { lists, clock } = services;
-  const { url, signal, headers } = scope.request;
+  const { url, headers } = scope.request;
   const parameters = parseQuery(url, LIST_PARAMETERS);
   const query = parseListQuery(parameters);
   const { filter, sort, limit, hasCount, hasUsers } = query;
@@ -93,14 +93,17 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
     if (isUnchanged(headers.get("if-none-match"), answered.ETag)) return respond(scope, 304, answered);
   }
   const view = { userId: who.userId, filter, nowMs: clock() };
-  const { items, hasMore } = await lists.page(view, sort, { after, limit, signal });
+  const { items, hasMore, total } = await scope.whileReading(async (signal) => ({
+    ...(await lists.page(view, sort, { after, limit, signal })),
+    total: hasCount ? await lists.count(view, signal) : null,
+  }));
   if (hasMore) {
     const cursor = formatCursor(items.at(-1)!.place, list);
     const next = new URLSearchParams({ ...parameters, cursor });
     answered["X-Next-Cursor"] = cursor;
     answered.Link = `<${requestPath(url)}?${next}>; rel="next"`;
   }
-  if (hasCount) answered["X-Total-Count"] = `${await lists.count(view, signal)}`;
+  if (total !== null) answered["X-Total-Count"] = `${total}`;
   const shown = hasUsers ? await withUsers(lists, items) : items.map(({ row, labels }) => taskView(row, labels));
   return respondHeldJson(scope, services.budget, shown, answered);
 }
@@ -157,6 +160,6 @@ async function respondSums(
   sum: (signal: AbortSignal) => Promise<unknown>,
 ): Promise<Response> {
   if (isUnchanged(scope.request.headers.get("if-none-match"), tag)) return respond(scope, 304, taskHeaders(tag));
-  const json = await services.sums.of(`${who.userId} ${tag}`, scope.request.signal, sum);
+  const json = await scope.whileReading((signal) => services.sums.of(`${who.userId} ${tag}`, signal, sum));
   return respond(scope, 200, { ...taskHeaders(tag), "Content-Type": "application/json" }, json);
 }
