@@ -167,8 +167,8 @@ export class UsageLogStore {
   }
 
   /**
-   * From behind `after` to `last`, newest first, as far as one index tells; null = from the newest, to the oldest. Of
-   * several bounds on one side SQLite goes along the index from the first it finds: each side has one, the tightest.
+   * From behind `after` to `last`, newest first, as far as one index tells; null = from the newest, to the oldest. On
+   * each side the time has one bound, the tightest: see ARCHITECTURE.md on slices.
    */
   #within({ tokenId, channelId, requestId, fromMs, toMs }: LogFilter, after: LogPlace | null, last: LogPlace | null) {
     let query = this.#scans.selectFrom("relay_log");

@@ -197,13 +197,18 @@ function sidesOf({ userId, filter: { scope, assignee, isDeleted } }: View): read
 }
 
 function branchesOf(db: Db, view: View, plan: Plan, stretch: Stretch, isSifted: boolean) {
-  return sidesOf(view).flatMap((side) => {
-    const whole = sideOf(db, view, plan, side, isSifted);
-    return runsOf(stretch).map((run) => within(whole, plan, run));
-  });
+  const runs = runsOf(stretch);
+  return sidesOf(view).flatMap((side) => runs.map((run) => branchOf(db, view, plan, { side, run }, isSifted)));
 }
 
-function sideOf(db: Db, view: View, plan: Plan, side: Side, isSifted: boolean) {
+/** The bounds of the run lie within those of the filter and come before them: see ARCHITECTURE.md on slices. */
+function branchOf(
+  db: Db,
+  view: View,
+  plan: Plan,
+  { side, run }: { readonly side: Side; readonly run: Run },
+  isSifted: boolean,
+) {
   const shown = shownBy(plan);
   let query = db
     .selectFrom("task_item")
@@ -211,6 +216,7 @@ function sideOf(db: Db, view: View, plan: Plan, side: Side, isSifted: boolean) {
     .where(side === "owned" ? "user_id" : "assignee_id", "=", view.userId)
     .where(view.filter.isDeleted ? IS_DELETED : sql<SqlBool>`deleted_at_ms = ${0}`)
     .$castTo<Place>();
+  for (const bound of boundsOf(plan, run)) query = query.where(bound);
   for (const { column, holds } of conditionsOf(view, side, shown)) {
     if (isSifted || (column !== null && plan.open.has(column))) query = query.where(holds);
   }
@@ -239,7 +245,7 @@ function runsOf({ after, last }: Stretch): readonly Run[] {
   ];
 }
 
-function within(query: ReturnType<typeof sideOf>, plan: Plan, run: Run) {
+function boundsOf(plan: Plan, run: Run): readonly RawBuilder<SqlBool>[] {
   const key = shownBy(plan)(plan.order);
   const [behind, before, upTo] = plan.isDescending ? [sql`<`, sql`>`, sql`>=`] : [sql`>`, sql`<`, sql`<=`];
   const bounds: RawBuilder<SqlBool>[] = [];
@@ -251,7 +257,7 @@ function within(query: ReturnType<typeof sideOf>, plan: Plan, run: Run) {
     if (run.behindKey !== null) bounds.push(sql`${key} ${behind} ${run.behindKey}`);
     if (run.beforeKey !== null) bounds.push(sql`${key} ${before} ${run.beforeKey}`);
   }
-  return bounds.reduce((built, bound) => built.where(bound), query);
+  return bounds;
 }
 
 export function directionOf({ isDescending }: Plan): "asc" | "desc" {
@@ -273,12 +279,12 @@ function conditionsOf({ userId, filter, nowMs }: View, side: Side, shown: Shown)
   };
   if (statuses.length > 0) add("status", isAnyOf(status, statuses));
   if (priorities.length > 0) add("priority", isAnyOf(shown("priority"), priorities));
-  if (dueFromMs !== null) add("due_at_ms", sql`${due} >= ${dueFromMs} AND ${due} < ${NO_DUE_MS}`);
-  if (dueBeforeMs !== null) add("due_at_ms", sql`${due} < ${dueBeforeMs}`);
-  if (isOverdue === true) {
-    add("due_at_ms", sql`${due} < ${nowMs}`);
-    add("status", sql`${status} != 'completed'`);
-  }
+  if (dueFromMs !== null) add("due_at_ms", sql`${due} >= ${dueFromMs}`);
+  // One bound for all that have one on this side: see branchOf.
+  const untilMs = [dueFromMs === null ? null : NO_DUE_MS, dueBeforeMs, isOverdue === true ? nowMs : null];
+  const dueUntilMs = Math.min(...untilMs.filter((ms) => ms !== null));
+  if (dueUntilMs < Number.POSITIVE_INFINITY) add("due_at_ms", sql`${due} < ${dueUntilMs}`);
+  if (isOverdue === true) add("status", sql`${status} != 'completed'`);
   if (isOverdue === false) add(null, sql`(${due} >= ${nowMs} OR ${status} = 'completed')`);
   if (updatedFromMs !== null) add("updated_at_ms", sql`${shown("updated_at_ms")} >= ${updatedFromMs}`, true);
   if (side === "owned" && assignee !== null) {

@@ -23,7 +23,7 @@ import {
   type View,
 } from "../../src/task/visible-task-store.ts";
 import { alterStore } from "../support/alter-store.ts";
-import { expectTime } from "../support/figures-in-bounds.ts";
+import { expectFigure, expectTime } from "../support/figures-in-bounds.ts";
 import { openTaskStore, type TaskStore } from "../support/task-store.ts";
 
 const TASKS = 5000;
@@ -230,6 +230,90 @@ describe("what takes long", () => {
         expect(page.items.length).toBeGreaterThan(0);
       }
     }
+  });
+});
+
+describe("a filter on what the list is in the order of", () => {
+  const MANY = 40_000;
+  /** In ms: the tasks have the times 1, 2, 3 and so on, every second one is due at it. */
+  const FROM_MS = 100;
+  const FILTERED: readonly (readonly [TaskSort["by"], Parameters<typeof parseFilter>[0], (n: number) => boolean])[] = [
+    ["updated_at", { updated_after: new Date(FROM_MS).toISOString() }, (n) => n >= FROM_MS],
+    ["due_date", { due_after: new Date(FROM_MS).toISOString() }, (n) => n % 2 === 1 && n >= FROM_MS],
+    [
+      "due_date",
+      { due_after: new Date(FROM_MS).toISOString(), due_before: new Date(MANY / 2).toISOString() },
+      (n) => n % 2 === 1 && n >= FROM_MS && n < MANY / 2,
+    ],
+    [
+      "due_date",
+      { due_after: new Date(FROM_MS).toISOString(), overdue: "true" },
+      (n) => n % 2 === 1 && n >= FROM_MS && n < TASKS / 2,
+    ],
+  ];
+
+  let many: TaskStore;
+  beforeAll(async () => {
+    many = await openTaskStore();
+    await addTasks(many, MANY, "description, search_text, deleted_at_ms", "'', '', 0");
+  });
+  afterAll(() => many[Symbol.asyncDispose]());
+
+  /** The shortest of some times, in ms: others may have the processor for a while. */
+  async function shortestMs(times: number, act: () => Promise<unknown>): Promise<number> {
+    const taken: number[] = [];
+    for (let turn = 0; turn < times; turn++) {
+      const startMs = performance.now();
+      await act();
+      taken.push(performance.now() - startMs);
+    }
+    return Math.min(...taken);
+  }
+
+  test("leaves the tasks that it names, in their order", async () => {
+    const lists = new TaskListStore(many.store);
+    for (const [by, parameters, matches] of FILTERED) {
+      const expected = Array.from({ length: MANY }, (_, index) => index + 1).filter(matches);
+      expect([parameters, await lists.count(viewOf(parameters), signal)]).toEqual([parameters, expected.length]);
+      for (const isDescending of [false, true]) {
+        if (isDescending) expected.reverse();
+        const found: number[] = [];
+        for (let hasMore = true, after: Place | null = null; hasMore; ) {
+          const page = await lists.page(viewOf(parameters), { by, isDescending }, { after, limit: 1000, signal });
+          found.push(...page.items.map(({ row }) => row.id));
+          ({ hasMore } = page);
+          after = page.items.at(-1)?.place ?? null;
+        }
+        expect([parameters, isDescending, found]).toEqual([parameters, isDescending, expected]);
+      }
+    }
+  });
+
+  test("makes the last pages as quick to find as the first one", async () => {
+    const db = taskTables(many.store);
+    for (const [by, parameters, matches] of FILTERED) {
+      const last = Array.from({ length: MANY }, (_, index) => index + 1).filter(matches);
+      for (const isDescending of [false, true]) {
+        const view = viewOf(parameters);
+        const plan = planFor(view.filter, { by, isDescending });
+        const id = isDescending ? last[1]! : last.at(-2)!;
+        const read = (after: Place | null) => () => placesIn(db, view, plan, { after, last: null, limit: 1 }).execute();
+        const firstMs = await shortestMs(10, read(null));
+        const lastMs = await shortestMs(10, read({ key: id, id }));
+        const label = `the last page by ${by} of ${JSON.stringify(parameters)}, the first one taking 1`;
+        expectFigure(label, lastMs / firstMs, 3, 2.5);
+      }
+    }
+  });
+
+  test("makes counting take a time that grows with the tasks, not with their square", async () => {
+    const lists = new TaskListStore(many.store);
+    const part = 12;
+    const countMs = (fromMs: number) =>
+      shortestMs(3, () => lists.count(viewOf({ updated_after: new Date(fromMs).toISOString() }), signal));
+    const wholeMs = await countMs(1);
+    const partMs = await countMs(Math.floor(MANY - MANY / part));
+    expectFigure(`counting all tasks, a ${part}th of them taking 1`, wholeMs / partMs, 1.3 * part, 1.5);
   });
 });
 
