@@ -1,6 +1,6 @@
 // The feeds of users, and how far each has come: read here, written by announce() in feed-units.ts.
 
-import type { Kysely } from "kysely";
+import { type Kysely, sql } from "kysely";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskTables } from "./task-tables.ts";
@@ -43,7 +43,7 @@ export class FeedStore {
     const rows = await this.#db
       .selectFrom("task_head")
       .select(["user_id", "rev"])
-      .where("user_id", "in", userIds)
+      .where("user_id", "in", valuesOf(userIds))
       .execute();
     return new Map(rows.map(({ user_id, rev }) => [user_id, rev]));
   }
@@ -73,13 +73,21 @@ export class FeedStore {
       .selectFrom("task_session as session")
       .innerJoin("task_user as user", "user.id", "session.user_id")
       .select(["session.id", "user.token_version"])
-      .where("session.id", "in", sessionIds)
+      .where("session.id", "in", valuesOf(sessionIds))
       .where("session.revoked_at_ms", "is", null)
       .where("user.disabled_at_ms", "is", null)
       .where("user.deleted_at_ms", "is", null)
       .execute();
     return new Map(rows.map((row) => [row.id, row.token_version]));
   }
+}
+
+/**
+ * As one parameter, so that there is one statement: asked for as many as listen, each second would prepare another, and
+ * push the others out of those that are kept.
+ */
+function valuesOf<Value extends number | string>(values: readonly Value[]) {
+  return sql<Value>`(SELECT value FROM json_each(${JSON.stringify(values)}))`;
 }
 
 interface FeedRow {
