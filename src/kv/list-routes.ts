@@ -36,7 +36,8 @@ async function answer({ engine }: ListServices, scope: RequestScope, principal: 
   const query = parseListQuery(scope.request.url);
   if (query.isCount) {
     const range = countableRange(principal, query);
-    return respondJson(scope, 200, { count: range === null ? 0 : await engine.count(range) });
+    const count = range === null ? 0 : await scope.whileSilent(async () => engine.count(range));
+    return respondJson(scope, 200, { count });
   }
   const readPage = pageReader(engine, principal, query);
   const page = await readPage(query);

@@ -10,7 +10,7 @@ import { IDLE_SECONDS } from "../../src/shared/bounds.ts";
 import type { KvEngine } from "../../src/storage/kv-engine.ts";
 
 const PRINCIPAL = { rights: null, buckets: null, prefix: null, subject: null, tokenId: null };
-const surface = { gate: { admit: () => PRINCIPAL } as unknown as JwtGate, admission: new Admission(3) };
+const surface = { gate: { admit: () => PRINCIPAL } as unknown as JwtGate, admission: new Admission(4) };
 
 type Handler = (context: AppContext) => Response | Promise<Response>;
 
@@ -28,6 +28,12 @@ test("a backup may take as long as it takes, and then the connection is as other
   const report = { file: "f", bytes: 1, revision: 1, entries: 1, ms: 1 };
   const backup = createBackupRoute(surface, async () => report as never);
   expect(await secondsAskedFor(backup, "POST", "/_admin/backup")).toEqual([200, [0, IDLE_SECONDS]]);
+});
+
+test("keys are counted for as long as it takes", async () => {
+  const engine = { count: async () => 7 } as unknown as KvEngine;
+  const list = createListHandler({ ...surface, engine });
+  expect(await secondsAskedFor(list, "GET", "/_list?bucket=b&count=1")).toEqual([200, [0, IDLE_SECONDS]]);
 });
 
 test("a list of many pages may be silent for a minute, one of a single page is not expected to be", async () => {
