@@ -1,4 +1,4 @@
-// The usage log as its operator reads it, on the reader thread: pages of rows, sums over a time. Long reads are cut into
+// The usage log as its operator reads it, on the reader thread: pages of rows, sums over a time. Long reads come in
 // slices, between which other statements get their turn.
 
 import type { Kysely } from "kysely";
