@@ -3,7 +3,7 @@
 import { RunningServer } from "../../src/app/start-server.ts";
 import { mintJwt, type OperatorClaims } from "../../src/auth/mint-jwt.ts";
 import type { Clock } from "../../src/shared/clock.ts";
-import { openLog } from "../../src/shared/log.ts";
+import { type Log, openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import { type Environment, startServer } from "./executable.ts";
 import { tempDir } from "./temp-dir.ts";
@@ -52,7 +52,12 @@ export function openInProcessAt(clock?: Clock): OpenTarget {
   return (env = {}) => openServer(env, clock);
 }
 
-async function openServer(env: Environment, clock?: Clock): Promise<Target> {
+/** A server in this process that tells `log` instead of standard error. */
+export function openInProcessTelling(log: Log): OpenTarget {
+  return (env = {}) => openServer(env, undefined, log);
+}
+
+async function openServer(env: Environment, clock?: Clock, log?: Log): Promise<Target> {
   const dir = tempDir();
   const settings = readSettings({
     JWT_SECRET: SECRET,
@@ -62,7 +67,7 @@ async function openServer(env: Environment, clock?: Clock): Promise<Target> {
     GIN_MODE: "test",
     ...env,
   });
-  const start = () => RunningServer.start(settings, openLog(settings), { clock });
+  const start = () => RunningServer.start(settings, log ?? openLog(settings), { clock });
   let server = await start();
   const stop = async () => {
     const stopped = server.stop();

@@ -9,6 +9,7 @@ import { respond } from "../../src/http/respond.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import type { Log } from "../../src/shared/log.ts";
 import { QUIET } from "../support/job-rig.ts";
+import { mint, openInProcessTelling } from "../support/targets.ts";
 
 type Line = Record<string, unknown>;
 
@@ -50,6 +51,40 @@ test("the access log says of a stream that nobody knows how long it is, unless i
     logRequest(log, "all", scope, 200);
   }
   expect(lines.map(({ out }) => out)).toEqual([null, 7]);
+});
+
+test("the access log tells who asked what through which route, how it ended, and how many bytes moved", async () => {
+  const lines: Line[] = [];
+  const log: Log = { ...QUIET, info: (message, line) => message === "request" && void lines.push(line!) };
+  await using target = await openInProcessTelling(log)({ TRUSTED_PROXIES: "127.0.0.0/8" });
+  const known = { Authorization: `Bearer ${await mint({ subject: "ann", tokenId: "t-1" })}` };
+  const ask = (path: string, method: string, id: string, headers: Record<string, string | null>, body?: string) =>
+    target.fetch(path, {
+      method,
+      headers: { "X-Request-Id": id, "X-Forwarded-For": "203.0.113.7", ...headers },
+      ...(body === undefined ? {} : { body }),
+    });
+  await ask("/b/a%0Ab?ttl=60", "PUT", "first", known, "12345");
+  await ask("/b/a%0Ab", "GET", "second", known);
+  const { length } = await (await ask("/_meta/b/none", "GET", "third", { Authorization: null })).text();
+  const common = { ms: expect.any(Number), ip: "203.0.113.7", sub: "ann", jti: "t-1" };
+  const key = { route: "/:bucket/:key", path: "/b/a%0Ab", status: 200 };
+  const stranger = { sub: null, jti: null, code: "unauthorized", reason: "missing" };
+  expect(lines).toEqual([
+    { ...common, ...key, id: "first", method: "PUT", in: 5, out: 0 },
+    { ...common, ...key, id: "second", method: "GET", in: 0, out: 5 },
+    {
+      ...common,
+      ...stranger,
+      id: "third",
+      method: "GET",
+      route: "/_meta/:bucket/:key",
+      path: "/_meta/b/none",
+      status: 401,
+      in: 0,
+      out: length,
+    },
+  ]);
 });
 
 test("the access log says with which code a request failed, and why a token was not let in", async () => {
