@@ -1,6 +1,6 @@
 // A real store in a folder of its own, with its own storage thread, for tests of what services keep in it.
 
-import { openLog } from "../../src/shared/log.ts";
+import { type Log, openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import { SqliteStore } from "../../src/storage/sqlite-store.ts";
 import { threadStarter } from "../../src/storage/start-thread.ts";
@@ -8,7 +8,7 @@ import type { Environment } from "./executable.ts";
 import { tempDir } from "./temp-dir.ts";
 
 /** Where the server's own threads begin. */
-const THREAD_ENTRY = new URL("../../src/app/thread-entry.ts", import.meta.url);
+export const THREAD_ENTRY = new URL("../../src/app/thread-entry.ts", import.meta.url);
 
 export interface OwnStore extends AsyncDisposable {
   readonly sqlite: SqliteStore;
@@ -30,11 +30,12 @@ export async function openOwnStore(env: Environment = {}, threadEntry: URL = THR
   };
 }
 
-/** The store in a folder that others own. */
+/** The store in a folder that others own; what it has to say goes to `log`, or standard error. */
 export function openStoreAt(
   dbPath: string,
   env: Environment = {},
   threadEntry: URL = THREAD_ENTRY,
+  log?: Log,
 ): Promise<SqliteStore> {
   const settings = readSettings({
     JWT_SECRET: "0123456789abcdef0123456789abcdef",
@@ -42,7 +43,7 @@ export function openStoreAt(
     GIN_MODE: "test",
     ...env,
   });
-  return SqliteStore.open(settings, openLog(settings), threadStarter(threadEntry), {
+  return SqliteStore.open(settings, log ?? openLog(settings), threadStarter(threadEntry), {
     onCommit: () => undefined,
     onFailed: (reason) => process.stderr.write(`the store of this test has failed: ${reason}\n`),
   });

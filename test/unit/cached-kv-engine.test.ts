@@ -18,7 +18,7 @@ const PUT: KvPut = {
 const CREATED: KvOutcome = { kind: "created", revision: 2, updatedAtMs: 0 };
 
 /** An engine whose changes end when the test says so, behind a cache. */
-function cached(expiresAtMs: number | null = null) {
+function cached(expiresAtMs: number | null = null, value = new Uint8Array(1)) {
   let finds = 0;
   const ends: (() => void)[] = [];
   const wiped: ((bucket: string) => void)[] = [];
@@ -31,8 +31,8 @@ function cached(expiresAtMs: number | null = null) {
     contentType: null,
     metadata: null,
     creatorIp: null,
-    sizeBytes: 1,
-    value: new Uint8Array(1),
+    sizeBytes: value.length,
+    value,
   });
   const engine = {
     find: found,
@@ -60,6 +60,13 @@ function cached(expiresAtMs: number | null = null) {
 test("what was found is found again without the engine", () => {
   const { find } = cached();
   expect([find(), find(), find()]).toEqual([1, 1, 1]);
+});
+
+test("an entry of more than 16 KiB is asked of the engine each time", () => {
+  const largest = cached(null, new Uint8Array(16_384));
+  expect([largest.find(), largest.find()]).toEqual([1, 1]);
+  const larger = cached(null, new Uint8Array(16_385));
+  expect([larger.find(), larger.find()]).toEqual([1, 2]);
 });
 
 test("while its bucket is being wiped the engine is asked, and nothing of it is known when it was", async () => {

@@ -2,6 +2,7 @@
 
 import { Database } from "bun:sqlite";
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { kyselyOver } from "../../src/storage/kysely-sqlite.ts";
 import { MIGRATIONS } from "../../src/storage/migrations.ts";
 import { openStore, schemaVersion } from "../../src/storage/open-store.ts";
@@ -30,6 +31,25 @@ test("a new store has the tables, indexes and version that the migrations lead t
   expect(store.query(SCHEMA).all()).toEqual(migrated.query(SCHEMA).all());
   expect(schemaVersion(store)).toBe(MIGRATIONS.length);
   store.close();
+});
+
+test("a new store carries the mark of the program, an id of its own, its time, and no revision", async () => {
+  const ids = new Set<string>();
+  for (const path of [tempDir().file("gokv.db"), tempDir().file("gokv.db")]) {
+    const fromMs = Date.now();
+    const store = await openStore({ path, ...OPTIONS });
+    const toMs = Date.now();
+    const rows = store.query<{ name: string; value: unknown }, []>("SELECT name, value FROM store").all();
+    store.close(true);
+    const { created_at: createdAtMs, ...facts } = Object.fromEntries(rows.map(({ name, value }) => [name, value]));
+    const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+    expect(facts).toEqual({ last_revision: 0, store_id: expect.stringMatching(uuid) });
+    expect([(createdAtMs as number) >= fromMs, (createdAtMs as number) <= toMs]).toEqual([true, true]);
+    ids.add(facts.store_id as string);
+    // Where the header of a SQLite file has the application id: "gokv".
+    expect(readFileSync(path).readUInt32BE(68)).toBe(0x676f6b76);
+  }
+  expect(ids.size).toBe(2);
 });
 
 test("migrations leave no rows in a store that was empty, so that the schema is all there is to make", async () => {

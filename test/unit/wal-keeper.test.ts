@@ -1,6 +1,7 @@
 // The write-ahead log stays within its limit, and is copied only where all of it finds room.
 
-import { expect, test } from "bun:test";
+import { Database } from "bun:sqlite";
+import { expect, spyOn, test } from "bun:test";
 import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freeBytesAt } from "../../src/storage/free-space.ts";
@@ -40,6 +41,40 @@ test("a log that has grown past its limit is copied and cut back with the next w
   keeper.afterWrite();
   expect([keeper.usedBytes, statSync(dir.file("gokv.db-wal")).size, told.full]).toEqual([0, 0, 0]);
   database.close(true);
+});
+
+test("a log that is idle for 30 s is copied and cut back; while it is read, once a second at most", async () => {
+  using dir = tempDir();
+  let nowMs = 0;
+  const clock = spyOn(performance, "now").mockImplementation(() => nowMs);
+  try {
+    const { database, keeper, write } = await keptStore(dir.file("gokv.db"));
+    const isCutAt = (ms: number) => {
+      nowMs = ms;
+      keeper.whenIdle();
+      return keeper.usedBytes === 0 && statSync(dir.file("gokv.db-wal")).size === 0;
+    };
+    const writeAt = (ms: number) => {
+      nowMs = ms;
+      write(1000);
+      keeper.afterWrite();
+    };
+    writeAt(1000);
+    expect(isCutAt(1000)).toBe(false);
+    writeAt(20_000);
+    expect([isCutAt(31_000), isCutAt(49_999), isCutAt(50_000)]).toEqual([false, false, true]);
+    writeAt(60_000);
+    using reader = new Database(dir.file("gokv.db"), { readonly: true });
+    reader.run("BEGIN");
+    reader.query("SELECT * FROM store").all();
+    expect(isCutAt(90_000)).toBe(false);
+    reader.run("COMMIT");
+    expect([isCutAt(90_999), isCutAt(91_000)]).toEqual([false, true]);
+    reader.close();
+    database.close(true);
+  } finally {
+    clock.mockRestore();
+  }
 });
 
 if (has("root, to mount a small volume", isRoot())) {
