@@ -4,7 +4,8 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { cleanEnv, ROOT } from "../support/executable.ts";
+import { cleanEnv, ROOT, run } from "../support/executable.ts";
+import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 interface Example {
@@ -12,12 +13,18 @@ interface Example {
   readonly expected: string;
 }
 
+/** All blocks of one kind in the README, one after the other. */
+function readBlocks(kind: "console" | "sh"): string {
+  const readme = readFileSync(join(ROOT, "README.md"), "utf8");
+  return [...readme.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)]
+    .filter(([, name]) => name === kind)
+    .map(([, , text]) => text)
+    .join("");
+}
+
 /** The lines of the README's console blocks: `$ command`, then its output, in which … stands for anything. */
 function readExamples(): Example[] {
-  const readme = readFileSync(join(ROOT, "README.md"), "utf8");
-  const blocks = [...readme.matchAll(/^```console\n([\s\S]*?)^```$/gm)].map((match) => match[1]!);
-  return blocks
-    .join("")
+  return readBlocks("console")
     .split(/^\$ /m)
     .slice(1)
     .map((text) => {
@@ -65,6 +72,18 @@ describe("the README", () => {
     const outputs = await runInShell(examples, dir.path);
     for (const [index, { command, expected }] of examples.entries()) {
       expect(outputs[index] ?? "", command).toMatch(pattern(expected));
+    }
+  });
+
+  test("shows tokens that are made as they are asked for", async () => {
+    using dir = tempDir();
+    const commands = readBlocks("sh").match(/^jwt-gen .*$/gm) ?? [];
+    expect(commands).toHaveLength(3);
+    const env = { JWT_SECRET: SECRET, PATH: `${join(ROOT, "dist")}:${process.env.PATH}` };
+    const finished = await Promise.all(commands.map((command) => run(["bash", "-c", command], { env, cwd: dir.path })));
+    for (const [index, command] of commands.entries()) {
+      const token = expect.stringMatching(/^eyJ[\w-]+\.[\w-]+\.[\w-]{43}\n$/);
+      expect({ command, ...finished[index]! }).toEqual({ command, exitCode: 0, stdout: token, stderr: "" });
     }
   });
 

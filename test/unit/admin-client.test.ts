@@ -1,6 +1,7 @@
 // How long commands wait for a server, and what they say when no answer comes.
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import { JwtGate } from "../../src/auth/jwt-gate.ts";
 import { AdminClient } from "../../src/cli/admin-client.ts";
 import { relayCommand } from "../../src/cli/relay-commands.ts";
 import { runCli, type StrictCommand } from "../../src/cli/run-cli.ts";
@@ -19,11 +20,14 @@ let server: ReturnType<typeof Bun.serve>;
 let paths: readonly string[] = EVERYTHING;
 /** What it was asked, without its document. */
 const asked: string[] = [];
+/** What every request has shown to be let in. */
+const credentials = new Set<string | null>();
 beforeAll(() => {
   server = Bun.serve({
     hostname: "127.0.0.1",
     port: 0,
-    fetch({ url, method }) {
+    fetch({ url, method, headers }) {
+      credentials.add(headers.get("authorization"));
       if (url.endsWith("/openapi.json"))
         return Response.json({ paths: Object.fromEntries(paths.map((at) => [at, {}])) });
       asked.push(`${method} ${new URL(url).pathname}`);
@@ -34,6 +38,7 @@ beforeAll(() => {
 beforeEach(() => {
   paths = EVERYTHING;
   asked.length = 0;
+  credentials.clear();
 });
 afterAll(() => server.stop(true));
 
@@ -100,6 +105,24 @@ test("a test of a channel is waited for longer than a request to an upstream may
       waits.mockRestore();
     }
   }
+});
+
+test("a command with the secret alone signs itself a token of a minute; one with a token shows that", async () => {
+  const secret = "a-secret-of-more-than-thirty-two-bytes";
+  const show = async (env: NodeJS.ProcessEnv) => {
+    credentials.clear();
+    await (await AdminClient.open(server.url.origin, env, "relay")).ask("GET", "/");
+    expect(credentials.size).toBe(1);
+    return [...credentials][0]!;
+  };
+  expect(await show({ ...ENV, JWT_SECRET: secret })).toBe(`Bearer ${ENV.GOKV_JWT}`);
+  const shown = await show({ JWT_SECRET: secret });
+  const { iat, exp, ...claims } = JSON.parse(Buffer.from(shown.split(".")[1]!, "base64url").toString());
+  expect([exp - iat, claims]).toEqual([60, { sub: "gokv cli", scope: "admin" }]);
+  const secrets = [new TextEncoder().encode(secret)];
+  const gateAt = (nowMs: number) => new JwtGate({ secrets, clock: () => nowMs, onFailure: () => undefined });
+  expect(await gateAt(iat * 1000).admit(shown)).toMatchObject({ subject: "gokv cli" });
+  expect(Math.abs(Date.now() / 1000 - iat)).toBeLessThan(60);
 });
 
 describe("a server without the service of a command", () => {
