@@ -17,11 +17,13 @@ import {
   refusalOf,
 } from "../support/relay-client.ts";
 import { mint, type OpenTarget } from "../support/targets.ts";
-import { answerJson, refuse, wrongKey } from "../support/upstream-plans.ts";
+import { afterMs, answerJson, answerNormally, refuse, wrongKey } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
 const KEY = "sk-mock-0123456789abcdef";
 const WAIT_MS = 5000;
+/** How long a slow upstream takes for an answer; timers may be a little early. */
+const [SLOW_MS, SLOW_MS_MIN] = [60, 50];
 const MASK = "sk-mock...cdef";
 
 export function relayChannelsSuite(name: string, open: OpenTarget): void {
@@ -193,6 +195,7 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       [{ weight: 1.5 }, "invalid_field"],
       [{ weight: "1" }, "invalid_field"],
       [{ priority: 1001 }, "invalid_field"],
+      [{ priority: -1001 }, "invalid_field"],
       [{ status: 3 }, "invalid_field"],
       [{ status: true }, "invalid_field"],
       [{ models: [1] }, "invalid_field"],
@@ -201,6 +204,15 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       [{ auto_ban: "yes" }, "invalid_field"],
       [{ colour: "red" }, "invalid_field"],
     ];
+    test("the least and the most that a number may be are taken", async () => {
+      for (const fields of [
+        { weight: 0, priority: -1000 },
+        { weight: 1000, priority: 1000 },
+      ]) {
+        expect(await make(fields)).toMatchObject(fields);
+      }
+    });
+
     test("a field that is not what it should be is refused", async () => {
       for (const [fields, code] of WRONG) {
         const channel = { type: "Custom", name: "n", key: KEY, base_url: upstream.url };
@@ -287,6 +299,15 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       await change(channel.id, { status: 2 });
       expect(await status()).toBe(500);
       expect(upstream.keys).toEqual([KEY, "sk-mock-second", "sk-mock-second"]);
+    });
+
+    test("a test notes how long the upstream took", async () => {
+      const channel = await make();
+      upstream.next(afterMs(SLOW_MS, answerNormally));
+      const { time_ms } = await managed(target(), "POST", `/api/channel/${channel.id}/test`, { model: "a" });
+      const { response_time } = await show(channel.id);
+      expect(response_time).toBeGreaterThanOrEqual(SLOW_MS_MIN);
+      expect(response_time).toBe(Math.round(Number(time_ms)));
     });
 
     test("a test sends one request and tells how it went, whatever came of it", async () => {

@@ -17,6 +17,7 @@ import {
   afterwards,
   answerJson,
   answerText,
+  answerWith,
   chatChunk,
   DONE,
   event,
@@ -853,6 +854,22 @@ function metricsTests(target: () => Target): void {
     expect(grown('gokv_relay_tokens_total{kind="completion"}')).toBeGreaterThan(0);
     expect(figure(after, `gokv_relay_channel_state{channel="${id}",state="disabled"}`)).toBe(1);
     expect(figure(after, `gokv_relay_channel_state{channel="${id}",state="closed"}`)).toBe(0);
+  });
+
+  test("the part of a prompt that came from a cache is logged with its request, and counted", async () => {
+    await using rig = await RelayRig.open(target());
+    const cached = 'gokv_relay_tokens_total{kind="cached"}';
+    const before = figure(await scrape(), cached);
+    const usage = { prompt_tokens: 5, completion_tokens: 1, prompt_tokens_details: { cached_tokens: 2 } };
+    rig.upstream.next(answerWith({ usage }));
+    await (await rig.chat()).text();
+    expect((await rig.rows(1))[0]).toMatchObject({
+      prompt_tokens: 5,
+      completion_tokens: 1,
+      cached_tokens: 2,
+      quota: 6,
+    });
+    expect(figure(await scrape(), cached) - before).toBe(2);
   });
 
   test("a channel with a waiting model is cooling in the figures, as its health says", async () => {
