@@ -415,6 +415,29 @@ describe("matches that lie far apart", () => {
   });
 });
 
+describe("the figures of a user", () => {
+  const [MINUTE_MS, HOUR_MS, DAY_MS] = [60_000, 3_600_000, 86_400_000];
+
+  test("count what was completed in the last seven days and what is due within 24 hours, and nothing beyond", async () => {
+    await using store = await openTaskStore();
+    const nowMs = 1_800_000_000_000;
+    const completed = [6 * DAY_MS, 7 * DAY_MS, 7 * DAY_MS + MINUTE_MS, 8 * DAY_MS].map((agoMs) => {
+      return `'completed', ${NO_DUE_MS}, ${nowMs - agoMs}`;
+    });
+    const due = [-MINUTE_MS, 0, 24 * HOUR_MS - MINUTE_MS, 24 * HOUR_MS, 24 * HOUR_MS + MINUTE_MS].map((inMs) => {
+      return `'pending', ${nowMs + inMs}, NULL`;
+    });
+    const rows = [...completed, ...due].map((columns) => `(${ME}, 'A task', 2, 1, 1, 1, '', '', 0, ${columns})`);
+    await alterStore(
+      store.dbPath,
+      `INSERT INTO task_item (user_id, title, priority, created_at_ms, updated_at_ms, version, description,
+       search_text, deleted_at_ms, status, due_at_ms, completed_at_ms) VALUES ${rows.join(", ")}`,
+    );
+    const stats = await new TaskStatsStore(store.store).stats({ ...viewOf({}), nowMs }, signal);
+    expect(stats).toMatchObject({ total: 9, completed_last_7_days: 2, overdue: 1, due_within_24h: 2 });
+  });
+});
+
 describe("the labels of a user", () => {
   test("are the thousand that most tasks have, in their order, over all slices", async () => {
     await using store = await openTaskStore();
