@@ -111,6 +111,22 @@ describe("as time goes by", () => {
     expect(await refresh(target, refresh_token)).toBe(401);
   });
 
+  test("a session was last used when it was last refreshed, and not when a request came with its token", async () => {
+    await using timed = await openTimed();
+    const { target } = timed;
+    const { token, refreshToken } = await signUp(target);
+    const lastUsed = async (by: string) => {
+      const answer = await ask(target, "GET", "/auth/sessions", { token: by });
+      const [session] = (await answer.json()) as { created_at: string; last_used_at: string }[];
+      return Date.parse(session!.last_used_at) - Date.parse(session!.created_at);
+    };
+    timed.pass(MINUTE_MS);
+    expect(await lastUsed(token)).toBe(0);
+    const next = await refreshed(target, refreshToken);
+    timed.pass(MINUTE_MS);
+    expect(await lastUsed(next.token)).toBe(MINUTE_MS);
+  });
+
   test("an access token that has expired logs out with the refresh token beside it", async () => {
     await using timed = await openTimed();
     const { target } = timed;
@@ -136,7 +152,7 @@ describe("as time goes by", () => {
     };
     timed.pass(30 * DAY_MS - SECOND_MS);
     expect(await count()).toBe(1);
-    timed.pass(8 * DAY_MS);
+    timed.pass(2 * SECOND_MS);
     expect(await count()).toBe(0);
   });
 });
