@@ -10,8 +10,9 @@ import { createExportBuild } from "../../src/task/export-build.ts";
 import { EXPORT_ROUTES } from "../../src/task/export-routes.ts";
 import type { ExportRun } from "../../src/task/export-units.ts";
 import { TaskCache } from "../../src/task/task-cache.ts";
-import type { TaskListStore } from "../../src/task/task-list-store.ts";
+import { TaskListStore } from "../../src/task/task-list-store.ts";
 import type { UserRequest } from "../../src/task/task-request.ts";
+import { NO_DUE_MS } from "../../src/task/task-tables.ts";
 import type { TaskUnits } from "../../src/task/task-units.ts";
 import { TaskWriter } from "../../src/task/task-writer.ts";
 import { alterStore } from "../support/alter-store.ts";
@@ -72,8 +73,11 @@ async function rowOf({ exportId }: ExportRun) {
 
 /** Its handler, over a list that `count` stands for. */
 function build(run: ExportRun, userId: number, count: () => Promise<number>): Promise<unknown> {
+  return buildFrom({ count } as unknown as TaskListStore, run, userId);
+}
+
+function buildFrom(lists: TaskListStore, run: ExportRun, userId: number): Promise<unknown> {
   const cache = new TaskCache({ taskCache: "off", taskCacheBytes: 0, taskCacheTtlMs: 0 }, Date.now);
-  const lists = { count } as unknown as TaskListStore;
   const handler = createExportBuild({ writer: new TaskWriter(units, cache), store: rig.store, lists, clock: Date.now });
   return handler({
     id: run.jobId,
@@ -182,6 +186,26 @@ describe("an export that is built twice", () => {
     const left = (await rig.rows("task_export")).map(({ id }) => id);
     expect([left.includes(deleted.exportId), left.includes(ended.exportId)]).toEqual([false, true]);
   });
+});
+
+test("an export is built in parts of 256 KiB, which no character crosses", async () => {
+  const run = await startRun(31);
+  // Characters of three bytes, which do not fill a part.
+  await alterStore(
+    rig.dbPath,
+    `WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 12)
+     INSERT INTO task_item (user_id, title, description, search_text, status, priority, due_at_ms, created_at_ms,
+       updated_at_ms, deleted_at_ms, version)
+     SELECT 31, 'A task', replace(hex(zeroblob(10000)), '0', '长'), '', 'pending', 2, ${NO_DUE_MS}, n, n, 0, 1
+       FROM counted`,
+  );
+  const report = (await buildFrom(new TaskListStore(rig.store), run, 31)) as { rows: number; bytes: number };
+  const parts = (await rig.rows("task_export_part")).filter(({ export_id }) => export_id === run.exportId);
+  const sizes = parts.toSorted((a, b) => a.seq - b.seq).map(({ data }) => data.length);
+  expect([report.rows, sizes.reduce((sum, size) => sum + size, 0)]).toEqual([12, report.bytes]);
+  expect(sizes).toHaveLength(3);
+  for (const size of sizes.slice(0, -1)) expect(size).toBeWithin(262_144 - 2, 262_144 + 1);
+  for (const { data } of parts) new TextDecoder("utf-8", { fatal: true }).decode(data as Uint8Array<ArrayBuffer>);
 });
 
 /** Its file as its owner is sent it, from the first part on. */

@@ -418,7 +418,7 @@ describe("matches that lie far apart", () => {
 describe("the figures of a user", () => {
   const [MINUTE_MS, HOUR_MS, DAY_MS] = [60_000, 3_600_000, 86_400_000];
 
-  test("count what was completed in the last seven days and what is due within 24 hours, and nothing beyond", async () => {
+  test("count what was completed in the last seven days and what is due within 24 hours, no more", async () => {
     await using store = await openTaskStore();
     const nowMs = 1_800_000_000_000;
     const completed = [6 * DAY_MS, 7 * DAY_MS, 7 * DAY_MS + MINUTE_MS, 8 * DAY_MS].map((agoMs) => {
