@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { AppError } from "../shared/errors.ts";
 
 /** How many may wait for their turn; each of them is a request that is held. */
-export const HASHES_WAITING_MAX = 64;
+const HASHES_WAITING_MAX = 64;
 const SALT_BYTES = 32;
 const TAG_BYTES = 32;
 const ARGON2ID = /^\$argon2id\$v=19\$m=(\d+),t=(\d+),p=1\$/;

@@ -286,7 +286,7 @@ const LOG_DOCS: readonly Route[] = [
       parameter("token_id", "query", "Only of this token", count),
       parameter("channel_id", "query", "Only of this channel", count),
       parameter("model", "query", "Only of this model"),
-      parameter("status", "query", "Only with this status", count),
+      parameter("status", "query", "Only with this status", { ...count, maximum: 999 }),
       parameter("request_id", "query", "Only this request"),
       from,
       to,
