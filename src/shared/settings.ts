@@ -519,10 +519,15 @@ function parseRows(env: Environment, problems: string[]): Parsed {
     try {
       parsed[name] = setting.parse(text);
     } catch (error) {
-      problems.push(`${setting.env} must be ${(error as Error).message}, not "${text.slice(0, 64)}"`);
+      problems.push(`${setting.env} must be ${(error as Error).message}${notThis(setting, text)}`);
     }
   }
   return parsed as Parsed;
+}
+
+/** The text that was refused, unless it may hold a secret: a user name with its password, a key. */
+function notThis({ parse }: Setting<unknown>, text: string): string {
+  return parse === upstreamAddress || text.includes("@") ? "" : `, not "${text.slice(0, 64)}"`;
 }
 
 function readSecrets(

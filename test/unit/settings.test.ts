@@ -186,8 +186,25 @@ describe("settings", () => {
         const found = problems({ JWT_SECRET, [env]: value });
         expect([env, value, found.length]).toEqual([env, value, 1]);
         expect(found[0]).toStartWith(`${env} must be `);
-        expect(found[0]).toEndWith(`, not "${value}"`);
+        const isShown = env !== "RELAY_BOOTSTRAP_BASE_URL";
+        expect(found[0]!.endsWith(`, not "${value}"`)).toBe(isShown);
       }
+    }
+  });
+
+  test("that are wrong are not repeated where they may hold a password or a key", () => {
+    for (const [env, value] of [
+      ["RELAY_BOOTSTRAP_BASE_URL", "https://user:pa55@api.example/v1"],
+      ["RELAY_BOOTSTRAP_BASE_URL", "https://api.example/v1?key=pa55"],
+      ["RELAY_BOOTSTRAP_BASE_URL", "sk-pa55"],
+      ["TOKEN_CORS_ORIGINS", "https://user:pa55@app.example"],
+      ["TASK_CORS_ORIGINS", "https://user:pa55@app.example"],
+      ["TRUSTED_PROXIES", "user:pa55@10.0.0.1"],
+    ] as const) {
+      const found = problems({ JWT_SECRET, [env]: value });
+      expect([env, found.length]).toEqual([env, 1]);
+      expect(found[0]).toStartWith(`${env} must be `);
+      expect(found[0]).not.toContain("pa55");
     }
   });
 
