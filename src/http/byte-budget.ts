@@ -134,3 +134,30 @@ export class BudgetShare {
     this.shrinkTo(0);
   }
 }
+
+/** A part of a budget that grows while nobody knows how much is to come. */
+export class GrowingShare {
+  readonly #budget: ByteBudget;
+  #bytes = 0;
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** False = the budget has no such room, and the share is what it was. */
+  tryGrowTo(bytes: number): boolean {
+    if (bytes <= this.#bytes) return true;
+    if (!this.#budget.tryReserve(bytes - this.#bytes)) return false;
+    this.#bytes = bytes;
+    return true;
+  }
+
+  release(): void {
+    this.#budget.release(this.#bytes);
+    this.#bytes = 0;
+  }
+}

@@ -1,11 +1,13 @@
 // What a client is sent: an answer, a stream, a kept answer, a failure; each closes the account of its request.
 
+import type { ByteBudget } from "../http/byte-budget.ts";
 import { streamPieces } from "../http/held-bytes.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { type ResponseHeaders, respond, UNKNOWN_LENGTH } from "../http/respond.ts";
 import { INLINE_VALUE_BYTES_MAX, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import type { AnswerCache, KeptAnswer } from "./answer-cache.ts";
 import type { PoolChannel } from "./channel-pool.ts";
+import { CollectedEvents } from "./collected-events.ts";
 import type { RelayCall } from "./relay-call.ts";
 import { CLIENT_GONE, type ErrorObject, RelayError, type RelayRefusal, type StreamErrorCode } from "./relay-errors.ts";
 import type { RelayMetrics } from "./relay-metrics.ts";
@@ -42,12 +44,15 @@ const ERROR_CODES: Readonly<Record<StreamEnd, LoggedCode | null>> = {
 
 export class RelayAnswers {
   readonly #settings: AnswerSettings;
+  readonly #budget: ByteBudget;
   readonly #cache: AnswerCache;
   readonly #metrics: RelayMetrics;
   readonly #streams = new Set<RelayStream>();
 
-  constructor(settings: AnswerSettings, cache: AnswerCache, metrics: RelayMetrics) {
+  /** `budget`: what streams are collected in, for the cache. */
+  constructor(settings: AnswerSettings, budget: ByteBudget, cache: AnswerCache, metrics: RelayMetrics) {
     this.#settings = settings;
+    this.#budget = budget;
     this.#cache = cache;
     this.#metrics = metrics;
   }
@@ -87,7 +92,7 @@ export class RelayAnswers {
     const { scope, endpoint, request, account, keep } = call;
     if (scope.isHead) return this.#headOf(call, begun);
     const watch = new StreamWatch(endpoint, request.wantsUsage, createScrubber([member.key!]));
-    const collected = keep === null ? null : new CollectedEvents(this.#cache.answerBytesMax);
+    const collected = keep === null ? null : new CollectedEvents(this.#budget, this.#cache.answerBytesMax);
     const release = call.holdBody();
     account.noteFirstEvent();
     const stream = new RelayStream({
@@ -115,10 +120,12 @@ export class RelayAnswers {
         const { outputBytes } = watch;
         account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes, isPending });
         if (end === "client_gone") this.#metrics.countAbort("stream");
-        if (end === "complete" && keep !== null && collected !== null && collected.events !== null) {
-          const kept = { contentType: STREAM_HEADERS["Content-Type"], chunks: collected.events, isStream: true };
+        const events = collected?.events ?? null;
+        if (end === "complete" && keep !== null && events !== null) {
+          const kept = { contentType: STREAM_HEADERS["Content-Type"], chunks: events, isStream: true };
           this.#cache.keep(keep.key, { ...kept, model: account.model }, keep.seconds);
         }
+        collected?.release();
       },
     });
     this.#streams.add(stream);
@@ -212,21 +219,4 @@ function streamChunks(chunks: readonly Uint8Array[]): Uint8Array<ArrayBuffer> | 
     },
     { highWaterMark: 0 },
   );
-}
-
-/** Events of a stream that may be kept; null when they are too many. */
-class CollectedEvents {
-  readonly #bytesMax: number;
-  #bytes = 0;
-  events: Uint8Array[] | null = [];
-
-  constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax;
-  }
-
-  add(event: Uint8Array): void {
-    this.#bytes += event.length;
-    if (this.#bytes > this.#bytesMax) this.events = null;
-    this.events?.push(event);
-  }
 }

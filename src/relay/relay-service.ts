@@ -95,7 +95,7 @@ export class Relay implements AsyncDisposable {
     }));
     const { relayOnClientAbort: onClientAbort, relayExposeChannel: exposesChannel } = settings;
     const cache = new AnswerCache(clock, settings.relayCacheBytes);
-    const answers = new RelayAnswers({ onClientAbort, exposesChannel }, cache, relayMetrics);
+    const answers = new RelayAnswers({ onClientAbort, exposesChannel }, budget, cache, relayMetrics);
     const { relayAttemptsMax: attemptsMax, relayRetryTimeouts: retriesTimeouts } = settings;
     const engine = new RelayEngine({
       settings: { ...bounds, attemptsMax, retriesTimeouts, onClientAbort },

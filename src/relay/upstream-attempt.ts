@@ -1,6 +1,6 @@
 // One request to one channel: either something that can be given to the client, or why not.
 
-import type { ByteBudget } from "../http/byte-budget.ts";
+import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
@@ -304,7 +304,7 @@ async function readBytes(
       abort();
       return null;
     }
-    share?.growTo(whole.lengthBytes, abort);
+    growTo(share, whole.lengthBytes, abort);
     return new Uint8Array(await whole.read());
   }
   const { body } = answer;
@@ -317,35 +317,17 @@ async function readBytes(
       abort();
       return null;
     }
-    share?.growTo(Math.min(bytesMax, Math.ceil(total / SMALL_STEP_BYTES) * SMALL_STEP_BYTES), abort);
+    growTo(share, Math.min(bytesMax, Math.ceil(total / SMALL_STEP_BYTES) * SMALL_STEP_BYTES), abort);
     chunks.push(chunk);
   }
   return new Uint8Array(Buffer.concat(chunks, total));
 }
 
-/** A part of the body budget that grows while nobody knows how much is to come. */
-class GrowingShare {
-  readonly #budget: ByteBudget;
-  #bytes = 0;
-
-  constructor(budget: ByteBudget) {
-    this.#budget = budget;
-  }
-
-  /** @throws RelayError overloaded, after `abort` */
-  growTo(bytes: number, abort: () => void): void {
-    if (bytes <= this.#bytes) return;
-    if (!this.#budget.tryReserve(bytes - this.#bytes)) {
-      abort();
-      throw new RelayError("overloaded", "too many answers are being received", { headers: { "Retry-After": "1" } });
-    }
-    this.#bytes = bytes;
-  }
-
-  release(): void {
-    this.#budget.release(this.#bytes);
-    this.#bytes = 0;
-  }
+/** @throws RelayError overloaded, after `abort` */
+function growTo(share: GrowingShare | null, bytes: number, abort: () => void): void {
+  if (share === null || share.tryGrowTo(bytes)) return;
+  abort();
+  throw new RelayError("overloaded", "too many answers are being received", { headers: { "Retry-After": "1" } });
 }
 
 const STRICT = new TextDecoder("utf-8", { fatal: true });
