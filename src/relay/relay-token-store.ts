@@ -12,7 +12,11 @@ import { hashRelayKey } from "./relay-key.ts";
 import { type RelayTables, type RelayToken, toRelayToken } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
-const CACHED_TOKENS_MAX = 10_000;
+/** What an entry costs besides its key and its texts. */
+const ENTRY_BYTES = 600;
+/** What a string in a list costs besides its characters. */
+const STRING_BYTES = 32;
+const CACHE_BYTES = 8 * 1024 * 1024;
 /** `accessed_time` is written at most so often for each token. */
 const TOUCH_INTERVAL_MS = 10_000;
 
@@ -36,7 +40,7 @@ export class RelayTokenStore {
    * By the key itself; dropped as a whole with every change, before the change is answered. So a token that was
    * disabled is refused to every request that starts later.
    */
-  readonly #inUse: BoundedCache<InUse> = createBoundedCache<InUse>(CACHED_TOKENS_MAX)!;
+  readonly #inUse: BoundedCache<InUse> = createBoundedCache<InUse>(CACHE_BYTES)!;
   /** Counts how often that happened: what was read before a drop is not kept after it. */
   #drops = 0;
   #touched = new Map<number, number>();
@@ -108,7 +112,7 @@ export class RelayTokenStore {
     const row = await hashed.selectAll().executeTakeFirst();
     if (row === undefined) return null;
     const found = { token: toRelayToken(row), touchedMs: row.accessed_time };
-    if (drops === this.#drops) this.#inUse.set(key, found, 1);
+    if (drops === this.#drops) this.#inUse.set(key, found, weightOf(key, found.token));
     return this.#use(found);
   }
 
@@ -122,4 +126,10 @@ export class RelayTokenStore {
     }
     return token;
   }
+}
+
+/** Some tokens may use every model, others name five thousand. */
+function weightOf(key: string, { name, models, allowIps, groups }: RelayToken): number {
+  const ofList = (list: readonly string[]) => list.reduce((sum, { length }) => sum + STRING_BYTES + 2 * length, 0);
+  return ENTRY_BYTES + 2 * (key.length + name.length) + ofList(models) + ofList(allowIps) + ofList(groups);
 }

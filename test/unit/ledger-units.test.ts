@@ -87,6 +87,16 @@ describe("a relay token", () => {
     expect(await tokens.findByKey("sk-nexus-abc")).toBeNull();
   });
 
+  test("is kept in memory by what it weighs: many that name thousands of models do not stay all of them", async () => {
+    const models = Array.from({ length: 5000 }, (_, index) => `${index}`.padEnd(256, "x"));
+    const keys = Array.from({ length: 8 }, (_, index) => `sk-nexus-${index}`);
+    for (const key of keys) await create({ models }, key);
+    for (const key of keys) expect((await tokens.findByKey(key))?.models).toHaveLength(5000);
+    const known = keys.filter((key) => !(tokens.findByKey(key) instanceof Promise));
+    expect(known.length).toBeWithin(1, 4);
+    expect((await tokens.findByKey(keys[0]!))?.models).toEqual(models);
+  });
+
   test("exists once per key, and as the first one only when there is none", async () => {
     await create({}, "sk-nexus-abc", true);
     expect(await create({}, "sk-nexus-other", true)).toBeNull();
