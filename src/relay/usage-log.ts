@@ -26,7 +26,7 @@ export class UsageLog implements AsyncDisposable {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #flushing: Promise<void> | null = null;
   #isClosing = false;
-  /** Rows that found the queue full. */
+  /** Rows that found the queue full, or that the store cannot take. */
   dropped = 0;
 
   /** `takeTouched`: the tokens that were used since it was last called. */
@@ -105,18 +105,33 @@ export class UsageLog implements AsyncDisposable {
 
   async #flush(): Promise<void> {
     let touched = this.#takeTouched();
+    let rowsMax = BATCH_ROWS_MAX;
     while (this.#rows.length > 0) {
-      const batch = this.#rows.slice(0, BATCH_ROWS_MAX);
+      const batch = this.#rows.slice(0, rowsMax);
       try {
         await this.#units.run("relay.logBatch", { rows: JSON.stringify(batch), touched });
         touched = [];
         this.#rows.splice(0, batch.length);
       } catch (error) {
+        if (error instanceof AppError && error.code === "internal_error") {
+          // Asked again it would say the same, and one that it cannot take must not keep the others from it.
+          rowsMax = batch.length > 1 ? Math.ceil(batch.length / 2) : BATCH_ROWS_MAX;
+          touched = [];
+          if (batch.length === 1) this.#dropFirst(error);
+          continue;
+        }
         this.#log.warn("usage rows wait: the store takes none", { rows: this.#rows.length, cause: messageOf(error) });
         if (this.#isClosing) return;
         await Bun.sleep(RETRY_MS);
       }
     }
+  }
+
+  #dropFirst(error: AppError): void {
+    const { request_id, token_id, quota } = this.#rows.shift()!;
+    this.dropped++;
+    const cause = messageOf(error.cause ?? error);
+    this.#log.error("a usage row is lost: the store cannot take it", { request: request_id, token: token_id, quota, cause });
   }
 
   async #settle(row: NewLogRow): Promise<void> {

@@ -6,7 +6,7 @@ import { UsageLog } from "../../src/relay/usage-log.ts";
 import { openLog } from "../../src/shared/log.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { eventually } from "../support/eventually.ts";
-import { logRow } from "../support/relay-store.ts";
+import { logRow, openRelayStore } from "../support/relay-store.ts";
 
 const log = openLog({ mode: "test", logLevel: "error" });
 /** Longer than a row waits for others. */
@@ -46,4 +46,18 @@ test("a usage log that is closed while it writes waits for that before it writes
   usageLog.record(logRow({ request_id: "second" }));
   await usageLog[Symbol.asyncDispose]();
   expect([batches, usageLog.waiting]).toEqual([[["first"], ["second"]], 0]);
+});
+
+test("a row that the store cannot take is dropped alone: the others of its batch are stored", async () => {
+  await using relay = await openRelayStore();
+  const usageLog = new UsageLog(relay.store, () => [], log);
+  const isBad = (at: number) => at === 0 || at === 7 || at === 499;
+  for (let at = 0; at < 500; at++) {
+    usageLog.record(logRow({ request_id: `${at}`, ...(isBad(at) ? { model: null as never } : {}) }));
+  }
+  await usageLog[Symbol.asyncDispose]();
+  const stored = (await relay.rows("relay_log")).map(({ request_id }) => Number(request_id));
+  const good = Array.from({ length: 500 }, (_, at) => at).filter((at) => !isBad(at));
+  expect(stored.toSorted((one, other) => one - other)).toEqual(good);
+  expect([usageLog.waiting, usageLog.dropped]).toEqual([0, 3]);
 });
