@@ -63,25 +63,12 @@ export const LEDGER_UNITS = {
     { rows, touched = [] }: { rows: string; touched?: readonly TokenTouch[] },
   ): Promise<null> {
     const db = relayTables(work);
-    const fresh = await withoutKnown(db, JSON.parse(rows) as NewLogRow[]);
-    const charged: NewLogRow[] = [];
-    for (const [tokenId, own] of Map.groupBy(fresh, (row) => row.token_id)) {
-      const token = await quotaOf(db, tokenId);
-      const isBounded = token !== null && !token.isUnlimited;
-      let left = isBounded ? token.remain : Number.POSITIVE_INFINITY;
-      const paid = own.map((row) => {
-        const quota = Math.min(row.quota, left);
-        left -= quota;
-        return { ...row, quota };
-      });
-      const sum = sumOf(paid);
-      if (sum > 0) await addQuota(db, tokenId, isBounded ? -sum : 0, sum);
-      charged.push(...paid);
+    const entries = (JSON.parse(rows) as NewLogRow[]).map((row) => ({ row }));
+    if (entries.length > 0) {
+      const books = new GroupBooks(await storedBooks(db, entries));
+      for (const { row } of entries) books.settle(row);
+      await writeBooks(db, books);
     }
-    for (const [channelId, own] of Map.groupBy(charged, (row) => row.channel_id)) {
-      if (channelId !== null && sumOf(own) > 0) await addChannelUsage(db, channelId, sumOf(own));
-    }
-    await insertRows(db, charged);
     await touch(db, touched);
     return null;
   },
@@ -207,15 +194,6 @@ async function writeBooks(db: Db, { quotas, reservations, settled, rows, channel
   for (const [channelId, used] of channels) if (used > 0) await addChannelUsage(db, channelId, used);
 }
 
-async function quotaOf(db: Db, tokenId: number): Promise<{ isUnlimited: boolean; remain: number } | null> {
-  const row = await db
-    .selectFrom("relay_token")
-    .select(["unlimited_quota", "remain_quota"])
-    .where("id", "=", tokenId)
-    .executeTakeFirst();
-  return row === undefined ? null : { isUnlimited: row.unlimited_quota === 1, remain: row.remain_quota };
-}
-
 async function addQuota(db: Db, tokenId: number, remain: number, used: number): Promise<void> {
   if (remain === 0 && used === 0) return;
   await db
@@ -245,18 +223,6 @@ async function touch(db: Db, touched: readonly TokenTouch[]): Promise<void> {
       .where("accessed_time", "<", atMs)
       .execute();
   }
-}
-
-async function withoutKnown(db: Db, rows: readonly NewLogRow[]): Promise<NewLogRow[]> {
-  if (rows.length === 0) return [];
-  const ids = rows.map(({ request_id }) => request_id);
-  const known = await db.selectFrom("relay_log").select("request_id").where("request_id", "in", ids).execute();
-  const seen = new Set(known.map(({ request_id }) => request_id));
-  return rows.filter(({ request_id }) => {
-    if (seen.has(request_id)) return false;
-    seen.add(request_id);
-    return true;
-  });
 }
 
 async function insertRows(db: Db, rows: readonly NewLogRow[]): Promise<void> {
@@ -301,8 +267,4 @@ function storedRow(row: NewLogRow): NewLogRow {
     quota: row.quota,
     attempts: row.attempts,
   };
-}
-
-function sumOf(rows: readonly NewLogRow[]): number {
-  return rows.reduce((sum, { quota }) => sum + quota, 0);
 }

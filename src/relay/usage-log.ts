@@ -131,7 +131,12 @@ export class UsageLog implements AsyncDisposable {
     const { request_id, token_id, quota } = this.#rows.shift()!;
     this.dropped++;
     const cause = messageOf(error.cause ?? error);
-    this.#log.error("a usage row is lost: the store cannot take it", { request: request_id, token: token_id, quota, cause });
+    this.#log.error("a usage row is lost: the store cannot take it", {
+      request: request_id,
+      token: token_id,
+      quota,
+      cause,
+    });
   }
 
   async #settle(row: NewLogRow): Promise<void> {
