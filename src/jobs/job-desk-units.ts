@@ -3,7 +3,7 @@
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { enqueueJob, jobTables } from "./job-base-units.ts";
-import { type JobRules, settleRun } from "./job-finish-units.ts";
+import type { JobRules } from "./job-finish-units.ts";
 import type { JobKind } from "./job-kinds.ts";
 import type { JobRow, JobState } from "./job-tables.ts";
 
@@ -51,7 +51,7 @@ export async function cancelJob(
   });
   const settle = settlements[row.kind];
   if (settle === undefined) return { job, result: null };
-  const result = await settleRun(settle, work, {
+  const result = await settle(work, {
     jobId: row.id,
     ownerId: row.owner_id,
     payload: JSON.parse(row.payload),

@@ -2,7 +2,7 @@
 // database that its kind makes at its end.
 
 import type { Kysely } from "kysely";
-import { AppError, messageOf } from "../shared/errors.ts";
+import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { jobTables } from "./job-base-units.ts";
 import type { JobKind, JobOutcome, Settlement } from "./job-kinds.ts";
@@ -74,7 +74,7 @@ type Change = Partial<JobRow>;
 const UNKNOWN_BACKOFF = { baseMs: 60_000, factor: 2, capMs: 3_600_000 };
 const ERROR_CHARACTERS_MAX = 500;
 
-/** @throws AppError what a settlement throws, conflict: none of the runs has ended then */
+/** Throws what a settlement throws, and AppError conflict: none of the runs has ended then. */
 export async function finishRuns(
   rules: JobRules,
   work: UnitOfWork,
@@ -104,20 +104,9 @@ export async function finishRuns(
     if (end.change !== null) await endOne(db, run, end.change);
     const settle = run.skipsSettlement || end.outcome === "released" ? undefined : rules.settlements[row.kind];
     if (settle === undefined) continue;
-    results.push(await settleRun(settle, work, settlementOf(row, end.outcome as JobOutcome, run)));
+    results.push(await settle(work, settlementOf(row, end.outcome as JobOutcome, run)));
   }
   return { runs: settled, results };
-}
-
-/** What is thrown by mistake refuses the change; only the engine's own errors speak of the state of the store. */
-export async function settleRun(settle: Settle, work: UnitOfWork, settlement: Settlement): Promise<unknown> {
-  try {
-    return await settle(work, settlement);
-  } catch (error) {
-    const isOfEngine = typeof (error as { errno?: unknown } | null)?.errno === "number";
-    if (error instanceof AppError || isOfEngine) throw error;
-    throw new AppError("internal_error", `the settlement failed: ${messageOf(error)}`);
-  }
 }
 
 async function runningRows(db: Kysely<JobTables>, runs: readonly EndedRun[]): Promise<ReadonlyMap<string, Row>> {
