@@ -1,13 +1,9 @@
 // Rate limits by the generic cell rate algorithm: a burst up to the limit, then an even refill, two numbers per key.
 
 import type { Clock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
+import type { Rate } from "../shared/setting-parsers.ts";
 import { createBoundedCache } from "./bounded-cache.ts";
-
-/** `limit` requests per `windowMs`, at once or spread. A limit of 0 stands for none. */
-export interface RateLimit {
-  readonly limit: number;
-  readonly windowMs: number;
-}
 
 export interface RateVerdict {
   readonly isAllowed: boolean;
@@ -46,7 +42,7 @@ export class GcraLimiter {
   }
 
   /** Counts a request of `key` that costs as much as `cost` ones. A refused one does not count. */
-  take(key: string, { limit, windowMs }: RateLimit, cost = 1): RateVerdict {
+  take(key: string, { limit, windowMs }: Rate, cost = 1): RateVerdict {
     const perRequestMs = windowMs / limit;
     const level = this.#drained(key, perRequestMs);
     const isAllowed = level.requests + cost <= limit + ROUNDING;
@@ -78,8 +74,19 @@ export class GcraLimiter {
    * Corrects what `take` counted: `cost` more, or less when it is negative. More than the limit is a debt, which
    * drains like everything else.
    */
-  correct(key: string, { limit, windowMs }: RateLimit, cost: number): void {
+  correct(key: string, { limit, windowMs }: Rate, cost: number): void {
     const level = this.#drained(key, windowMs / limit);
     level.requests = Math.max(0, level.requests + cost);
   }
+}
+
+export function perMinute(limit: number): Rate {
+  return { limit, windowMs: 60_000 };
+}
+
+/** What who came too often is told: come back in so long. */
+export function rateLimited(waitMs: number): AppError {
+  return new AppError("rate_limited", "Rate limit exceeded", {
+    details: { retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) },
+  });
 }

@@ -1,6 +1,6 @@
 // What a relay token may ask for at once and in a minute: requests, tokens of a model, calls in parallel.
 
-import type { GcraLimiter, RateLimit, RateVerdict } from "../limits/gcra-limiter.ts";
+import { type GcraLimiter, perMinute, type RateVerdict } from "../limits/gcra-limiter.ts";
 import { RelayError } from "./relay-errors.ts";
 import type { RelayToken } from "./relay-tables.ts";
 
@@ -108,10 +108,6 @@ function rpmKey({ id }: RelayToken): string {
 
 function tpmKey({ id }: RelayToken): string {
   return `relay tpm ${id}`;
-}
-
-function perMinute(limit: number): RateLimit {
-  return { limit, windowMs: MINUTE_MS };
 }
 
 function described(unit: "requests" | "tokens", limit: number, { remaining, resetMs }: RateVerdict) {

@@ -110,7 +110,7 @@ export function upstreamAddress(text: string): string {
 
 export const isOn: Parse<boolean> = (text) => oneOf("1", "0")(text) === "1";
 
-/** `limit` requests per `windowMs`; a limit of 0 stands for none. */
+/** `limit` requests per `windowMs`, at once or spread. A limit of 0 stands for none. */
 export interface Rate {
   readonly limit: number;
   readonly windowMs: number;

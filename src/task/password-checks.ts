@@ -3,6 +3,7 @@
 import type { Passwords } from "../auth/passwords.ts";
 import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
+import { rateLimited } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { EMAIL_MAX, emailKeyOf } from "./account-rules.ts";
@@ -78,12 +79,6 @@ export class PasswordChecks {
     if (addresses.some((address) => networkOf(address) === network)) return;
     throw rateLimited(throttle.accountWaitMs(account));
   }
-}
-
-function rateLimited(waitMs: number): AppError {
-  return new AppError("rate_limited", "Rate limit exceeded", {
-    details: { retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) },
-  });
 }
 
 /** A store that does not answer says nothing about a password: 503, never 401. */

@@ -2,9 +2,8 @@
 
 import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import { GcraLimiter } from "../limits/gcra-limiter.ts";
+import { GcraLimiter, rateLimited } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
 import type { Rate } from "../shared/setting-parsers.ts";
 
 export type RateLayer = "ip" | "user" | "login" | "register";
@@ -56,10 +55,7 @@ export class TaskRates {
       "RateLimit-Policy": `"${layer}";q=${rate.limit};w=${rate.windowMs / 1000}`,
       RateLimit: `"${layer}";r=${remaining};t=${Math.ceil(resetMs / 1000)}`,
     };
-    if (verdict.isAllowed) return;
-    throw new AppError("rate_limited", "Rate limit exceeded", {
-      details: { retryAfterSeconds: Math.max(1, Math.ceil(retryAfterMs / 1000)) },
-    });
+    if (!verdict.isAllowed) throw rateLimited(retryAfterMs);
   }
 }
 

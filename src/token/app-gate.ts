@@ -2,17 +2,15 @@
 
 import { networkOf } from "../http/client-address.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import type { GcraLimiter, RateLimit } from "../limits/gcra-limiter.ts";
+import { type GcraLimiter, perMinute, rateLimited } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError, type ErrorCode } from "../shared/errors.ts";
-import type { TokenSource } from "../shared/setting-parsers.ts";
+import type { Rate, TokenSource } from "../shared/setting-parsers.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { Eventually } from "../storage/kv-engine.ts";
 import { invalidToken, missingToken, tokenOfBody, tokenOutsideBody } from "./credential.ts";
 import type { TokenStore } from "./token-store.ts";
 import type { Installation } from "./token-tables.ts";
-
-const MINUTE_MS = 60_000;
 
 export type RateKind = "read" | "write" | "delete" | "batch";
 
@@ -27,8 +25,8 @@ export class AppGate {
   readonly #limiter: GcraLimiter;
   readonly #clock: Clock;
   readonly #sources: ReadonlySet<TokenSource>;
-  readonly #rates: Readonly<Record<RateKind, RateLimit>>;
-  readonly #failureRate: RateLimit;
+  readonly #rates: Readonly<Record<RateKind, Rate>>;
+  readonly #failureRate: Rate;
   readonly #onFailure: (reason: ErrorCode) => void;
 
   /** `onFailure`: a credential is refused, or there is none, and why. */
@@ -121,14 +119,4 @@ export class AppGate {
     const verdict = this.#limiter.take(`app failure ${networkOf(scope.clientIp)}`, this.#failureRate);
     return verdict.isAllowed ? error : rateLimited(verdict.retryAfterMs);
   }
-}
-
-function perMinute(limit: number): RateLimit {
-  return { limit, windowMs: MINUTE_MS };
-}
-
-function rateLimited(retryAfterMs: number): AppError {
-  return new AppError("rate_limited", "Too many requests. Try again later.", {
-    details: { retryAfterSeconds: Math.max(1, Math.ceil(retryAfterMs / 1000)) },
-  });
 }

@@ -1,7 +1,8 @@
 // The rate limiter against a plain count, with a clock that is moved by hand.
 
 import { describe, expect, test } from "bun:test";
-import { GcraLimiter, type RateLimit } from "../../src/limits/gcra-limiter.ts";
+import { GcraLimiter } from "../../src/limits/gcra-limiter.ts";
+import type { Rate } from "../../src/shared/setting-parsers.ts";
 import { expectFigure } from "../support/figures-in-bounds.ts";
 import { randomFrom } from "../support/seeded-random.ts";
 
@@ -15,7 +16,7 @@ function createLimiter(memoryBytes = MEMORY_BYTES) {
   return { clock, limiter: new GcraLimiter(() => clock.nowMs, memoryBytes) };
 }
 
-function perMinute(limit: number): RateLimit {
+function perMinute(limit: number): Rate {
   return { limit, windowMs: MINUTE_MS };
 }
 
