@@ -43,16 +43,20 @@ export function oneOf<const T extends string>(...words: readonly T[]): Parse<T> 
   };
 }
 
+function someOf<const T extends string>(...words: readonly T[]): Parse<ReadonlySet<T>> {
+  return (text) => {
+    const names = text.split(",").map((name) => name.trim());
+    if (!names.every((name): name is T => words.includes(name as T))) {
+      throw new Error(`a comma-separated list out of ${words.join(", ")}`);
+    }
+    return new Set(names);
+  };
+}
+
 const SERVICE_NAMES = ["kv", "token", "relay", "task"] as const;
 export type ServiceName = (typeof SERVICE_NAMES)[number];
 
-export function services(text: string): ReadonlySet<ServiceName> {
-  const names = text.split(",").map((name) => name.trim());
-  if (!names.every((name): name is ServiceName => SERVICE_NAMES.includes(name as ServiceName))) {
-    throw new Error(`a comma-separated list out of ${SERVICE_NAMES.join(", ")}`);
-  }
-  return new Set(names);
-}
+export const services = someOf(...SERVICE_NAMES);
 
 export function addressRanges(text: string): BlockList {
   const ranges = new BlockList();
@@ -72,13 +76,7 @@ export function addressRanges(text: string): BlockList {
 const TOKEN_SOURCES = ["header", "query", "body"] as const;
 export type TokenSource = (typeof TOKEN_SOURCES)[number];
 
-export function tokenSources(text: string): ReadonlySet<TokenSource> {
-  const names = text.split(",").map((name) => name.trim());
-  if (!names.every((name): name is TokenSource => TOKEN_SOURCES.includes(name as TokenSource))) {
-    throw new Error(`a comma-separated list out of ${TOKEN_SOURCES.join(", ")}`);
-  }
-  return new Set(names);
-}
+export const tokenSources = someOf(...TOKEN_SOURCES);
 
 /** Null = every origin. */
 export function corsOrigins(text: string): ReadonlySet<string> | null {
@@ -144,7 +142,7 @@ export const jobSlots: Parse<Readonly<Record<QueueName, number>>> = (text) => {
 
 /** Origins by name: unlike corsOrigins never all of them. */
 export const namedOrigins: Parse<ReadonlySet<string>> = (text) => {
-  const origins = text === "*" ? null : corsOrigins(text);
+  const origins = corsOrigins(text);
   if (origins === null) throw new Error("a comma-separated list of origins, such as https://board.example");
   return origins;
 };
