@@ -12,10 +12,19 @@ const REFUSED: ReadonlySet<unknown> = new Set(["EACCES", "EPERM", "EROFS"]);
 /** With less than this the index of a log, of 32 KiB, may find no room, of which SQLite says nothing. */
 const NEARLY_FULL_BYTES = 64 * KiB;
 
+/** Whether there was no room, also when that was put into words since. */
+export function isOutOfSpace(error: unknown): boolean {
+  return saysFull(error) || (error instanceof ExitError && saysFull(error.cause));
+}
+
+function saysFull(error: unknown): boolean {
+  return classifySqliteError(error) === "full" || (error as { code?: unknown } | null)?.code === "ENOSPC";
+}
+
 /** Null for what has neither to do with rights nor with room. `path` is the file that was worked on. */
 export function accessFailure(path: string, error: unknown): ExitError | null {
   const code = (error as { code?: unknown } | null)?.code;
-  if (code === "ENOSPC" || classifySqliteError(error) === "full") {
+  if (saysFull(error)) {
     return new ExitError(EXIT.failed, `There is no space left to write ${path}. Free some and try again.`, {
       cause: error,
     });

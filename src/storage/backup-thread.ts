@@ -2,6 +2,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
+import { isOutOfSpace } from "./access-failure.ts";
 import { backupStore, logGuard } from "./backup-store.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { BackupJob, BackupReply } from "./thread-messages.ts";
@@ -20,8 +21,7 @@ export async function runBackupThread(port: MessagePort, job: BackupJob): Promis
   try {
     reply = { report: await backupStore({ source, target, draft, onStep }) };
   } catch (error) {
-    const isFull = classifySqliteError(error) === "full" || /no space left/.test(messageOf(error));
-    reply = { failure: messageOf(error), isFull, exitCode: exitCodeOf(error) };
+    reply = { failure: messageOf(error), isFull: isOutOfSpace(error), exitCode: exitCodeOf(error) };
   }
   port.postMessage(reply);
   port.close();
