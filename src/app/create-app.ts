@@ -28,6 +28,7 @@ import type { Relay } from "../relay/relay-service.ts";
 import { MiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError, internalError, messageOf } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { BackupClient } from "../storage/backup-client.ts";
@@ -54,7 +55,7 @@ const OPENING_DELAY_MS = 250;
 const CLIENT_GONE = 499;
 
 export interface App extends AsyncDisposable {
-  fetch(request: Request, server: HttpServer | null): Response | Promise<Response>;
+  fetch(request: Request, server: HttpServer | null): Eventually<Response>;
   /** Opens what a service needs before its first request; to be called when requests are taken. */
   start(): void;
   /** Begins no more work of its own; what runs has `timeoutMs` to end. Requests are answered as ever. */

@@ -2,6 +2,7 @@
 
 import { setTimeout as wait } from "node:timers/promises";
 import type { AppContext } from "../http/surface.ts";
+import type { Eventually } from "../shared/eventual.ts";
 
 /** Opened once; a failure is forgotten, so that the next one who asks tries again. */
 export class Opening<T> {
@@ -54,7 +55,7 @@ export async function openUnasked(
   }
 }
 
-export type Handler = (context: AppContext) => Response | Promise<Response>;
+export type Handler = (context: AppContext) => Eventually<Response>;
 
 /** For what is asked rarely and costs the start more than its turn: loaded with the first request. */
 export function lazily(load: () => Promise<Handler>): Handler {

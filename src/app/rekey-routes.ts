@@ -8,7 +8,7 @@ import type { RequestScope } from "../http/request-scope.ts";
 import { respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { type REKEY_UNITS, rekeyStore } from "./rekey-units.ts";
 

@@ -7,6 +7,7 @@ import type { ServerState } from "../http/request-scope.ts";
 import { IDLE_SECONDS } from "../shared/bounds.ts";
 import { type Clock, systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, internalError, messageOf } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import { VERSION } from "../shared/version.ts";
@@ -138,7 +139,7 @@ async function untilIdle(server: Server<undefined>, timeoutMs: number): Promise<
   while (server.pendingRequests > 0 && performance.now() < deadlineMs) await Bun.sleep(PENDING_POLL_MS);
 }
 
-type Fetch = (request: Request, server: Server<undefined>) => Response | Promise<Response>;
+type Fetch = (request: Request, server: Server<undefined>) => Eventually<Response>;
 
 function listen({ host, port }: Settings, log: Log, fetch: Fetch): Server<undefined> {
   try {

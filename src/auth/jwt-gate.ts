@@ -5,6 +5,7 @@ import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.t
 import { EXPIRY_SECONDS_MAX, JWT_CACHE_BYTES, NOT_BEFORE_LEEWAY_S, TOKEN_BUCKETS_MAX } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { parseBearer, parseJsonObject, signedPayload, verifyingKeys } from "./bearer-jws.ts";
 import { kvRights, type Principal, rightsOf } from "./principal.ts";
 
@@ -39,7 +40,7 @@ export class JwtGate {
    * checked again), else after one HMAC.
    * @throws AppError unauthorized
    */
-  admit(authorization: string | null): Principal | Promise<Principal> {
+  admit(authorization: string | null): Eventually<Principal> {
     const known = authorization === null ? undefined : this.#verified.get(authorization);
     return known === undefined ? this.#verify(authorization) : this.#inForce(known);
   }

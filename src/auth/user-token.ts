@@ -4,6 +4,7 @@ import { SignJWT } from "jose";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import { ACCESS_CACHE_BYTES, EXPIRY_SECONDS_MAX } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { parseBearer, parseJsonObject, signedPayload, verifyingKeys } from "./bearer-jws.ts";
 import { deriveKeys } from "./derived-keys.ts";
 
@@ -64,7 +65,7 @@ export class UserTokens {
    * The claims of an Authorization header, null when it holds no token in force: at once for one that was verified
    * before (its `exp` is checked again), else after an HMAC for each secret.
    */
-  verify(authorization: string): AccessClaims | null | Promise<AccessClaims | null> {
+  verify(authorization: string): Eventually<AccessClaims | null> {
     const known = this.#verified.get(authorization);
     return known === undefined ? this.#verifyNew(authorization) : this.#inForce(known);
   }

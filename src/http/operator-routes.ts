@@ -2,7 +2,7 @@
 
 import type { Principal } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { methodNotAllowed, respondOptions } from "./methods.ts";
 import type { RequestScope } from "./request-scope.ts";
 import { allowOf, RouteTree } from "./route-tree.ts";

@@ -2,6 +2,7 @@
 
 import { requireAdmin, requireRight } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { VERSION } from "../shared/version.ts";
 import type { BackupReport } from "../storage/backup-store.ts";
 import { methodNotAllowed, respondOptions } from "./methods.ts";
@@ -10,13 +11,14 @@ import type { RequestScope } from "./request-scope.ts";
 import { respond, respondJson } from "./respond.ts";
 import { type AppContext, asOperator, type OperatorSurface } from "./surface.ts";
 
-type Answer = Response | Promise<Response>;
-
 const GET_ALLOW = "GET, HEAD, OPTIONS";
 const BACKUP_ALLOW = "POST, OPTIONS";
 
 /** A route for GET and HEAD that takes its pattern from the place where it is mounted. */
-export function getRoute(route: string, answer: (scope: RequestScope) => Answer): (context: AppContext) => Answer {
+export function getRoute(
+  route: string,
+  answer: (scope: RequestScope) => Eventually<Response>,
+): (context: AppContext) => Eventually<Response> {
   return function get(context) {
     const { scope } = context.env;
     scope.route = route;
@@ -49,7 +51,7 @@ export function showReadiness(scope: RequestScope): Response {
 export function createBackupRoute(
   surface: OperatorSurface,
   run: () => Promise<BackupReport>,
-): (context: AppContext) => Answer {
+): (context: AppContext) => Eventually<Response> {
   return function backup(context) {
     const { scope } = context.env;
     scope.route = "/_admin/backup";
@@ -68,7 +70,7 @@ export function createMetricsRoute(
   surface: OperatorSurface,
   metrics: Metrics,
   mode: "auth" | "open" | "off",
-): (scope: RequestScope) => Answer {
+): (scope: RequestScope) => Eventually<Response> {
   const show = async (scope: RequestScope) => {
     const { contentType, text } = await metrics.render();
     return respond(scope, 200, { "Content-Type": contentType }, text);
@@ -84,7 +86,7 @@ export function createMetricsRoute(
 }
 
 /** GET /openapi.json: the document does not change while the server runs. */
-export function createDocumentRoute(document: object): (scope: RequestScope) => Answer {
+export function createDocumentRoute(document: object): (scope: RequestScope) => Eventually<Response> {
   const body = JSON.stringify(document);
   return (scope) => respond(scope, 200, { "Content-Type": "application/json" }, body);
 }

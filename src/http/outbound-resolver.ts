@@ -3,6 +3,7 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import type { Clock } from "../shared/clock.ts";
+import type { Eventually } from "../shared/eventual.ts";
 
 const KEPT_MS = 30_000;
 /** Beyond, those that are out of date are dropped. */
@@ -38,7 +39,7 @@ export class OutboundResolver {
    * The addresses of `hostname`, a URL's: itself when it is an address. Without a promise when they are known.
    * @throws what the look-up throws
    */
-  addressesOf(hostname: string): readonly string[] | Promise<readonly string[]> {
+  addressesOf(hostname: string): Eventually<readonly string[]> {
     if (hostname.startsWith("[")) return [hostname.slice(1, -1)];
     // Whatever form an IPv4 address was written in, a URL has it in the one that is recognised here.
     if (isIP(hostname) !== 0) return [hostname];

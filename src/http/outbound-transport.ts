@@ -2,6 +2,7 @@
 
 import type { Clock } from "../shared/clock.ts";
 import { monotonicMs } from "../shared/clock.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import { VERSION } from "../shared/version.ts";
 import type { AddressRules } from "./address-rules.ts";
@@ -228,7 +229,7 @@ export class OutboundTransport implements AsyncDisposable {
   }
 
   /** Without a promise when they are known. @throws OutboundFailure unreachable, aborted */
-  #resolve(hostname: string, signal: AbortSignal): readonly string[] | Promise<readonly string[]> {
+  #resolve(hostname: string, signal: AbortSignal): Eventually<readonly string[]> {
     const addresses = this.#resolver.addressesOf(hostname);
     return addresses instanceof Promise ? this.#inTime(addresses, signal) : addresses;
   }

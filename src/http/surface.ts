@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import type { JwtGate } from "../auth/jwt-gate.ts";
 import type { Principal } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Place, RequestScope } from "./request-scope.ts";
 
 /** The scope travels as Hono's environment: it exists before the router and is accounted for after it. */
@@ -46,8 +47,8 @@ export interface OperatorSurface {
 export function asOperator(
   { gate, admission }: OperatorSurface,
   scope: RequestScope,
-  act: (principal: Principal) => Response | Promise<Response>,
-): Response | Promise<Response> {
+  act: (principal: Principal) => Eventually<Response>,
+): Eventually<Response> {
   admission.enter(scope);
   const admitted = gate.admit(scope.request.headers.get("authorization"));
   const proceed = (principal: Principal) => {

@@ -3,9 +3,9 @@
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import { READ_CACHE_ENTRY_BYTES_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type {
   BucketPageQuery,
-  Eventually,
   KeyPageQuery,
   KeyRange,
   KvEngine,

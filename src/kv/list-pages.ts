@@ -2,8 +2,9 @@
 
 import { type Principal, requireBucket } from "../auth/principal.ts";
 import { LIST_PAGE_MAX } from "../shared/bounds.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { boundAfterKey, boundAfterPrefix, compareByteOrder, earlierBound, laterBound } from "../storage/key-bounds.ts";
-import type { Eventually, KeyRange, KvEngine, NamePage } from "../storage/kv-engine.ts";
+import type { KeyRange, KvEngine, NamePage } from "../storage/kv-engine.ts";
 import { isBucketName } from "./kv-path.ts";
 import type { ListQuery } from "./list-query.ts";
 

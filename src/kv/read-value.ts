@@ -7,7 +7,8 @@ import { headerTemplate, type ResponseHeaders, respond, respondFrom } from "../h
 import { INLINE_VALUE_BYTES_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually, KvEngine, KvEntry, KvFound } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
+import type { KvEngine, KvEntry, KvFound } from "../storage/kv-engine.ts";
 import { matchesRevision } from "../storage/write-condition.ts";
 import { type ByteRange, parseRange } from "./byte-range.ts";
 import { formatEtag, parseTags } from "./conditions.ts";

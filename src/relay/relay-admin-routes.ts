@@ -4,7 +4,7 @@ import { requireRelayRight } from "../auth/principal.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
 import type { AppContext } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { CHANNEL_ROUTES } from "./channel-routes.ts";
 import { type Act, ID, type RelayAdminServices } from "./management-request.ts";
 import { RELAY_TOKEN_ROUTES } from "./relay-token-routes.ts";

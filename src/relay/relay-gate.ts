@@ -3,7 +3,7 @@
 import { BlockList, isIPv6 } from "node:net";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Clock } from "../shared/clock.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { RELAY_REFUSALS, RelayError, type RelayRefusal } from "./relay-errors.ts";
 import type { RelayToken } from "./relay-tables.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";

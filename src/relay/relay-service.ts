@@ -8,6 +8,7 @@ import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import type { GcraLimiter } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
@@ -51,7 +52,7 @@ export interface RelayParts {
   readonly log: Log;
 }
 
-type Handler = (context: AppContext) => Response | Promise<Response>;
+type Handler = (context: AppContext) => Eventually<Response>;
 
 interface OpenedRelay {
   readonly handle: Handler;

@@ -4,7 +4,7 @@ import type { Kysely } from "kysely";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { relayTables } from "./base-units.ts";
 import type { TokenTouch } from "./ledger-units.ts";

@@ -3,7 +3,7 @@
 import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import { parseEvent } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";

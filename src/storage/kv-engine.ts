@@ -1,7 +1,6 @@
 // The port that the services store through: what a KV engine can do, in words that fit every engine.
 
-/** A result that embedded storage has at once and a remote engine has later. */
-export type Eventually<T> = T | Promise<T>;
+import type { Eventually } from "../shared/eventual.ts";
 
 /** What is known of an entry besides its bucket, key and value. Times in ms since 1970. */
 export interface KvEntry {

@@ -6,6 +6,7 @@ import type { Kysely } from "kysely";
 import { KiB, LOCK_WAIT_MS, MiB } from "../shared/bounds.ts";
 import { monotonicMs, systemClock } from "../shared/clock.ts";
 import { AppError, ExitError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import { freeBytesAt } from "./free-space.ts";
@@ -13,7 +14,6 @@ import type { FullCause } from "./full-cause.ts";
 import { inspectStore, type StoreInspection } from "./inspect-store.ts";
 import type {
   BucketPageQuery,
-  Eventually,
   KeyPageQuery,
   KeyRange,
   KvEngine,

@@ -7,7 +7,7 @@ import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
 import { readFields } from "./account-request.ts";
 import { createUser } from "./account-routes.ts";

@@ -5,7 +5,7 @@ import { isUnchanged } from "../http/if-none-match.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondFrom, respondJson } from "../http/respond.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { taskNotFound } from "./item-store.ts";
 import { type CachedTask, cachedTask, taskHeaders } from "./task-cache.ts";
 import { formatCursor, parseCursor } from "./task-cursor.ts";

@@ -5,8 +5,8 @@ import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { UserGate } from "./user-gate.ts";
 

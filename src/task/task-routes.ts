@@ -6,7 +6,7 @@ import type { RequestScope } from "../http/request-scope.ts";
 import { allowOf, RouteTree } from "../http/route-tree.ts";
 import type { AppContext } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { ACCOUNT_ROUTES } from "./account-routes.ts";
 import { COMMENT_ROUTES } from "./comment-routes.ts";
 import { EXPORT_ROUTES } from "./export-routes.ts";

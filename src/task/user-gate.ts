@@ -4,7 +4,7 @@ import type { UserTokens } from "../auth/user-token.ts";
 import { createBoundedCache } from "../limits/bounded-cache.ts";
 import { MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import type { SignedIn } from "./task-request.ts";
 
 const CACHE_BYTES = 4 * MiB;

@@ -15,8 +15,8 @@ import { issueWords } from "../http/unfit-bodies.ts";
 import { decodePath, isReserved, requireBucketName } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { requireJson } from "../shared/json-text.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
 import {
   AppChangesBody,
   DeviceChangesBody,

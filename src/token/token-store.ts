@@ -3,8 +3,8 @@
 import { expressionBuilder, type Kysely, sql } from "kysely";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import { AppError } from "../shared/errors.ts";
+import type { Eventually } from "../shared/eventual.ts";
 import { boundAfterPrefix } from "../storage/key-bounds.ts";
-import type { Eventually } from "../storage/kv-engine.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { hashToken } from "./app-token.ts";
 import {

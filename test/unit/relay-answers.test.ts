@@ -55,7 +55,7 @@ function open(budget: ByteBudget, ending: Ending = "complete") {
   const source = new UpstreamEvents(upstream, MiB, LONG_MS, nothing);
   const begun = { kind: "stream", status: 200, headers: new Headers(), source, first: [], responseId: null } as const;
   const member = { key: "sk-1", breaker: { breakOff: nothing } } as unknown as PoolChannel;
-  const reader = answers.stream(call, member, { ...begun, end: nothing }).body!.getReader();
+  const reader = answers.stream(call, member, { ...begun, end: nothing, overdue: () => null }).body!.getReader();
   return { cache, answers, client, reader };
 }
 
