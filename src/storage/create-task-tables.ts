@@ -306,7 +306,7 @@ async function index(
   names: readonly string[],
   only?: RawBuilder<SqlBool>,
 ): Promise<void> {
-  const short = names.map((name) => name.replace(/_(at|id)?(_ms)?$/, "").replace(/_at_ms$/, ""));
+  const short = names.map((name) => name.replace(/_(at|id)?(_ms)?$/, ""));
   const created = db.schema
     .createIndex(`${table}_by_${short.join("_")}`)
     .on(table)
