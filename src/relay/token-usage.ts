@@ -57,12 +57,12 @@ export function estimatePrompt(endpoint: Endpoint, body: Readonly<Record<string,
 
 /**
  * The most that a request is expected to cost, 0..1e9: what its token must be able to pay before it is sent.
- * @param prompt what `estimatePrompt` says, where it is known already
+ * @param prompt what `estimatePrompt` says
  */
 export function reservationFor(
   endpoint: Endpoint,
-  { body, maxTokens, choices }: RelayRequest,
-  prompt: number = estimatePrompt(endpoint, body),
+  { maxTokens, choices }: Pick<RelayRequest, "maxTokens" | "choices">,
+  prompt: number,
 ): number {
   const answer = endpoint.cost === "generation" ? (maxTokens ?? ANSWER_TOKENS) * choices : 0;
   return Math.min(prompt + answer, USED_TOKENS_MAX);

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { ENDPOINTS, type Endpoint } from "../../src/relay/relay-endpoints.ts";
-import { parseRelayRequest } from "../../src/relay/relay-request.ts";
+import { parseRelayRequest, type RelayRequest } from "../../src/relay/relay-request.ts";
 import {
   estimatePrompt,
   estimateTokens,
@@ -119,9 +119,11 @@ describe("the estimate of a prompt", () => {
 });
 
 describe("the amount that is reserved", () => {
+  const reservationOf = (endpoint: Endpoint, request: RelayRequest) =>
+    reservationFor(endpoint, request, estimatePrompt(endpoint, request.body));
   const amount = (endpoint: Endpoint, members: object = {}) => {
     const body = { model: "m", [endpoint.input]: endpoint.input === "messages" ? ["abc"] : "abc", ...members };
-    return reservationFor(endpoint, parseRelayRequest(endpoint, JSON.stringify(body)));
+    return reservationOf(endpoint, parseRelayRequest(endpoint, JSON.stringify(body)));
   };
 
   test("is the prompt and the longest answer that was asked for, times the answers", () => {
@@ -142,7 +144,7 @@ describe("the amount that is reserved", () => {
   test("has an end", () => {
     const body = { messages: Array.from({ length: 1_100_000 }, () => ({ type: "image" })) };
     const request = { ...parseRelayRequest(chat, '{"model":"m","messages":[1]}'), body };
-    expect(reservationFor(chat, request)).toBe(1_000_000_000);
+    expect(reservationOf(chat, request)).toBe(1_000_000_000);
   });
 });
 
