@@ -6,6 +6,8 @@ import { tempDir } from "./temp-dir.ts";
 
 export interface SmallVolume extends Disposable {
   readonly path: string;
+  /** Makes it larger or smaller while it is in use. */
+  resize(bytes: number): void;
 }
 
 /** A memory file system of `bytes`, unmounted when disposed of. */
@@ -16,6 +18,7 @@ export function mountSmallVolume(bytes: number): SmallVolume {
   command("mount", "-t", "tmpfs", "-o", `size=${bytes},mode=700`, "tmpfs", path);
   return {
     path,
+    resize: (size) => command("mount", "-o", `remount,size=${size}`, path),
     [Symbol.dispose]() {
       command("umount", "--lazy", path);
       dir[Symbol.dispose]();
