@@ -6,8 +6,16 @@ import { dirname } from "node:path";
 import { monotonicMs } from "../shared/clock.ts";
 import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
-import { giveUpReserve } from "./space-reserve.ts";
-import { PAGE_BYTES, pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { giveUpReserve, isReserveHeld, keptReserveBytes } from "./space-reserve.ts";
+import {
+  isReserveOfUse,
+  KEPT_BYTES_MIN,
+  LITTLE_ROOM_BYTES,
+  PAGE_BYTES,
+  pagesOf,
+  roomBytes,
+  uncopiedBytesMax,
+} from "./volume-room.ts";
 
 const RETRY_MS = 1000;
 /** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
@@ -42,6 +50,8 @@ interface Cap {
 export class SpaceGuard {
   readonly #reservePath: string;
   readonly #store: GuardedStore | null;
+  /** There is to be one: it may be missing now. */
+  readonly #hasReserve: boolean;
   #fullCause: FullCause | null = null;
   #nextPutMs = 0;
   #cap: Cap | null = null;
@@ -49,6 +59,7 @@ export class SpaceGuard {
   constructor(reservePath: string, store: GuardedStore | null = null) {
     this.#reservePath = reservePath;
     this.#store = store;
+    this.#hasReserve = store !== null && isReserveOfUse(store.reserveBytes);
   }
 
   get isFull(): boolean {
@@ -61,25 +72,54 @@ export class SpaceGuard {
   }
 
   /**
-   * To be called once, before the first write: of the process before only what is on the volume is left. Where there is
-   * no reserve, and no room for one, as much as it would hold is kept from the file. `givenUpBytes`: of a reserve that
-   * had to go for the store to be opened.
+   * To be called once, before the first write: of the process before only what is on the volume is left.
+   * `givenUpBytes`: of a reserve that had to go for the store to be opened.
    */
   noteOpened(givenUpBytes: number): void {
     if (givenUpBytes > 0) this.#fullCause = "volume";
-    if (this.#store === null || this.#store.reserveBytes === 0 || existsSync(this.#reservePath)) return;
-    const { database, reserveBytes } = this.#store;
-    const room = roomBytes(database);
+    this.#keepRoom();
+  }
+
+  /** To be called after each write, between transactions. `isRoomLittle`: as the keeper of the log has found. */
+  noteWritten(isRoomLittle: boolean): void {
+    if (!this.#hasReserve && (isRoomLittle || this.#cap !== null)) this.#keepRoom();
+  }
+
+  #keepRoom(): void {
+    if (this.#store === null) return;
+    if (!this.#hasReserve) this.#keepRoomForLog();
+    else if (this.#cap === null) this.#keepRoomForReserve(this.#store);
+  }
+
+  /** Where there is no reserve, or too small a one, and no room for it, as much as is missing is kept from the file. */
+  #keepRoomForReserve({ database, reserveBytes }: GuardedStore): void {
+    if (isReserveHeld(this.#reservePath, reserveBytes)) return;
+    const room = roomBytes(database) + keptReserveBytes(this.#reservePath);
     if (room < 2 * reserveBytes) this.#limitFile("volume", Math.min(room, reserveBytes), room - reserveBytes);
+  }
+
+  /**
+   * Where there is to be no reserve, and little room, each commit may take half of what is left: every page goes into
+   * the log first, and a log that finds no room in the file could never be used again, not even for deletes.
+   */
+  #keepRoomForLog(): void {
+    const { database } = this.#store!;
+    if (this.#cap !== null) this.#limitPages(this.#cap.pagesMax);
+    this.#cap = null;
+    const room = roomBytes(database);
+    if (room >= LITTLE_ROOM_BYTES) return;
+    this.#limitFile("volume", Math.min(room, KEPT_BYTES_MIN), (room - KEPT_BYTES_MIN) / 2);
   }
 
   /**
    * Whether values of so many bytes find room twice: in the log, and in the file when that is copied into it. A commit
    * whose log cannot be copied would be the last one. What may wait in the log anyway is covered by the reserve, so a
-   * usual write asks the volume nothing. To be called between transactions.
+   * usual write asks the volume nothing where there is one, or much room. To be called between transactions.
    */
   hasRoomFor(valueBytes: number): boolean {
-    if (this.#store === null || valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) return true;
+    if (this.#store === null || valueBytes === 0) return true;
+    const isCovered = this.#hasReserve || this.#cap === null;
+    if (isCovered && valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) return true;
     if (this.#fits(valueBytes)) return true;
     this.#store.emptyLog();
     return this.#fits(valueBytes);
@@ -133,7 +173,7 @@ export class SpaceGuard {
 
   /** To be called about once a second: lets the file grow again when that may be. */
   keepHouse(): void {
-    this.#liftCap();
+    if (!this.#liftCap()) this.#keepRoom();
   }
 
   /** Space was freed: the next put is tried at once. */
@@ -155,7 +195,7 @@ export class SpaceGuard {
 
   /** To be asked before the reserve is given up. */
   #findCause(): FullCause {
-    if (this.#cap !== null) return this.#cap.cause;
+    if (this.#cap !== null && this.#cap.growingPagesMax < this.#cap.pagesMax) return this.#cap.cause;
     if (this.#store?.isLimited !== true) return "volume";
     return freeBytesAt(dirname(this.#reservePath)) > VOLUME_REST_BYTES_MAX ? "DB_MAX_BYTES" : "volume";
   }
@@ -167,10 +207,10 @@ export class SpaceGuard {
    */
   #giveUpReserve(cause: FullCause): void {
     const givenUpBytes = giveUpReserve(this.#reservePath);
-    if (this.#store === null || this.#cap !== null || this.#store.reserveBytes === 0) return;
-    // A volume that fills up before the first reserve is written has to do with what is left.
-    const leftBytes =
-      givenUpBytes > 0 ? givenUpBytes : Math.min(roomBytes(this.#store.database), this.#store.reserveBytes);
+    if (this.#store === null || this.#cap !== null || !this.#hasReserve) return;
+    const { database, reserveBytes } = this.#store;
+    // A volume that fills up before the first reserve is written, or a larger one, has to do with what is left.
+    const leftBytes = Math.max(givenUpBytes, Math.min(roomBytes(database), reserveBytes));
     this.#limitFile(cause, leftBytes, 0);
   }
 
@@ -195,8 +235,10 @@ export class SpaceGuard {
   }
 
   #isCapNeedless(cause: FullCause): boolean {
-    if (cause === "volume") return existsSync(this.#reservePath);
-    return freeBytesAt(dirname(this.#reservePath)) >= 2 * this.#store!.reserveBytes;
+    const { database, reserveBytes } = this.#store!;
+    if (!this.#hasReserve) return roomBytes(database) >= LITTLE_ROOM_BYTES;
+    if (cause === "volume") return isReserveHeld(this.#reservePath, reserveBytes);
+    return freeBytesAt(dirname(this.#reservePath)) >= 2 * reserveBytes;
   }
 
   /** Returns the limit that holds now; 0 changes nothing. */

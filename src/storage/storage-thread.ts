@@ -114,7 +114,7 @@ class OpenedStore {
         this.#tellWipes();
         this.#reply({ type: "done", id: request.id, result: packOutcomes(result) });
       }
-      this.#wal.afterWrite();
+      this.#afterWrite();
     });
   }
 
@@ -144,7 +144,7 @@ class OpenedStore {
       const results = await this.#writer.runAll(tables, acts, lockDeadlineMs);
       this.#tellWipes();
       this.#reply({ type: "units", outcomes: results.map((result, index) => outcomeOf(units[index]!.id, result)) });
-      this.#wal.afterWrite();
+      this.#afterWrite();
     } catch (error) {
       this.#fail(error);
     }
@@ -153,6 +153,12 @@ class OpenedStore {
   async #loadRows(): Promise<Rows> {
     const [known, { kyselyOver }] = await Promise.all([this.#loadUnits(), import("./kysely-sqlite.ts")]);
     return { ...known, tables: kyselyOver<unknown>(this.#database) };
+  }
+
+  /** To be called between transactions. */
+  #afterWrite(): void {
+    const isRoomLittle = this.#wal.afterWrite();
+    this.#space.noteWritten(isRoomLittle);
   }
 
   #close(): void {
@@ -178,7 +184,7 @@ class OpenedStore {
   /** One slice, then a pause in which waiting batches run, then the next until nothing has expired. */
   #sweepSlice(): void {
     const swept = this.#writer.sweep(SWEEP_SLICE_ROWS, monotonicMs());
-    if (swept > 0) this.#wal.afterWrite();
+    if (swept > 0) this.#afterWrite();
     this.#sweptTotal += swept;
     this.#isSweeping = swept === SWEEP_SLICE_ROWS;
     if (this.#isSweeping) setTimeout(() => this.#guarded(() => this.#sweepSlice()), BETWEEN_SLICES_MS);
@@ -208,7 +214,7 @@ class OpenedStore {
     const isCurrent = this.#wipes.get(bucket) === revision;
     const startMs = monotonicMs();
     const next = isCurrent ? this.#writer.purge(bucket, afterKey, PURGE_SLICE_ROWS, startMs) : null;
-    this.#wal.afterWrite();
+    this.#afterWrite();
     if (next !== null) {
       // Without progress there is a foreign lock or no space: it is no use to try again at once.
       const pauseMs = Math.max(BETWEEN_SLICES_MS, monotonicMs() - startMs);

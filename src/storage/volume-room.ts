@@ -3,17 +3,29 @@
 import type { Database } from "bun:sqlite";
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
-import { MiB } from "../shared/bounds.ts";
+import { KiB, MiB } from "../shared/bounds.ts";
 import { freeBytesAt } from "./free-space.ts";
 
 export const PAGE_BYTES = 4096;
 const UNCOPIED_BYTES_MAX = 4 * MiB;
+/** For the log of what frees: with less than this a reserve is as good as none. */
+export const KEPT_BYTES_MIN = 256 * KiB;
+/**
+ * Where no reserve stands behind the log: with less than this, nothing waits in it. What one commit adds to the log,
+ * and then to the file, may take all of it.
+ */
+export const LITTLE_ROOM_BYTES = 64 * MiB;
 /** Of the reserve: once the volume is full it has to take what was not copied yet, and then deletes. */
 const UNCOPIED_RESERVE_SHARE = 4;
 
 /** What may wait in the log for being copied into the database file. */
 export function uncopiedBytesMax(reserveBytes: number): number {
-  return reserveBytes === 0 ? UNCOPIED_BYTES_MAX : Math.min(UNCOPIED_BYTES_MAX, reserveBytes / UNCOPIED_RESERVE_SHARE);
+  if (!isReserveOfUse(reserveBytes)) return UNCOPIED_BYTES_MAX;
+  return Math.min(UNCOPIED_BYTES_MAX, reserveBytes / UNCOPIED_RESERVE_SHARE);
+}
+
+export function isReserveOfUse(reserveBytes: number): boolean {
+  return reserveBytes >= KEPT_BYTES_MIN;
 }
 
 /**

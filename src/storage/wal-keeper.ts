@@ -1,12 +1,17 @@
 // Keeps the write-ahead log small: when to copy its pages into the database file, when to cut it back.
 
 import type { Database, Statement } from "bun:sqlite";
+import { dirname } from "node:path";
+import { MiB } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
+import { freeBytesAt } from "./free-space.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import { PAGE_BYTES, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { isReserveOfUse, LITTLE_ROOM_BYTES, PAGE_BYTES, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 
 /** A frame of the log: a page behind a 24-byte header. */
 const FRAME_BYTES = PAGE_BYTES + 24;
+/** Of the log where there is little room and no reserve: what it holds is missing for the file. */
+const LITTLE_LOG_FRAMES = Math.floor(MiB / FRAME_BYTES);
 const TRUNCATE_AFTER_IDLE_MS = 30_000;
 const TRUNCATE_RETRY_MS = 1000;
 
@@ -32,6 +37,7 @@ export class WalKeeper {
   readonly #statements: Readonly<Record<Mode, Statement<WalState, []>>>;
   readonly #limitFrames: number;
   readonly #copyAfterFrames: number;
+  readonly #hasReserve: boolean;
   readonly #onFull: () => void;
   #lastWriteMs = monotonicMs();
   #nextTruncateMs = 0;
@@ -43,6 +49,7 @@ export class WalKeeper {
     this.#statements = { NOOP: prepare("NOOP"), PASSIVE: prepare("PASSIVE"), TRUNCATE: prepare("TRUNCATE") };
     this.#limitFrames = Math.floor(limitBytes / FRAME_BYTES);
     this.#copyAfterFrames = Math.ceil(uncopiedBytesMax(reserveBytes) / FRAME_BYTES);
+    this.#hasReserve = isReserveOfUse(reserveBytes);
     this.#onFull = onFull;
   }
 
@@ -51,12 +58,20 @@ export class WalKeeper {
     return this.#frames * FRAME_BYTES;
   }
 
-  /** To be called between transactions. */
-  afterWrite(): void {
+  /** To be called between transactions. Returns whether little room is left, and no reserve stands behind the log. */
+  afterWrite(): boolean {
     this.#lastWriteMs = monotonicMs();
     let state = this.#run("NOOP");
-    if (state.log - state.checkpointed >= this.#copyAfterFrames) state = this.#run("PASSIVE");
-    if (state.log > this.#limitFrames) this.#truncate();
+    const isShort = this.#isShort(state);
+    if (state.log - state.checkpointed >= (isShort ? 1 : this.#copyAfterFrames)) state = this.#run("PASSIVE");
+    if (state.log > (isShort ? Math.min(LITTLE_LOG_FRAMES, this.#limitFrames) : this.#limitFrames)) this.#truncate();
+    return isShort;
+  }
+
+  /** Each frame that waits is taken for one that makes the file larger: to know better takes longer. */
+  #isShort({ log, checkpointed }: WalState): boolean {
+    if (this.#hasReserve) return false;
+    return freeBytesAt(dirname(this.#database.filename)) - (log - checkpointed) * PAGE_BYTES < LITTLE_ROOM_BYTES;
   }
 
   /** To be called about once a second. */

@@ -1,7 +1,7 @@
 // A volume or a quota that is full: puts are refused, all else goes on, and puts again once there is room.
 
 import { describe, expect, test } from "bun:test";
-import { closeSync, existsSync, openSync, rmSync, truncateSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, rmSync, statSync, truncateSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { idOf, storedValue } from "../support/durable-load.ts";
 import { eventually } from "../support/eventually.ts";
@@ -60,6 +60,29 @@ async function fill(send: Send, says = /no space left/, valueBytes = VALUE_BYTES
       return id - 1;
     }
   }
+}
+
+/** The same, several at once, so that many rows share a commit. Returns the keys. */
+async function fillTogether(send: Send, valueBytes: number): Promise<string[]> {
+  const stored: string[] = [];
+  let id = 0;
+  const work = async () => {
+    for (;;) {
+      const key = `k${++id}`;
+      const { status } = await send("PUT", key, storedValue(id, valueBytes));
+      if (status !== 200) return expect(status).toBe(507);
+      stored.push(key);
+    }
+  };
+  await Promise.all(Array.from({ length: WRITERS }, work));
+  return stored;
+}
+
+/** All but the last, one by one, so that each has a commit of its own; then a put. */
+async function expectToBeEmptied(send: Send, keys: readonly string[]): Promise<void> {
+  expect(keys.length).toBeGreaterThan(DELETED);
+  for (const key of keys.slice(0, -1)) expect([key, (await send("DELETE", key)).status]).toEqual([key, 200]);
+  expect((await send("PUT", "again", storedValue(1, 1000))).status).toBe(200);
 }
 
 const logged = (server: ServerProcess, msg: RegExp) =>
@@ -152,6 +175,49 @@ if (has("root, to mount a small volume", isRoot())) {
       60_000,
     );
 
+    test.each([["0", 8, VALUE_BYTES] as const, ["0", 6, 1000] as const, ["1", 6, 1000] as const])(
+      "with a reserve of %s bytes, of %i MiB, with values of %i bytes, takes every delete and puts, twice",
+      async (reserveBytes, volumeMiB, valueBytes) => {
+        using volume = mountSmallVolume(volumeMiB * MiB);
+        const data = join(volume.path, "data");
+        const env = { JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off", RESERVE_BYTES: reserveBytes };
+        const token = await mint();
+        const server = await startServer(env);
+        const keys = await fillTogether(sender(server, token), valueBytes);
+        await expectToBeEmptied(sender(server, token), keys);
+        server.kill("SIGTERM");
+        expect(await server.exited).toBe(0);
+        await using after = await startServer(env);
+        await expectToBeEmptied(sender(after, token), await fillTogether(sender(after, token), valueBytes));
+      },
+      60_000,
+    );
+
+    // The second one leaves no room to make the reserve larger.
+    test.each([24 * MiB, 2 * MiB])(
+      "takes every delete, and puts, with the small reserve of an earlier setting and %i bytes left",
+      async (leftBytes) => {
+        using volume = mountSmallVolume(24 * MiB);
+        const data = join(volume.path, "data");
+        const reserve = join(data, "reserve");
+        const env = { JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off" };
+        const first = await startServer({ ...env, RESERVE_BYTES: "4096" });
+        await eventually("the small reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(reserve));
+        first.kill("SIGTERM");
+        expect(await first.exited).toBe(0);
+        const hasRoom = leftBytes === 24 * MiB;
+        if (!hasRoom) fillVolume(join(volume.path, "ballast"), leftBytes);
+        await using server = await startServer(env);
+        if (hasRoom) {
+          const isLarge = () => statSync(reserve).size === 1.5 * MiB;
+          await eventually("the reserve is as large as wanted", RESERVE_TIMEOUT_MS, isLarge);
+        }
+        const send = sender(server, await mint());
+        await expectToBeEmptied(send, await fillTogether(send, VALUE_BYTES / 5));
+      },
+      60_000,
+    );
+
     test.each([
       ["made by it", false],
       ["with a reserve", true],
@@ -238,6 +304,9 @@ if (has("root, to mount a small volume", isRoot())) {
           expect((await send("DELETE", `k${id}`)).status).toBe(200);
         }
         await eventually("the log says that it is full", LOGGED_MS, () => logged(server, FULL).length > 0);
+        // Nobody but it has freed anything.
+        expect((await send("PUT", "after", storedValue(1, VALUE_BYTES / 2))).status).toBe(200);
+        expect(existsSync(reserve)).toBe(false);
         await Bun.file(ballast).delete();
         const isPut = async () => (await send("PUT", "new", storedValue(1, 10))).ok;
         await eventually("a put is taken", RESERVE_TIMEOUT_MS, isPut);

@@ -2,7 +2,7 @@
 
 import type { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { monotonicMs } from "../../src/shared/clock.ts";
 import { freeBytesAt } from "../../src/storage/free-space.ts";
@@ -10,14 +10,16 @@ import type { KvPut } from "../../src/storage/kv-engine.ts";
 import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
 import { SpaceGuard } from "../../src/storage/space-guard.ts";
+import { reserveBytesOf } from "../../src/storage/space-reserve.ts";
 import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { has, isRoot } from "../support/needs.ts";
-import { mountSmallVolume } from "../support/small-volume.ts";
+import { mountSmallVolume, type SmallVolume } from "../support/small-volume.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
-const WAL_LIMIT_BYTES = 1024 * 1024;
+const MiB = 1024 * 1024;
+const WAL_LIMIT_BYTES = MiB;
 const PAGE_BYTES = 4096;
-const RESERVE_BYTES = 4 * PAGE_BYTES;
+const RESERVE_BYTES = 64 * PAGE_BYTES;
 const MORE_THAN_ANY_VOLUME = 2 ** 60;
 
 let dir: TempDir;
@@ -164,13 +166,31 @@ describe("a store that had to give up its reserve", () => {
   });
 
   test.each([
-    ["there is room for it", RESERVE_BYTES, false],
-    ["it is there", MORE_THAN_ANY_VOLUME, true],
-  ])("grows after another start where %s", (_, reserveBytes, isThere) => {
-    if (isThere) writeReserve();
+    ["there is room for it", RESERVE_BYTES, 0, 100],
+    ["it is there", MORE_THAN_ANY_VOLUME, 1, 100],
+    // Nobody may rely on a reserve of an earlier setting, or of the volume before it was made larger.
+    ["one of half the size is there", MORE_THAN_ANY_VOLUME, 0.5, 0],
+  ])("grows after another start where %s: %#", (_, reserveBytes, share, stored) => {
+    writeFileSync(reserve, "");
+    truncateSync(reserve, Math.floor(share * reserveBytesOf(dir.path, reserveBytes)));
     const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes, ...NO_LOG });
     space.noteOpened(0);
-    expect(fill(makeWriter(space), "a")).toBe(100);
+    expect(fill(makeWriter(space), "a")).toBe(stored);
+  });
+
+  test("does not grow once its reserve is missing and there is no room for another", () => {
+    writeFileSync(reserve, "");
+    truncateSync(reserve, reserveBytesOf(dir.path, MORE_THAN_ANY_VOLUME));
+    const space = new SpaceGuard(reserve, {
+      database,
+      isLimited: false,
+      reserveBytes: MORE_THAN_ANY_VOLUME,
+      ...NO_LOG,
+    });
+    space.noteOpened(0);
+    rmSync(reserve);
+    space.keepHouse();
+    expect(fill(makeWriter(space), "a")).toBe(0);
   });
 
   test("does not grow when the volume was full before its first reserve was written", () => {
@@ -190,7 +210,7 @@ describe("a store that had to give up its reserve", () => {
 
 if (has("root, to mount a small volume", isRoot())) {
   test("a store with a limit of its own names the volume when that is what has no room", () => {
-    using volume = mountSmallVolume(1024 * 1024);
+    using volume = mountSmallVolume(MiB);
     const limited = () =>
       new SpaceGuard(join(volume.path, "reserve"), { database, isLimited: true, reserveBytes: 0, ...NO_LOG });
     const [before, after] = [limited(), limited()];
@@ -198,5 +218,51 @@ if (has("root, to mount a small volume", isRoot())) {
     writeFileSync(join(volume.path, "other"), new Uint8Array(freeBytesAt(volume.path)));
     after.noteFull();
     expect([before.fullCause, after.fullCause]).toEqual(["DB_MAX_BYTES", "volume"]);
+  });
+
+  describe("a store without a reserve, or with one that is as good as none, on a small volume", () => {
+    const VOLUME_BYTES = 12 * MiB;
+    let volume: SmallVolume;
+    let small: Database;
+    beforeEach(async () => {
+      volume = mountSmallVolume(VOLUME_BYTES);
+      const path = join(volume.path, "gokv.db");
+      small = await openStore({ path, walLimitBytes: WAL_LIMIT_BYTES, databaseBytesMax: 0, isChecked: false });
+      small.run("CREATE TABLE filler (value)");
+    });
+    afterEach(() => {
+      small.close(true);
+      volume[Symbol.dispose]();
+    });
+
+    const guardOf = (reserveBytes: number, isLimited = false) =>
+      new SpaceGuard(join(volume.path, "reserve"), { database: small, isLimited, reserveBytes, ...NO_LOG });
+    const grow = (bytes: number) => small.run("INSERT INTO filler VALUES (zeroblob(?))", [bytes]);
+
+    test.each([0, 1])("takes less than half of what is left with one commit: %d bytes", (reserveBytes) => {
+      const space = guardOf(reserveBytes);
+      space.noteOpened(0);
+      expect(() => grow(VOLUME_BYTES / 2)).toThrow("full");
+      grow(VOLUME_BYTES / 3);
+      space.noteWritten(true);
+      expect(() => grow(VOLUME_BYTES / 3)).toThrow("full");
+    });
+
+    test("grows again once there is much room", () => {
+      const space = guardOf(0);
+      space.noteOpened(0);
+      volume.resize(128 * MiB);
+      space.keepHouse();
+      grow(VOLUME_BYTES);
+    });
+
+    test("names its own limit where that is reached first", () => {
+      small.run("PRAGMA max_page_count = 256");
+      const space = guardOf(0, true);
+      space.noteOpened(0);
+      expect(() => grow(MiB)).toThrow("full");
+      space.noteFull();
+      expect(space.fullCause).toBe("DB_MAX_BYTES");
+    });
   });
 }

@@ -11,10 +11,11 @@ import { has, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
+const MiB = 1024 * 1024;
 const LIMIT_BYTES = 1_000_000;
 
 /** A store with a keeper of its log; `write` puts that many bytes into it. */
-async function keptStore(path: string) {
+async function keptStore(path: string, reserveBytes = 0) {
   const database = await openStore({ path, walLimitBytes: LIMIT_BYTES, databaseBytesMax: 0, isChecked: false });
   database.run("CREATE TABLE filler (value)");
   database.run("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -22,7 +23,7 @@ async function keptStore(path: string) {
   const onFull = () => {
     told.full++;
   };
-  const keeper = new WalKeeper(database, { limitBytes: LIMIT_BYTES, reserveBytes: 0, onFull });
+  const keeper = new WalKeeper(database, { limitBytes: LIMIT_BYTES, reserveBytes, onFull });
   return {
     database,
     keeper,
@@ -88,7 +89,22 @@ if (has("root, to mount a small volume", isRoot())) {
     keeper.makeRoom();
     expect([statSync(path).size, told.full]).toEqual([size, 1]);
     keeper.afterWrite();
-    expect([keeper.usedBytes > LIMIT_BYTES / 2, told.full]).toEqual([true, 1]);
+    expect([keeper.usedBytes > LIMIT_BYTES / 2, statSync(path).size, told.full]).toEqual([true, size, 2]);
+    database.close(true);
+  });
+
+  test.each([
+    ["is copied with each write where little room is left and there is no reserve", 32, 0, true],
+    ["waits for more where there is much room", 128, 0, false],
+    ["waits for more where there is a reserve", 32, 16 * MiB, false],
+  ])("a log %s", async (_, volumeMiB, reserveBytes, isCopied) => {
+    using volume = mountSmallVolume(volumeMiB * MiB);
+    const path = join(volume.path, "gokv.db");
+    const { database, keeper, write } = await keptStore(path, reserveBytes);
+    const { size } = statSync(path);
+    write(LIMIT_BYTES / 10);
+    keeper.afterWrite();
+    expect(statSync(path).size > size).toBe(isCopied);
     database.close(true);
   });
 }
