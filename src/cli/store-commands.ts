@@ -1,6 +1,6 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, readdirSync, rmSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { requireEntry } from "../kv/require-entry.ts";
@@ -20,9 +20,9 @@ import type { BackupReport } from "../storage/backup-store.ts";
 import { exportLines } from "../storage/export-entries.ts";
 import { copyGiven, copyOf, hasLog, requireFile, storeAround, verifyCopy, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
-import { partialOf, removeAbandoned, removePartial } from "../storage/partial-files.ts";
+import { partialOf, putAsideIn, removeAbandoned, removePartial, removePutAside } from "../storage/partial-files.ts";
 import { restoreStore } from "../storage/restore-store.ts";
-import { classifySqliteError } from "../storage/sqlite-errors.ts";
+import { classifySqliteError, isUnfitForTables } from "../storage/sqlite-errors.ts";
 import { threadStarter } from "../storage/start-thread.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
@@ -34,8 +34,6 @@ import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
 
 const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
-/** An export that came through a pipe. */
-const PUT_ASIDE = /^import-[0-9a-f-]{36}\.ndjson$/;
 const PROGRESS_MS = 100;
 
 const ENVIRONMENT = environmentOf("dbPath", "walLimitBytes");
@@ -93,7 +91,8 @@ export const restoreCommand: StrictCommand = {
       () => removePartial(files.restoring),
       () => restoreStore(source, files, systemClock()),
     );
-    const before = report.before === null ? "" : `; the old store is ${report.before}`;
+    const what = report.isWhole ? "the old store is" : "what was left of the old store is";
+    const before = report.before === null ? "" : `; ${what} ${report.before}`;
     writeOut(`${files.database}: ${contentsOf(report)}, revision ${report.revision}${before}\n`);
     return EXIT.done;
   },
@@ -159,10 +158,10 @@ export const importCommand: StrictCommand = {
     const source = nameOf(flags.file);
     const { files, lock } = openDirectory();
     using _ = lock;
-    removePutAside(files);
+    removePutAside(files.directory);
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
     const isStream = source === "-" || statSync(source, { throwIfNoEntry: false })?.isFile() === false;
-    const file = isStream ? join(files.directory, `import-${crypto.randomUUID()}.ndjson`) : source;
+    const file = isStream ? putAsideIn(files.directory) : source;
     const remove = () => {
       if (isStream) rmSync(file, { force: true });
     };
@@ -195,12 +194,6 @@ async function importFrom(files: StoreFiles, file: string, flags: FlagValues): P
   return EXIT.done;
 }
 
-/** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
-function removePutAside(files: StoreFiles): void {
-  const names = readdirSync(files.directory).filter((name) => PUT_ASIDE.test(name));
-  for (const name of names) rmSync(join(files.directory, name), { force: true });
-}
-
 function contentsOf({ entries, serviceRows }: { entries: number; serviceRows: number }): string {
   return `${entries} entries, ${serviceRows} rows of services`;
 }
@@ -228,7 +221,7 @@ function nameOf(file: FlagValues[string]): string {
 /** The data directory, made when it is missing, and its lock. */
 function openDirectory(): { files: StoreFiles; lock: StoreLock } {
   const files = storeFiles(readDbPath(process.env));
-  prepareDirectory(files.directory);
+  prepareDirectory(files);
   return { files, lock: StoreLock.acquire(files) };
 }
 
@@ -275,7 +268,7 @@ async function namingFailure<T>(act: () => Promise<T>): Promise<T> {
   } catch (error) {
     const refusal = accessFailure(readDbPath(process.env), error);
     if (refusal !== null) throw refusal;
-    if (classifySqliteError(error) !== "damaged") throw error;
+    if (classifySqliteError(error) !== "damaged" && !isUnfitForTables(error)) throw error;
     throw new ExitError(EXIT.storeDamaged, `the store is damaged: ${messageOf(error)}. See gokv restore --help.`);
   }
 }

@@ -1,6 +1,6 @@
 // A database file that a command is given: read together with its log, and never changed.
 
-import { accessSync, chmodSync, constants, existsSync, realpathSync, type Stats, statSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { copyFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -70,7 +70,7 @@ export function verifyGiven(file: string): Verification {
  * the file.
  */
 export function hasLog(file: string): boolean {
-  return LOGS.some((suffix) => sizeOf(`${file}${suffix}`) > 0);
+  return LOGS.some((suffix) => sizeOf(besideFile(file, suffix)) > 0);
 }
 
 /** Where such a copy may be made. */
@@ -106,7 +106,7 @@ export async function copyGiven(file: string, copy: string): Promise<void> {
   inspectGiven(file);
   try {
     for (const suffix of ["", ...LOGS]) {
-      const path = `${file}${suffix}`;
+      const path = besideFile(file, suffix);
       if (suffix !== "" && sizeOf(path) === 0) continue;
       await copyFile(path, `${copy}${suffix}`, constants.COPYFILE_EXCL);
       // With the content comes the mode, which may be that of a file for everybody, or for nobody to write.
@@ -136,7 +136,7 @@ export function lockGiven(file: string): StoreLock | null {
 function inspectGiven(file: string): void {
   requireFile(file);
   requireOurs(file);
-  const wal = `${file}-wal`;
+  const wal = besideFile(file, "-wal");
   const { lostCommits } = scanLog(wal) ?? { lostCommits: 0 };
   if (lostCommits === 0) return;
   throw new ExitError(
@@ -163,7 +163,7 @@ function namingFile<T>(file: string, act: () => T): T {
 /** Tells whether the database or its log was written to in the meantime. */
 function fingerprint(file: string): string {
   const parts = ["", ...LOGS].map((suffix) => {
-    const stats = statSync(`${file}${suffix}`, { bigint: true, throwIfNoEntry: false });
+    const stats = statSync(besideFile(file, suffix), { bigint: true, throwIfNoEntry: false });
     return stats === undefined ? "" : `${stats.ino} ${stats.size} ${stats.mtimeNs}`;
   });
   return parts.join();
@@ -175,6 +175,12 @@ function requireUnchanged(file: string, before: string): void {
     EXIT.failed,
     `${file} was changed while it was read: a program has it open. Copy a store that is in use with gokv backup.`,
   );
+}
+
+/** Of a link SQLite keeps the log where that leads. */
+function besideFile(file: string, suffix: string): string {
+  const path = lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink() ? realpathSync(file) : file;
+  return `${path}${suffix}`;
 }
 
 function sizeOf(path: string): number {

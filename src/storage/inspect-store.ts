@@ -3,6 +3,7 @@
 import { closeSync, copyFileSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { namingAccess } from "./access-failure.ts";
+import { refuseInterruptedRestore } from "./kept-store.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
@@ -23,13 +24,29 @@ export interface StoreInspection {
 /**
  * Looks without changing anything. It opens the files through the file API and so may only run before this process
  * opens them through SQLite, by the holder of the store lock.
- * @throws ExitError (4) for a file that is not ours, a newer schema, or damage in acknowledged writes
+ * @throws ExitError (4) for a file that is not ours, a newer schema, damage in acknowledged writes, or a log without
+ *   its database
  */
 export function inspectStore(files: StoreFiles, walDamage: "refuse" | "accept"): StoreInspection {
   const databaseBytes = requireOurs(files.database);
+  refuseInterruptedRestore(files);
   const scan = scanLog(files.wal);
+  if (databaseBytes === 0 && scan !== null && scan.validFrames + scan.lostCommits > 0) throw lostDatabase(files);
   if (scan !== null && scan.lostCommits > 0) handleDamage(files, walDamage, scan.lostCommits);
   return { walFrames: scan?.validFrames ?? 0, databaseBytes };
+}
+
+/**
+ * SQLite would take the log for that of a new store, and delete it. No new store is ever in this state: its first page
+ * reaches the file, and the disk, before its log is made.
+ */
+function lostDatabase({ database, wal }: StoreFiles): ExitError {
+  return new ExitError(
+    EXIT.storeDamaged,
+    `${database} is ${existsSync(database) ? "empty" : "missing"}, and its write-ahead log ${wal} holds what was ` +
+      "written last. Nothing was changed. Put the database file back, or restore a backup (gokv restore FILE), which " +
+      "keeps the log; or, to start with an empty store, move the log away.",
+  );
 }
 
 /** Null when there is no such file. */
@@ -76,6 +93,19 @@ export function requireOurs(path: string): number {
   }
   requireKnownSchema(path, userVersion);
   return sizeBytes;
+}
+
+/**
+ * For who only reads: the next start of a server would make the tables. `version` is that of the schema.
+ * @throws ExitError (4)
+ */
+export function requireTables(path: string, version: number): void {
+  if (version > 0) return;
+  throw new ExitError(
+    EXIT.storeDamaged,
+    `${path} holds no store yet: a first start was killed, or somebody emptied the file. Start the server, which makes ` +
+      "a new store of it, or restore a backup (gokv restore FILE).",
+  );
 }
 
 export function requireKnownSchema(path: string, version: number): void {

@@ -1,6 +1,6 @@
 // Opens the database for writing and brings it to the current schema, or says why it must not be touched.
 
-import { type Database, SQLiteError } from "bun:sqlite";
+import type { Database } from "bun:sqlite";
 import { accessSync, constants, existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { MiB } from "../shared/bounds.ts";
@@ -9,13 +9,11 @@ import { accessFailure } from "./access-failure.ts";
 import { freshSchema } from "./fresh-schema.ts" with { type: "macro" };
 import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
-import { openForWriting } from "./sqlite-connection.ts";
-import { classifySqliteError } from "./sqlite-errors.ts";
+import { openForWriting, schemaVersion } from "./sqlite-connection.ts";
+import { classifySqliteError, isUnfitForTables } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
 
 const PAGE_BYTES = 4096;
-/** The result code of a statement that does not fit the schema. */
-const SQLITE_ERROR = 1;
 /** quick_check does not see that an index has lost a key, which would then be missing without an error. */
 const INTEGRITY_CHECK_BYTES_MAX = 16 * MiB;
 
@@ -55,7 +53,7 @@ export function startFailure(path: string, error: unknown): ExitError {
   if (error instanceof ExitError) return error;
   const refusal = accessFailure(path, error);
   if (refusal !== null) return refusal;
-  if (error instanceof SQLiteError && error.errno === SQLITE_ERROR) {
+  if (isUnfitForTables(error)) {
     return new ExitError(
       EXIT.storeDamaged,
       `${path} is damaged: its tables are not what they should be (${messageOf(error)}). ` +
@@ -78,10 +76,6 @@ export function startFailure(path: string, error: unknown): ExitError {
 /** SQLite opens what cannot be written for reading, and the first write would be what fails. */
 function requireWritable(path: string): void {
   if (existsSync(path)) accessSync(path, constants.W_OK);
-}
-
-export function schemaVersion(database: Database): number {
-  return database.query<{ user_version: number }, []>("PRAGMA user_version").get()!.user_version;
 }
 
 function requireSound(database: Database, path: string): void {

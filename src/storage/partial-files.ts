@@ -6,6 +6,7 @@ import { requireOurs } from "./inspect-store.ts";
 
 /** What SQLite may leave beside a database. */
 const SUFFIXES = ["", "-journal", "-wal", "-shm"] as const;
+const PUT_ASIDE = /^import-[0-9a-f-]{36}\.ndjson$/;
 const PARTIAL = /\.partial-(\d+)-[0-9a-f]{8}$/;
 /**
  * The number of a process says nothing of one in another container; that nobody writes to the file any more does. A
@@ -21,6 +22,17 @@ export function partialOf(target: string): string {
 /** The database `path` and whatever lies beside it. */
 export function removePartial(path: string): void {
   for (const suffix of SUFFIXES) rmSync(`${path}${suffix}`, { force: true });
+}
+
+/** What an import that came through a pipe is called while it is read. */
+export function putAsideIn(directory: string): string {
+  return join(directory, `import-${crypto.randomUUID()}.ndjson`);
+}
+
+/** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
+export function removePutAside(directory: string): void {
+  const names = readdirSync(directory).filter((name) => PUT_ASIDE.test(name));
+  for (const name of names) rmSync(join(directory, name), { force: true });
 }
 
 /** Copies of stores in `directory` that were left by processes which were killed. What cannot be removed stays. */

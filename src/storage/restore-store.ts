@@ -1,17 +1,18 @@
 // Puts a backup in the place of a store, and keeps the old one.
 
 import { Database } from "bun:sqlite";
-import { existsSync, linkSync, realpathSync, renameSync } from "node:fs";
+import { existsSync, realpathSync, renameSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
+import { keepOldStore } from "./kept-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { leapCounters, REVISION_LEAP } from "./leap-counters.ts";
 import { removePartial } from "./partial-files.ts";
 import { openAsItLies, openForWriting } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import { type StoreFiles, utcStamp } from "./store-files.ts";
+import type { StoreFiles } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 
 /** For those that came while the thread was held up. */
@@ -21,8 +22,10 @@ export interface RestoreReport {
   readonly entries: number;
   readonly serviceRows: number;
   readonly revision: number;
-  /** Where the old store is now; null when there was none. */
+  /** Where the old store is now, or what was left of it; null when there was none. */
   readonly before: string | null;
+  /** That this is its database file, and not only a log. */
+  readonly isWhole: boolean;
 }
 
 /**
@@ -46,11 +49,11 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
     writeRevision(draft, revision, backedUp);
     giveToOwnerOfDirectory(draft);
     sync(draft);
-    const before = old === null ? null : `${files.database}.before-${utcStamp(nowMs)}`;
-    if (before !== null) keepOldStore(files, before);
+    const isWhole = existsSync(files.database);
+    const before = keepOldStore(files, nowMs);
     renameSync(draft, files.database);
     sync(files.directory);
-    return { entries, serviceRows, revision, before };
+    return { entries, serviceRows, revision, before, isWhole };
   } finally {
     removePartial(draft);
   }
@@ -97,15 +100,6 @@ function revisionAsItLies(path: string): number {
   } catch {
     return 0;
   }
-}
-
-/** The name of the database file points to the old store or to the new one at every instant. */
-function keepOldStore(files: StoreFiles, before: string): void {
-  linkSync(files.database, before);
-  for (const suffix of ["-wal", "-shm", "-journal"]) {
-    if (existsSync(`${files.database}${suffix}`)) renameSync(`${files.database}${suffix}`, `${before}${suffix}`);
-  }
-  sync(files.directory);
 }
 
 /**

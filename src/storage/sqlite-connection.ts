@@ -49,6 +49,10 @@ export function openAsItLies(path: string): Database {
   return database;
 }
 
+export function schemaVersion(database: Database): number {
+  return database.query<{ user_version: number }, []>("PRAGMA user_version").get()!.user_version;
+}
+
 /** @throws ExitError (1) on a SQLite that is known to lose commits */
 export function requireSafeSqlite(): string {
   const database = new Database(":memory:");

@@ -18,6 +18,9 @@ const PRIMARY = {
   notADatabase: 26,
 } as const;
 
+/** The result code of a statement that does not fit the schema. */
+const STATEMENT_UNFIT = 1;
+
 export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
 
 /**
@@ -51,6 +54,11 @@ export function isRefusedBySystem(error: unknown): boolean {
 /** Whether the system could not do what SQLite asked of it; where a volume is nearly full it says no more than that. */
 export function isInputOutputError(error: unknown): boolean {
   return primaryCode(error) === PRIMARY.inputOutput;
+}
+
+/** Whether the tables are not what a statement takes them for. */
+export function isUnfitForTables(error: unknown): boolean {
+  return primaryCode(error) === STATEMENT_UNFIT;
 }
 
 /** Null when SQLite did not throw it. */

@@ -28,7 +28,7 @@ import type {
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { readWipes } from "./kv-rows.ts";
-import { removeAbandoned, removePartial } from "./partial-files.ts";
+import { removeAbandoned, removePartial, removePutAside } from "./partial-files.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve, giveUpReserve, reserveBytesOf } from "./space-reserve.ts";
 import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
@@ -94,16 +94,17 @@ export class SqliteStore implements KvEngine {
     let lock: StoreLock | null = null;
     try {
       const files = storeFiles(settings.dbPath);
-      prepareDirectory(files.directory);
+      prepareDirectory(files);
       warnOfOpenDirectory(files.directory, log);
       const acquired = acquireLock(files);
       lock = acquired.lock;
       requireSafeSqlite();
-      // What a restore and commands beside the server before have left when they were killed.
-      removePartial(files.restoring);
-      removeAbandoned(files.directory, systemClock());
       const tellOfNew = noticeNewStore(files, log);
       const inspection = inspectStore(files, settings.walDamage);
+      // What a restore, an import and commands beside the server before have left when they were killed.
+      removePartial(files.restoring);
+      removePutAside(files.directory);
+      removeAbandoned(files.directory, systemClock());
       const readerThread = new ReaderClient(files.database, startThread);
       const store = new SqliteStore(files, lock, storage, readerThread, settings, events);
       const givenUpBytes = acquired.givenUpBytes || makeRoomToOpen(files);

@@ -1,6 +1,6 @@
 // The names of everything in the data directory, in one place.
 
-import { existsSync, statSync } from "node:fs";
+import { existsSync, lstatSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { makeDirectory } from "./sync-path.ts";
@@ -48,8 +48,9 @@ export function refuseFile(directory: string): void {
   throw new ExitError(EXIT.failed, `${directory} is a file. Set DB_PATH to the directory that holds the store.`);
 }
 
-/** @throws ExitError (1) */
-export function prepareDirectory(directory: string): void {
+/** @throws ExitError (1) it cannot be made, or holds something that only has the name of a file of a store */
+export function prepareDirectory(files: StoreFiles): void {
+  const { directory } = files;
   refuseFile(directory);
   try {
     makeDirectory(directory);
@@ -58,5 +59,40 @@ export function prepareDirectory(directory: string): void {
       EXIT.failed,
       `The data directory ${directory} cannot be made: ${messageOf(error)}. Set DB_PATH to a directory you may write.`,
     );
+  }
+  requirePlainFiles(files);
+}
+
+/**
+ * SQLite follows a link to the database and keeps its log where that leads, out of sight of all that looks for it here;
+ * and from the other end of it another server could open the same store under a lock of its own.
+ * @throws ExitError (1)
+ */
+export function requirePlainFiles(files: StoreFiles): void {
+  const { database, wal, shm, restoring, lock } = files;
+  for (const path of [database, wal, shm, `${database}-journal`, restoring, lock]) {
+    const stats = entryAt(path);
+    if (stats === undefined || stats.isFile()) continue;
+    if (stats.isSymbolicLink()) {
+      throw new ExitError(
+        EXIT.failed,
+        `${path} is a link, but a store is more than one file. Link its directory instead, or set DB_PATH to the ` +
+          "directory that holds the file itself.",
+      );
+    }
+    const what = stats.isDirectory() ? "a directory" : "no regular file";
+    throw new ExitError(
+      EXIT.failed,
+      `${path} is ${what}, where a store has a file. Move it away, or set DB_PATH to another directory.`,
+    );
+  }
+}
+
+/** Undefined as well in a directory that this user may not enter, of which others tell. */
+function entryAt(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
   }
 }

@@ -13,6 +13,15 @@ function adviceOn(error: unknown): string {
     : "Check owner and rights of the data directory (DB_PATH).";
 }
 
+function foreignLock(path: string, cause: unknown): ExitError {
+  return new ExitError(
+    EXIT.failed,
+    `${path} is not the lock of a store: it holds something else (${messageOf(cause)}). While no gokv has the directory ` +
+      "open, delete it: a lock holds nothing, and the next start makes a new one.",
+    { cause },
+  );
+}
+
 /**
  * Held until disposed. Keep the object in a field of whatever owns the store: an unreferenced Database is
  * garbage-collected, and its lock vanishes without an error.
@@ -40,6 +49,7 @@ export class StoreLock implements Disposable {
     } catch (error) {
       database?.close();
       if (classifySqliteError(error) === "busy") return null;
+      if (classifySqliteError(error) === "damaged") throw foreignLock(path, error);
       throw new ExitError(EXIT.failed, `${path} cannot be written (${messageOf(error)}). ${adviceOn(error)}`, {
         cause: error,
       });

@@ -5,11 +5,12 @@ import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { namingAccess } from "./access-failure.ts";
 import { backUpInThread } from "./backup-client.ts";
-import { inspectStore, requireOurs } from "./inspect-store.ts";
+import { inspectStore, requireOurs, requireTables } from "./inspect-store.ts";
+import { refuseInterruptedRestore } from "./kept-store.ts";
 import { removePartial } from "./partial-files.ts";
-import { openAsItLies, openForReading } from "./sqlite-connection.ts";
+import { openAsItLies, openForReading, schemaVersion } from "./sqlite-connection.ts";
 import type { StartThread } from "./start-thread.ts";
-import { refuseFile, type StoreFiles, storeFiles } from "./store-files.ts";
+import { refuseFile, requirePlainFiles, type StoreFiles, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 
 export interface SnapshotOptions {
@@ -51,6 +52,12 @@ export class StoreSnapshot implements Disposable {
       // Nobody writes while the lock is held. Without a log nothing has to be made beside the database to read it.
       const open = hasLog(files) ? openForReading : openAsItLies;
       const database = namingAccess(files.database, () => open(files.database));
+      try {
+        requireTables(files.database, schemaVersion(database));
+      } catch (error) {
+        database.close();
+        throw error;
+      }
       return new StoreSnapshot(database, lock);
     } catch (error) {
       lock[Symbol.dispose]();
@@ -80,17 +87,20 @@ export function openAndUnlink(path: string): Database {
  */
 export function inspectBeforeCopy(files: StoreFiles): void {
   requireOurs(files.database);
+  refuseInterruptedRestore(files);
   if ((statSync(files.wal, { throwIfNoEntry: false })?.size ?? 0) === 0) return;
   using lock = StoreLock.tryAcquire(files.lock);
   if (lock !== null) inspectStore(files, "refuse");
 }
 
-/** @throws ExitError (1) */
+/** @throws ExitError (1) there is none, (4) its database file was lost */
 export function requireStore(directory: string): StoreFiles {
   const files = storeFiles(directory);
+  requirePlainFiles(files);
   if (existsSync(files.database)) return files;
   refuseFile(directory);
   refuseClosed(directory);
+  inspectStore(files, "refuse");
   throw new ExitError(EXIT.failed, `There is no store in ${directory}. Set DB_PATH to the data directory of one.`);
 }
 

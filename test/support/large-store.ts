@@ -26,7 +26,7 @@ export function plainEntry(bucket: string, key: string): NewEntry {
 /** `directory` must be new; this process must not open it again. */
 export async function fillLargeStore(directory: string, entries: Iterable<NewEntry>): Promise<void> {
   const files = storeFiles(directory);
-  prepareDirectory(directory);
+  prepareDirectory(files);
   const options = { walLimitBytes: WAL_LIMIT_BYTES, databaseBytesMax: 0, isChecked: false };
   const database = await openStore({ path: files.database, ...options });
   const rows = new KvRows(database);

@@ -45,7 +45,7 @@ function samplePut(id: number): KvPut {
 /** `directory` must be new; this process must not open it again. */
 export async function makeSampleStore(directory: string): Promise<SampleStore> {
   const files = storeFiles(directory);
-  prepareDirectory(directory);
+  prepareDirectory(files);
   const database = await openStore({
     path: files.database,
     walLimitBytes: 64 * 1024 * 1024,

@@ -19,7 +19,7 @@ const STANDARD_OUTPUT = 1;
 
 const [directory = "", synchronous = "", writes = ""] = process.argv.slice(2);
 const files = storeFiles(directory);
-prepareDirectory(directory);
+prepareDirectory(files);
 const database = await openStore({
   path: files.database,
   walLimitBytes: WAL_LIMIT_BYTES,

@@ -5,7 +5,8 @@ import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { kyselyOver } from "../../src/storage/kysely-sqlite.ts";
 import { MIGRATIONS } from "../../src/storage/migrations.ts";
-import { openStore, schemaVersion } from "../../src/storage/open-store.ts";
+import { openStore } from "../../src/storage/open-store.ts";
+import { schemaVersion } from "../../src/storage/sqlite-connection.ts";
 import { makeOld } from "../support/old-store.ts";
 import { tempDir } from "../support/temp-dir.ts";
 

@@ -1,0 +1,253 @@
+// What the server and its commands make of a data directory that lacks a file, or has something else in its place.
+
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { type Finished, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { forgeToken } from "../support/forge-token.ts";
+import { has, hasProgram } from "../support/needs.ts";
+import { strace } from "../support/strace.ts";
+import { SECRET } from "../support/targets.ts";
+import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { WAL_FRAME_HEADER_BYTES } from "../support/wal-file.ts";
+
+// Many processes are started; on a busy machine that takes its time.
+setDefaultTimeout(120_000);
+
+let dir: TempDir;
+beforeEach(() => {
+  dir = tempDir();
+});
+afterEach(() => dir[Symbol.dispose]());
+
+const DONE = { exitCode: 0, stderr: "" };
+const FRAME_BYTES = WAL_FRAME_HEADER_BYTES + 4096;
+const headers = { Authorization: `Bearer ${forgeToken()}` };
+const KEPT = /^gokv\.db\.before-\d{8}T\d{9}Z/;
+
+const serve = (data = "data"): Promise<ServerProcess> => startServer({ JWT_SECRET: SECRET, DB_PATH: dir.file(data) });
+
+const gokv = (args: readonly string[], data = "data", stdin = ""): Promise<Finished> =>
+  // A server that is not refused, or waits for a pipe, would go on for ever.
+  run(["timeout", "20", GOKV, ...args], {
+    env: { DB_PATH: dir.file(data), JWT_SECRET: SECRET, PORT: "0", HOST: "127.0.0.1" },
+    cwd: dir.path,
+    stdin,
+  });
+
+/** The ends with which the server and all commands that read or change a store refuse the one in `data`. */
+async function expectRefusals(exitCode: number, problem: RegExp, data = "data"): Promise<void> {
+  for (const args of [["serve"], ["check"], ["export"], ["import", "-"], ["backup", "b.db"]]) {
+    const finished = await gokv(args, data);
+    expect([args, finished.exitCode, finished.stdout]).toEqual([args, exitCode, ""]);
+    const lines = finished.stderr.split("\n").filter((line) => line.startsWith("gokv: "));
+    expect([args, lines]).toEqual([args, [expect.stringMatching(problem)]]);
+    expect([args, finished.stderr]).not.toEqual([args, expect.stringContaining("unexpected failure")]);
+  }
+  expect(existsSync(dir.file("b.db"))).toBe(false);
+}
+
+async function put(url: string, from: number, end: number): Promise<void> {
+  for (let number = from; number < end; number++) {
+    const answer = await fetch(`${url}/n/${number}`, { method: "POST", body: `value ${number}`, headers });
+    expect(answer.status).toBe(200);
+  }
+}
+
+const keysAt = async (url: string): Promise<string[]> =>
+  ((await (await fetch(`${url}/_list?bucket=n`, { headers })).json()) as string[])
+    .map(Number)
+    .sort((a, b) => a - b)
+    .map(String);
+
+async function keysIn(data = "data"): Promise<string[]> {
+  await using server = await serve(data);
+  const keys = await keysAt(server.url);
+  server.kill("SIGTERM");
+  server.kill("SIGINT");
+  expect(await server.exited).toBe(0);
+  return keys;
+}
+
+/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
+async function whileKilled(data: string, act: (url: string) => Promise<unknown>): Promise<void> {
+  await using server = await serve(data);
+  await act(server.url);
+  server.kill("SIGKILL");
+  await server.exited;
+}
+
+/** A backup of the keys 0 to 2, and a killed store in which they were followed by 3 to 22, all of it in its log. */
+async function backupAndKilledStore(): Promise<void> {
+  await whileKilled("data", async (url) => {
+    await put(url, 0, 3);
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    await put(url, 3, 23);
+  });
+  renameSync(dir.file("b.db"), dir.file("backup.db"));
+}
+
+const numbers = (end: number) => Array.from({ length: end }, (_, number) => `${number}`);
+const namesIn = (data = "data") => readdirSync(dir.file(data)).filter((name) => name.startsWith("gokv.db"));
+
+describe("a store whose database file was lost, and whose log was not", () => {
+  for (const [what, lose] of [
+    ["missing", () => rmSync(dir.file("data", "gokv.db"))],
+    ["empty", () => writeFileSync(dir.file("data", "gokv.db"), "")],
+  ] as const) {
+    test(`is refused by the server and every command when the file is ${what}, and is whole once it is back`, async () => {
+      await backupAndKilledStore();
+      cpSync(dir.file("data", "gokv.db"), dir.file("lost.db"));
+      const log = readFileSync(dir.file("data", "gokv.db-wal"));
+      lose();
+      await expectRefusals(4, new RegExp(`gokv\\.db is ${what}, and its write-ahead log .*gokv\\.db-wal holds `));
+      expect(readFileSync(dir.file("data", "gokv.db-wal"))).toEqual(log);
+      cpSync(dir.file("lost.db"), dir.file("data", "gokv.db"));
+      expect(await keysIn()).toEqual(numbers(23));
+    });
+
+    test(`is replaced by a restore when the file is ${what}: nothing of the old log gets into the backup`, async () => {
+      await backupAndKilledStore();
+      cpSync(dir.file("data", "gokv.db"), dir.file("lost.db"));
+      const log = readFileSync(dir.file("data", "gokv.db-wal"));
+      lose();
+      const restored = await gokv(["restore", "backup.db"]);
+      expect(restored).toMatchObject(DONE);
+      expect((await gokv(["check"])).stdout).toStartWith("sound: 3 entries");
+      expect(await keysIn()).toEqual(numbers(3));
+      const kept = namesIn().find((name) => KEPT.test(name) && name.endsWith("-wal"))!;
+      expect(restored.stdout).toContain(KEPT.exec(kept)![0]);
+      expect(readFileSync(dir.file("data", kept))).toEqual(log);
+      // With the file that was lost it is the old store again.
+      mkdirSync(dir.file("old"), { mode: 0o700 });
+      cpSync(dir.file("lost.db"), dir.file("old", "gokv.db"));
+      cpSync(dir.file("data", kept), dir.file("old", "gokv.db-wal"));
+      expect(await keysIn("old")).toEqual(numbers(23));
+    });
+  }
+
+  test("a file without any table, as a first start that was killed leaves it, is named in words", async () => {
+    await whileKilled("data", (url) => put(url, 0, 1));
+    for (const name of namesIn()) rmSync(dir.file("data", name));
+    writeFileSync(dir.file("data", "gokv.db"), "");
+    for (const args of [["check"], ["export"], ["backup", "b.db"]]) {
+      const stderr = expect.stringMatching(/^gokv: .*gokv\.db holds no store yet.*\n$/);
+      expect([args, await gokv(args)]).toEqual([args, { exitCode: 4, stdout: "", stderr }]);
+    }
+    expect(await keysIn()).toEqual([]);
+  });
+});
+
+describe("a restore that was killed when it had moved the old log away", () => {
+  if (!has("strace", hasProgram("strace"))) return;
+
+  /** Killed in the last rename, which gives the new file its name. */
+  async function killedRestore(): Promise<void> {
+    const [target, renames] = [dir.file("data", "gokv.db.restoring"), ["rename", "renameat", "renameat2"]];
+    const wrapper = strace({
+      output: dir.file("trace"),
+      calls: renames,
+      inject: [`${renames.join(",")}:signal=KILL`],
+      paths: [target],
+    });
+    const options = { env: { DB_PATH: dir.file("data") }, cwd: dir.path };
+    expect((await run([...wrapper, GOKV, "restore", "backup.db"], options)).exitCode).toBe(137);
+    expect(existsSync(target)).toBe(true);
+  }
+
+  test("is told by the server and every command, and done by the next restore, which keeps the old store", async () => {
+    await backupAndKilledStore();
+    // Damage, so that the log is not copied into the file first.
+    const log = readFileSync(dir.file("data", "gokv.db-wal"));
+    log[log.length - 12 * FRAME_BYTES + 100]! ^= 1;
+    writeFileSync(dir.file("data", "gokv.db-wal"), log);
+    const database = readFileSync(dir.file("data", "gokv.db"));
+    await killedRestore();
+    expect(namesIn()).not.toContain("gokv.db-wal");
+    await expectRefusals(4, /A restore was interrupted: .* Run gokv restore FILE again/);
+    const restored = await gokv(["restore", "backup.db"]);
+    expect(restored).toMatchObject(DONE);
+    expect(await keysIn()).toEqual(numbers(3));
+    const kept = /the old store is .*\/(gokv\.db\.before-\w+)\n/.exec(restored.stdout)![1]!;
+    expect(readFileSync(dir.file("data", kept))).toEqual(database);
+    expect(readFileSync(dir.file("data", `${kept}-wal`))).toEqual(log);
+    expect(namesIn().filter((name) => KEPT.test(name) && !name.startsWith(kept))).toEqual([]);
+  });
+
+  test("is told too where only the log of the old store had been left", async () => {
+    await backupAndKilledStore();
+    rmSync(dir.file("data", "gokv.db"));
+    await killedRestore();
+    await expectRefusals(4, /A restore was interrupted: .* Run gokv restore FILE again/);
+    expect(await gokv(["restore", "backup.db"])).toMatchObject(DONE);
+    expect(await keysIn()).toEqual(numbers(3));
+  });
+});
+
+describe("something else by the name of a file of the store", () => {
+  test("a link is refused by the server and every command; the directory may be one", async () => {
+    await whileKilled("real", (url) => put(url, 0, 5));
+    mkdirSync(dir.file("data"), { mode: 0o700 });
+    symlinkSync(dir.file("real", "gokv.db"), dir.file("data", "gokv.db"));
+    await expectRefusals(1, /gokv\.db is a link, .*Link its directory instead/);
+    expect((await gokv(["restore", dir.file("real", "gokv.db")])).exitCode).toBe(1);
+    expect(namesIn()).toEqual(["gokv.db"]);
+    symlinkSync(dir.file("real"), dir.file("linked"));
+    expect(await keysIn("linked")).toEqual(numbers(5));
+  });
+
+  test("a link that check is given is followed to its log", async () => {
+    await whileKilled("real", (url) => put(url, 0, 5));
+    mkdirSync(dir.file("alone"));
+    for (const suffix of ["", "-wal"]) cpSync(dir.file("real", `gokv.db${suffix}`), dir.file("alone", `b.db${suffix}`));
+    symlinkSync(dir.file("alone", "b.db"), dir.file("link.db"));
+    expect((await gokv(["check", "link.db"])).stdout).toStartWith("sound: 5 entries");
+    expect((await gokv(["restore", "link.db"])).stdout).toContain(": 5 entries");
+  });
+
+  test("a directory, or a pipe, is refused by the server and every command, and stays", async () => {
+    for (const name of ["gokv.db", "gokv.db-wal", "gokv.db.restoring", "lock.db"]) {
+      mkdirSync(dir.file(name, name), { recursive: true, mode: 0o700 });
+      if (name !== "gokv.db") writeFileSync(dir.file(name, "gokv.db"), "");
+      await expectRefusals(1, /is a directory, where a store has a file\. Move it away/, name);
+      const stderr = expect.stringMatching(/^gokv: .*is a directory, where a store has a file\. Move it away/);
+      writeFileSync(dir.file("any.db"), "");
+      expect([name, await gokv(["restore", "any.db"], name)]).toEqual([name, { exitCode: 1, stdout: "", stderr }]);
+    }
+    mkdirSync(dir.file("data"), { mode: 0o700 });
+    expect((await run(["mkfifo", dir.file("data", "gokv.db")])).exitCode).toBe(0);
+    await expectRefusals(1, /is no regular file, where a store has a file\. Move it away/);
+  });
+
+  test("a lock that holds something else is named as what it is", async () => {
+    mkdirSync(dir.file("data"), { mode: 0o700 });
+    writeFileSync(dir.file("data", "lock.db"), "notes\n".repeat(1000));
+    writeFileSync(dir.file("data", "gokv.db"), "");
+    for (const args of [["serve"], ["check"], ["import", "-"]]) {
+      const { exitCode, stderr } = await gokv(args);
+      expect([args, exitCode, stderr]).toEqual([
+        args,
+        1,
+        expect.stringContaining("lock.db is not the lock of a store"),
+      ]);
+      expect([args, stderr]).not.toEqual([args, expect.stringContaining("owner and rights")]);
+    }
+  });
+});
+
+test("what a killed import has put aside is gone once a server has started", async () => {
+  mkdirSync(dir.file("data"), { mode: 0o700 });
+  writeFileSync(dir.file("data", `import-${crypto.randomUUID()}.ndjson`), "the first line\n");
+  writeFileSync(dir.file("data", "import-mine.ndjson"), "the first line\n");
+  expect(await keysIn()).toEqual([]);
+  expect(readdirSync(dir.file("data")).filter((name) => name.startsWith("import"))).toEqual(["import-mine.ndjson"]);
+});
