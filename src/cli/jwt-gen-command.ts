@@ -85,6 +85,7 @@ function readSecret(flags: FlagValues): Uint8Array<ArrayBuffer> {
 }
 
 function readSecretFile(file: string): Uint8Array<ArrayBuffer> {
+  if (file === "") throw new Misuse("the name of the --secret-file is empty");
   try {
     return dropLineEnd(new Uint8Array(readFileSync(file === "-" ? 0 : file)));
   } catch (error) {

@@ -10,6 +10,9 @@ const FILE_REASONS: Readonly<Record<string, string>> = {
   EPERM: "this user may not",
   ENAMETOOLONG: "its name is too long",
   ELOOP: "its links lead in a circle",
+  ENOSPC: "there is no space left",
+  EDQUOT: "there is no space left for this user",
+  EROFS: "it is on a volume that cannot be written",
   EIO: "its disk fails",
 };
 

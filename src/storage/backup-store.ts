@@ -1,11 +1,13 @@
 // A consistent copy of a store that may be in use: copied page by page, proven, and only then given its name.
 
 import { Database } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
+import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure, namingAccess } from "./access-failure.ts";
+import { requireTables } from "./inspect-store.ts";
 import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
@@ -15,6 +17,9 @@ import { adviceOn, type Verification, verifyStore } from "./verify-store.ts";
 const STEP_PAGES = 1000;
 /** While a copy is made the log cannot restart. Past this many times its limit the copy is given up instead. */
 const WAL_LIMITS_MAX = 4;
+
+/** Of file systems without links, such as FAT and some that are mounted over a network. */
+const LINKS_REFUSED: ReadonlySet<unknown> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES"]);
 
 /** Called after every step; what it throws gives the copy up. */
 export type OnStep = (copiedPages: number, totalPages: number) => void;
@@ -49,14 +54,14 @@ export async function backupStore({
   onStep,
 }: BackupOptions): Promise<BackupReport> {
   const startMs = performance.now();
-  if (existsSync(target)) throw new ExitError(EXIT.failed, `${target} exists already; a backup never overwrites.`);
+  if (existsSync(target)) throw existsAlready(target);
   createDraft(draft, target);
   try {
     using pages = openPages(source);
     await copyPages(pages.database, draft, onStep);
     const { entries, serviceRows, revision } = proveCopy(draft, "The store", adviceOn);
     sync(draft);
-    renameSync(draft, target);
+    giveName(draft, target);
     sync(dirname(target));
     return {
       file: target,
@@ -87,6 +92,25 @@ export function logGuard(source: string, walLimitBytes: number): () => void {
   };
 }
 
+/** A rename would take the place of a file that has appeared meanwhile. @throws ExitError (1) there is one */
+function giveName(draft: string, target: string): void {
+  try {
+    linkSync(draft, target);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST") throw existsAlready(target);
+    if (!LINKS_REFUSED.has(code)) throw error;
+    if (existsSync(target)) throw existsAlready(target);
+    renameSync(draft, target);
+    return;
+  }
+  rmSync(draft);
+}
+
+function existsAlready(target: string): ExitError {
+  return new ExitError(EXIT.failed, `${target} exists already; a backup never overwrites.`);
+}
+
 /** Without this a copy would carry the mode of its source and need a log beside it. */
 export function makeOneFile(path: string): void {
   const copy = new Database(path, { readwrite: true });
@@ -102,8 +126,7 @@ function createDraft(draft: string, target: string): void {
   try {
     closeSync(openSync(draft, "wx", 0o600));
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new ExitError(EXIT.failed, `${target} cannot be written: ${code}.`, { cause });
+    throw new ExitError(EXIT.failed, `${target} cannot be written: ${fileReason(cause)}.`, { cause });
   }
 }
 
@@ -112,6 +135,8 @@ function openPages(source: string): { readonly database: DatabaseSync } & Dispos
   return namingAccess(source, () => {
     const database = new DatabaseSync(source, { readOnly: true });
     try {
+      const { user_version } = database.prepare("PRAGMA user_version").get() as { user_version: number };
+      requireTables(source, user_version);
       // An open read transaction pins the snapshot: otherwise each commit would start the copy over.
       database.exec("BEGIN");
       database.prepare("SELECT value FROM store WHERE name = 'last_revision'").get();

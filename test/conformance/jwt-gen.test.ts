@@ -221,6 +221,7 @@ describe("jwt-gen", () => {
     }
     await expectRefused(jwtGen("--secret", "", "--expires-in", "1h"), "the secret is empty");
     await expectRefused(jwtGen("--secret=", "--expires-in", "1h"), "the secret is empty");
+    await expectRefused(jwtGen("--secret-file", "", "--expires-in", "1h"), "the name of the --secret-file is empty");
   });
 
   test("never takes a secret from the environment", async () => {
