@@ -8,6 +8,7 @@ import { systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
 import {
   environmentOf,
+  readDatabaseBytesMax,
   readDbPath,
   readMaxValueBytes,
   readReserveBytes,
@@ -143,7 +144,7 @@ export const exportCommand: StrictCommand = {
 
 export const importCommand: StrictCommand = {
   meta: { name: "import", description: "Reads an export into the store; only while no server runs" },
-  environment: environmentOf("dbPath", "maxValueBytes", "walLimitBytes", "reserveBytes"),
+  environment: environmentOf("dbPath", "maxValueBytes", "dbMaxBytes", "walLimitBytes", "reserveBytes"),
   args: {
     file: { type: "positional", required: true, description: "What gokv export wrote; - is standard input" },
     mode: {
@@ -184,6 +185,7 @@ async function importFrom(files: StoreFiles, file: string, flags: FlagValues): P
       isDryRun,
       nowMs: systemClock(),
       maxValueBytes: readMaxValueBytes(process.env),
+      databaseBytesMax: readDatabaseBytesMax(process.env),
       walLimitBytes: readWalLimitBytes(process.env),
       reserveBytes: readReserveBytes(process.env),
       requireEntry,

@@ -501,6 +501,11 @@ export function readReserveBytes(env: Environment): number {
   return readBytes(env, SETTINGS.reserveBytes);
 }
 
+/** What the database file may grow to, likewise; 0 = no limit. @throws ExitError (2) */
+export function readDatabaseBytesMax(env: Environment): number {
+  return readBytes(env, SETTINGS.dbMaxBytes);
+}
+
 function readBytes(env: Environment, { env: name, fallback, parse }: Setting<number>): number {
   try {
     return parse(env[name] || fallback!);

@@ -8,11 +8,12 @@ import { accessFailure } from "./access-failure.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { inspectStore } from "./inspect-store.ts";
-import { isLive, KvRows, type NewEntry } from "./kv-rows.ts";
+import { isLive, KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
 import { reserveBytesOf } from "./space-reserve.ts";
+import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
-import { roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { PAGE_BYTES, pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 import { WalKeeper } from "./wal-keeper.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";
@@ -23,6 +24,8 @@ export interface ImportOptions {
   readonly isDryRun: boolean;
   readonly nowMs: number;
   readonly maxValueBytes: number;
+  /** What the database file may grow to; 0 = no limit. */
+  readonly databaseBytesMax: number;
   readonly walLimitBytes: number;
   /** What a server would keep free for a full volume; cut to a share of the volume. */
   readonly reserveBytes: number;
@@ -41,12 +44,14 @@ export interface ImportReport {
 
 /** Pages that a row changes in the log besides those of its value: its own in the table and in each index. */
 const PAGES_PER_ROW_BYTES = 8192;
+/** With more free than this it was not the volume that refused a page. */
+const VOLUME_REST_BYTES_MAX = 65_536;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
  * Stores the entries of the export `file` with new revisions, times kept. To be called by the holder of the store lock.
- * @throws ExitError (1) bad lines, a cut or altered export, or a key that exists in mode "fail": nothing was stored;
- *   (4) the store is damaged or not ours
+ * @throws ExitError (1) bad lines, a cut or altered export, a key that exists in mode "fail", or values that find no
+ *   room within the limit: nothing was stored; rows that find none: those before them were; (4) the store is damaged or not ours
  */
 export async function importEntries(files: StoreFiles, file: string, options: ImportOptions): Promise<ImportReport> {
   inspectStore(files, "refuse");
@@ -59,6 +64,8 @@ export async function importEntries(files: StoreFiles, file: string, options: Im
     const report = await storeEntries(store, file, options);
     store.emptyLog();
     return requireAll(report, count, file);
+  } catch (error) {
+    throw limitReached(store, error, options) ?? error;
   } finally {
     store.database.close(true);
   }
@@ -80,9 +87,9 @@ interface OpenedStore {
 }
 
 async function openToImport(files: StoreFiles, options: ImportOptions): Promise<OpenedStore> {
-  const { walLimitBytes } = options;
+  const { walLimitBytes, databaseBytesMax } = options;
   const isNew = !existsSync(files.database);
-  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax: 0, isChecked: false });
+  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax, isChecked: false });
   if (isNew) for (const path of [files.database, files.wal, files.shm]) giveToOwnerOfDirectory(path);
   const rows = new KvRows(database);
   const reserveBytes = reserveBytesOf(files.directory, options.reserveBytes);
@@ -111,6 +118,41 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
     },
     emptyLog: () => wal.empty(),
   };
+}
+
+/** Null where it was not the limit that refused a page. */
+function limitReached(
+  { database }: OpenedStore,
+  error: unknown,
+  { databaseBytesMax }: ImportOptions,
+): ExitError | null {
+  const isLimit = databaseBytesMax > 0 && roomBytes(database) > VOLUME_REST_BYTES_MAX;
+  if (!isLimit || classifySqliteError(error) !== "full") return null;
+  return new ExitError(
+    EXIT.failed,
+    `The store has reached DB_MAX_BYTES (${databaseBytesMax}): not all entries were imported. Raise the limit and ` +
+      "import them again with --mode skip, which leaves those alone that were.",
+    { cause: error },
+  );
+}
+
+/** Pages of the file that hold nothing count as room. `growthBytes`: of the values alone. @throws ExitError (1) */
+function requireWithinLimit(growthBytes: number, store: OpenedStore | null, { databaseBytesMax }: ImportOptions): void {
+  if (databaseBytesMax === 0) return;
+  const usedPages =
+    store === null ? 0 : pagesOf(store.database, "page_count") - pagesOf(store.database, "freelist_count");
+  if (growthBytes <= Math.max(0, databaseBytesMax - usedPages * PAGE_BYTES)) return;
+  throw new ExitError(
+    EXIT.failed,
+    `The values would make the store larger than DB_MAX_BYTES (${databaseBytesMax}). Nothing was imported.`,
+  );
+}
+
+/** By how much the values in the store grow with `entry`, which would take the place of `row`. */
+function growthOf({ value, expiresAtMs }: NewEntry, row: StoredRow | null, { mode, nowMs }: ImportOptions): number {
+  if (expiresAtMs !== null && expiresAtMs <= nowMs) return 0;
+  if (row === null) return value.length;
+  return isLive(row, nowMs) && mode === "skip" ? 0 : value.length - row.bytes;
 }
 
 function requireAll(report: ImportReport, count: number, file: string): ImportReport {
@@ -154,6 +196,7 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
   let lineNumber = 0;
   let count = 0;
   let badLines = 0;
+  let growthBytes = 0;
   let end: { count: number; sha256: string } | null = null;
   const refuse = (problem: string) => {
     badLines++;
@@ -169,9 +212,11 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
       count++;
       try {
         const entry = parseEntry(value, options);
-        const row = options.mode === "fail" ? (store?.rows.find(entry.bucket, entry.key) ?? null) : null;
+        const isLookedUp = options.mode === "fail" || options.databaseBytesMax > 0;
+        const row = isLookedUp ? (store?.rows.find(entry.bucket, entry.key) ?? null) : null;
+        growthBytes += growthOf(entry, row, options);
         const name = `${JSON.stringify(entry.key)} of bucket ${JSON.stringify(entry.bucket)}`;
-        if (row !== null && isLive(row, options.nowMs)) {
+        if (options.mode === "fail" && row !== null && isLive(row, options.nowMs)) {
           refuse(`the key ${name} exists already; use --mode skip or --mode overwrite`);
         }
       } catch (error) {
@@ -185,6 +230,7 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
   if (end.count !== count || end.sha256 !== hash.digest("hex")) {
     throw new ExitError(EXIT.failed, "Count or hash of the export do not match: it was altered. Nothing was imported.");
   }
+  requireWithinLimit(growthBytes, store, options);
   return count;
 }
 

@@ -14,7 +14,8 @@ import {
 } from "node:fs";
 import { type Finished, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
-import { has, hasProgram } from "../support/needs.ts";
+import { has, hasProgram, isRoot } from "../support/needs.ts";
+import { mountSmallVolume } from "../support/small-volume.ts";
 import { strace } from "../support/strace.ts";
 import { SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
@@ -250,4 +251,16 @@ test("what a killed import has put aside is gone once a server has started", asy
   writeFileSync(dir.file("data", "import-mine.ndjson"), "the first line\n");
   expect(await keysIn()).toEqual([]);
   expect(readdirSync(dir.file("data")).filter((name) => name.startsWith("import"))).toEqual(["import-mine.ndjson"]);
+});
+
+test("a restore that finds no space says so in words, and leaves what was there", async () => {
+  if (!has("root, to mount a small volume", isRoot())) return;
+  const value = new Uint8Array(3 * 1024 * 1024);
+  await whileKilled("source", (url) => fetch(`${url}/b/k`, { method: "POST", body: value, headers }));
+  using volume = mountSmallVolume(2 * 1024 * 1024);
+  const env = { DB_PATH: volume.path };
+  const finished = await run([GOKV, "restore", dir.file("source", "gokv.db")], { env, cwd: dir.path });
+  const stderr = expect.stringMatching(/^gokv: .* cannot be copied to .*: there is no space left \(ENOSPC\)\.\n$/);
+  expect(finished).toEqual({ exitCode: 1, stdout: "", stderr });
+  expect(readdirSync(volume.path).filter((name) => name.startsWith("gokv.db"))).toEqual([]);
 });

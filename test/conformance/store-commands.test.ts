@@ -911,6 +911,44 @@ describe("gokv export and import", () => {
     expect(await whileServing("empty", readContents)).toEqual(await whileServing("data", readContents));
   });
 
+  test("an import over DB_MAX_BYTES is refused, and what was there stays as it is", async () => {
+    const entry = { bucket: "b", content_type: null, metadata: {}, creator_ip: null, expires_at: null };
+    const atMs = { created_at: "2026-01-01T00:00:00.000Z", updated_at: "2026-01-01T00:00:00.000Z" };
+    const text = (count: number, bytes: number) =>
+      exportOf(
+        Array.from({ length: count }, (_, n) => ({
+          ...entry,
+          ...atMs,
+          key: `${n}`,
+          value: Buffer.alloc(bytes, "v").toString("base64"),
+        })),
+      );
+    const importing = (input: string, data: string, ...args: string[]) =>
+      run([GOKV, "import", "-", ...args], { env: { DB_PATH: dir.file(data), DB_MAX_BYTES: "2MiB" }, stdin: input });
+    // Not even the values find room: nothing is imported, and no store is made where there was none.
+    await expectFailure(
+      importing(text(30, 100_000), "new"),
+      1,
+      "larger than DB_MAX_BYTES (2097152). Nothing was imported.",
+    );
+    expect(existsSync(dir.file("new", "gokv.db"))).toBe(false);
+    await whileServing("data", (url) => putNumbers(url, 0, 3));
+    const before = hashOf(dir.file("data", "gokv.db"));
+    await expectFailure(importing(text(30, 100_000), "data"), 1, "Nothing was imported.");
+    expect(hashOf(dir.file("data", "gokv.db"))).toBe(before);
+    // With what else a row takes they do not.
+    await expectFailure(importing(text(1_000, 1_400), "data"), 1, "has reached DB_MAX_BYTES (2097152)");
+    expect(statSync(dir.file("data", "gokv.db")).size).toBeLessThanOrEqual(2_097_152);
+    await whileServing("data", async (url) => {
+      const names = Object.keys(await readContents(url)).filter((name) => name.startsWith("n\0"));
+      expect(names).toEqual(["n\u00000", "n\u00001", "n\u00002"]);
+    });
+    // What takes the place of as much fits.
+    expect(await importing(text(15, 100_000), "full")).toMatchObject(DONE);
+    expect(await importing(text(15, 100_000), "full", "--mode", "overwrite")).toMatchObject(DONE);
+    expect((await importing(text(15, 100_000), "full", "--mode", "skip")).stdout).toStartWith("stored 0, skipped 15");
+  });
+
   test("an import keeps the log within its limit", async () => {
     const value = Buffer.alloc(1024 * 1024, "v").toString("base64");
     const entry = { bucket: "b", value, content_type: null, metadata: {}, creator_ip: null, expires_at: null };
