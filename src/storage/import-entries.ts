@@ -51,7 +51,8 @@ const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 /**
  * Stores the entries of the export `file` with new revisions, times kept. To be called by the holder of the store lock.
  * @throws ExitError (1) bad lines, a cut or altered export, a key that exists in mode "fail", or values that find no
- *   room within the limit: nothing was stored; rows that find none: those before them were; (4) the store is damaged or not ours
+ *   room within the limit: nothing was stored; rows that find none: those before them were; (4) the store is damaged
+ *   or not ours
  */
 export async function importEntries(files: StoreFiles, file: string, options: ImportOptions): Promise<ImportReport> {
   inspectStore(files, "refuse");

@@ -103,8 +103,8 @@ export function requireTables(path: string, version: number): void {
   if (version > 0) return;
   throw new ExitError(
     EXIT.storeDamaged,
-    `${path} holds no store yet: a first start was killed, or somebody emptied the file. Start the server, which makes ` +
-      "a new store of it, or restore a backup (gokv restore FILE).",
+    `${path} holds no store yet: a first start was killed, or somebody emptied the file. Start the server, which ` +
+      "makes a new store of it, or restore a backup (gokv restore FILE).",
   );
 }
 

@@ -38,8 +38,8 @@ export function refuseInterruptedRestore(files: StoreFiles): void {
   if (kept === null) return;
   throw new ExitError(
     EXIT.storeDamaged,
-    `A restore was interrupted: it had moved the log of the old store to ${kept}-wal, without which ${files.database} ` +
-      "is not complete. Nothing was changed. Run gokv restore FILE again.",
+    `A restore was interrupted: it had moved the log of the old store to ${kept}-wal, without which that store is ` +
+      "not complete. Nothing was changed. Run gokv restore FILE again.",
   );
 }
 

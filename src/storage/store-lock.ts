@@ -16,8 +16,8 @@ function adviceOn(error: unknown): string {
 function foreignLock(path: string, cause: unknown): ExitError {
   return new ExitError(
     EXIT.failed,
-    `${path} is not the lock of a store: it holds something else (${messageOf(cause)}). While no gokv has the directory ` +
-      "open, delete it: a lock holds nothing, and the next start makes a new one.",
+    `${path} is not the lock of a store: it holds something else (${messageOf(cause)}). While no gokv has the ` +
+      "directory open, delete it: a lock holds nothing, and the next start makes a new one.",
     { cause },
   );
 }

@@ -105,7 +105,7 @@ describe("a store whose database file was lost, and whose log was not", () => {
     ["missing", () => rmSync(dir.file("data", "gokv.db"))],
     ["empty", () => writeFileSync(dir.file("data", "gokv.db"), "")],
   ] as const) {
-    test(`is refused by the server and every command when the file is ${what}, and is whole once it is back`, async () => {
+    test(`is refused by server and commands when the file is ${what}, and is whole once it is back`, async () => {
       await backupAndKilledStore();
       cpSync(dir.file("data", "gokv.db"), dir.file("lost.db"));
       const log = readFileSync(dir.file("data", "gokv.db-wal"));
