@@ -11,6 +11,8 @@ import type { DeliveryRow, WebhookRow, WebhookStore } from "./webhook-store.ts";
 
 const REPLY_READ_BYTES_MAX = 4 * KiB;
 const EXCERPT_BYTES_MAX = KiB;
+/** For the beginning of a reply, once its status is known: a reply that never ends must not hold its slot. */
+const EXCERPT_MS_MAX = 500;
 const GONE = 410;
 const FAILURES: Readonly<Record<Exclude<OutboundFailureKind, "aborted">, string>> = {
   unreachable: "the receiver could not be reached",
@@ -83,20 +85,24 @@ function wordsFor({ kind, code }: OutboundFailure, ending: AbortSignal, timeoutM
   return ending.aborted ? "the attempt was ended by this server" : `no answer within ${timeoutMs} ms`;
 }
 
-/** The beginning of a reply. Its status is what counts: a body that breaks off is as good as none. */
+/** The beginning of a reply. Its status is what counts: a body that breaks off, or stays away, is as good as none. */
 async function excerptOf(body: ReadableStream<Uint8Array> | null): Promise<string | null> {
   if (body === null) return null;
   const reader = body.getReader();
   const pieces: Uint8Array[] = [];
+  const late = Promise.withResolvers<null>();
+  const timer = setTimeout(() => late.resolve(null), EXCERPT_MS_MAX);
   try {
     for (let bytes = 0; bytes < REPLY_READ_BYTES_MAX; ) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      pieces.push(value);
-      bytes += value.length;
+      const piece = await Promise.race([reader.read(), late.promise]);
+      if (piece === null || piece.done) break;
+      pieces.push(piece.value);
+      bytes += piece.value.length;
     }
   } catch {
     // What came before is kept.
+  } finally {
+    clearTimeout(timer);
   }
   reader.cancel().catch(() => undefined);
   const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, EXCERPT_BYTES_MAX));

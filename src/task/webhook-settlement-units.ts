@@ -17,6 +17,8 @@ import {
 /** Deliveries in a row that were given up. */
 const FAILURES_MAX = 50;
 const GONE = 410;
+/** A receiver that takes longer holds its slot for so long that it comes behind the quick ones. */
+const SLOW_MS = 1_000;
 
 /** How an attempt went; see WebhookSender. */
 export interface AttemptReport {
@@ -77,9 +79,14 @@ async function settleHook(
   // A receiver that is silent holds a slot until the time is out: it has to leave some to those that answer. A run
   // without a report, as one whose node has died, says nothing of it.
   if (run.report !== null && !run.report.isSkipped && run.outcome !== "cancelled") {
-    await rankHook(work, hook, run.outcome === "done" ? JOB_PRIORITY.usual : JOB_PRIORITY.last);
+    await rankHook(work, hook, rankAfter(run.outcome, run.report));
   }
   if (hook.active === 0) return;
   if (run.report?.status === GONE) await disableWebhook(work, id, "the receiver answered 410 Gone");
   else if (failures >= FAILURES_MAX) await disableWebhook(work, id, `${FAILURES_MAX} deliveries in a row failed`);
+}
+
+function rankAfter(outcome: JobOutcome, { ms }: AttemptReport): number {
+  if (outcome !== "done") return JOB_PRIORITY.last;
+  return ms > SLOW_MS ? JOB_PRIORITY.later : JOB_PRIORITY.usual;
 }

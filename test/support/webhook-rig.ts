@@ -8,6 +8,7 @@ import { readSettings } from "../../src/shared/settings.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { openWebhookTransport } from "../../src/task/webhook-outbound.ts";
 import { WebhookSender } from "../../src/task/webhook-sender.ts";
+import type { AttemptReport } from "../../src/task/webhook-settlement-units.ts";
 import { createWebhookSecret } from "../../src/task/webhook-signature.ts";
 import { type DeliveryRow, type WebhookRow, WebhookStore } from "../../src/task/webhook-store.ts";
 import { alterStore } from "./alter-store.ts";
@@ -119,6 +120,11 @@ export class WebhookRig implements AsyncDisposable {
       },
     );
     await this.#jobs.run("jobs.finish", { runs: [run], nowMs: this.nowMs });
+  }
+
+  /** As if the receiver had taken it so. */
+  async taken({ id, fence }: ClaimedJob, report: AttemptReport): Promise<void> {
+    await this.#jobs.run("jobs.finish", { runs: [{ id, fence, end: "done", report }], nowMs: this.nowMs });
   }
 
   /** As when its node was killed in mid-run: its lease runs out, and nobody knows how far it came. */

@@ -121,6 +121,26 @@ describe("the place of a hook among others", () => {
     expect((await ranks()).at(-1)).toBe(usual);
   });
 
+  test("is behind those that answer quickly while it answers slowly, and so is what waits for it", async () => {
+    await rig.ping();
+    await rig.workAll();
+    const { usual, later } = JOB_PRIORITY;
+    const quick = { status: 200, excerpt: null, isSkipped: false };
+    for (const [ms, rank] of [
+      [900, usual],
+      [1_100, later],
+      [900, usual],
+    ] as const) {
+      await rig.ping();
+      const [job] = await rig.claim(1);
+      await rig.ping();
+      await rig.taken(job!, { ...quick, ms });
+      expect(await rig.hook()).toMatchObject({ job_priority: rank });
+      expect((await ranks()).at(-1)).toBe(rank);
+      await rig.workAll();
+    }
+  });
+
   test("stays what it was when a run ends without a report: that says nothing of the receiver", async () => {
     for (const priority of [JOB_PRIORITY.later, JOB_PRIORITY.usual]) {
       await rig.ping();
@@ -178,6 +198,21 @@ describe("a reply", () => {
     await rig.workAll();
     const [delivery] = await rig.deliveries();
     expect(delivery).toMatchObject({ state: "done", last_status: 200, response_excerpt: "é".repeat(512) });
+  });
+
+  test("that stays away behind its beginning is not waited for: that is kept, and the connection ends", async () => {
+    const closed = Promise.withResolvers<void>();
+    rig.receiver.answer("/hook", () => {
+      const body = new ReadableStream({
+        start: (controller) => controller.enqueue(new TextEncoder().encode("well, ")),
+        cancel: () => closed.resolve(),
+      });
+      return new Response(body);
+    });
+    await rig.ping();
+    await rig.workAll();
+    expect((await rig.deliveries())[0]).toMatchObject({ state: "done", last_status: 200, response_excerpt: "well, " });
+    await closed.promise;
   });
 
   test("that leads elsewhere is a failure and is not followed", async () => {
