@@ -5,7 +5,7 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { JobKind } from "./job-kinds.ts";
 import type { JobTables } from "./job-tables.ts";
 
-/** Lower goes first. Those above `usual` share half of the slots of a queue, so that others always find some. */
+/** Lower goes first. Those above `usual` share three quarters of the slots of a queue: usual ones always find some. */
 export const JOB_PRIORITY = { usual: 0, later: 1, last: 2 } as const;
 
 export interface NewJob {

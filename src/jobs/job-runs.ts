@@ -2,7 +2,7 @@
 
 import type { QueueName } from "../shared/setting-parsers.ts";
 import { JOB_PRIORITY } from "./job-base-units.ts";
-import type { Claim, QueueClaim } from "./job-claim-units.ts";
+import type { Claim, ClaimedJob, QueueClaim } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
 import type { Heartbeat } from "./job-lease-units.ts";
 import type { JobRun } from "./job-run.ts";
@@ -47,26 +47,23 @@ export class JobRuns {
     ending: readonly EndedRun[] = [],
   ): Pick<Claim, "busyGroups"> & { readonly queues: readonly (QueueClaim & { readonly queue: QueueName })[] } {
     const gone = new Set(ending.map(keyOf));
-    const taken: Record<string, number> = Object.create(null);
-    const busyGroups: Record<string, number> = Object.create(null);
-    const busyOwners: Record<string, Record<string, number>> = Object.create(null);
-    const yielding: Record<string, number> = Object.create(null);
-    for (const [key, { job }] of this.#runs) {
-      if (gone.has(key)) continue;
-      taken[job.queue] = (taken[job.queue] ?? 0) + 1;
-      if (job.priority > JOB_PRIORITY.usual) yielding[job.queue] = (yielding[job.queue] ?? 0) + 1;
-      if (job.groupKey !== null) busyGroups[job.groupKey] = (busyGroups[job.groupKey] ?? 0) + 1;
-      if (job.ownerId === null) continue;
-      busyOwners[job.queue] ??= Object.create(null) as Record<string, number>;
-      const owners = busyOwners[job.queue]!;
-      owners[job.ownerId] = (owners[job.ownerId] ?? 0) + 1;
-    }
-    const free = queues.map((queue) => ({
-      queue,
-      slots: this.#slots[queue] - (taken[queue] ?? 0),
-      owners: { max: ownerMax(this.#slots[queue]), busy: busyOwners[queue] ?? {} },
-      yieldingSlots: Math.max(0, yieldingMax(this.#slots[queue]) - (yielding[queue] ?? 0)),
-    }));
+    const here = [...this.#runs].filter(([key]) => !gone.has(key)).map(([, { job }]) => job);
+    const busyGroups = countBy(here, ({ groupKey }) => groupKey);
+    const free = queues.map((queue) => {
+      const jobs = here.filter((job) => job.queue === queue);
+      const late = jobs.filter(({ priority }) => priority > JOB_PRIORITY.usual);
+      const slots = this.#slots[queue];
+      const lateSlots = yieldingMax(slots);
+      return {
+        queue,
+        slots: slots - jobs.length,
+        owners: { max: ownerMax(slots), busy: countBy(jobs, ({ ownerId }) => ownerId) },
+        yielding: {
+          slots: Math.max(0, lateSlots - late.length),
+          owners: { max: ownerMax(lateSlots), busy: countBy(late, ({ ownerId }) => ownerId) },
+        },
+      };
+    });
     return { queues: free.filter(({ slots }) => slots > 0), busyGroups };
   }
 
@@ -79,14 +76,23 @@ export class JobRuns {
   }
 }
 
-/** Half of the slots; of one or two all. */
+/** So few that two of them leave some to the others; of one or two slots all. */
 function ownerMax(slots: number): number {
-  return slots <= 2 ? slots : Math.ceil(slots / 2);
+  return slots <= 2 ? slots : Math.floor((slots - 1) / 2);
 }
 
-/** One is left to the others wherever there are two. */
+/** The others are kept for usual jobs, which wait for nobody: one at least wherever there are two. */
 function yieldingMax(slots: number): number {
-  return Math.max(1, Math.floor(slots / 2));
+  return Math.max(1, Math.floor((3 * slots) / 4));
+}
+
+function countBy(jobs: readonly ClaimedJob[], of: (job: ClaimedJob) => string | number | null): Record<string, number> {
+  const counts: Record<string, number> = Object.create(null);
+  for (const job of jobs) {
+    const key = of(job);
+    if (key !== null) counts[key] = (counts[key] ?? 0) + 1;
+  }
+  return counts;
 }
 
 function keyOf({ id, fence }: Named): string {

@@ -9,9 +9,9 @@ export type JobTables = {
     id: string;
     queue: string;
     kind: string;
-    /** The user who may see it; null = operators only. Jobs of one take half of the slots of a queue at most. */
+    /** The user who may see it; null = operators only. Jobs of one take fewer than half of the slots of a queue. */
     owner_id: number | null;
-    /** At most two jobs of a group run on a node at once. */
+    /** At most two jobs of a group run on a node at once; one of a group that yields. */
     group_key: string | null;
     /** JSON. */
     payload: string;

@@ -38,14 +38,14 @@ test("a task is made in its usual time while ten thousand jobs wait and every wo
   const hook = { url: receiver.url("/slow"), events: ["task.created"] };
   expect((await send(target, bob, "POST", "/webhooks", hook)).status).toBe(201);
   await createTask(target, bob);
-  // Deliveries without end, as of a hook that has answered before, but of no hook's group; of two users, since one may
-  // not have every worker.
+  // Deliveries without end, as of a hook that has answered before, but of no hook's group; of three users, since two
+  // may not have every worker.
   await alterStore(
     target.dbPath,
     `INSERT INTO job (id, queue, kind, owner_id, payload, priority, state, run_at_ms, attempts, max_attempts, fence,
        cancel_requested, progress, created_at_ms)
      WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${WAITING})
-     SELECT 'waiting ' || i, queue, kind, owner_id + 1000 * (i % 2), payload, 0, 'ready', 0, 0, 8, 0, 0, 0, 0
+     SELECT 'waiting ' || i, queue, kind, owner_id + 1000 * (i % 3), payload, 0, 'ready', 0, 0, 8, 0, 0, 0, 0
        FROM n, (SELECT * FROM job WHERE kind = 'webhook.deliver' LIMIT 1)`,
   );
   await eventually("every worker is busy", 10_000, () => receiver.seen.length === WORKERS);

@@ -155,9 +155,9 @@ test(
 test("jobs that ran when the process was killed run again after their lease, and not before", async () => {
   const account = await signUp(target);
   receiver.answer("/slow", neverAnswer);
-  await hook(account, "/slow", ["task.created"]);
-  for (const title of ["first", "second"])
-    await ask(target, "POST", "/tasks", { token: account.token, body: { title } });
+  // Two, since a receiver that nobody knows yet gets one delivery at a time.
+  for (let hooks = 0; hooks < 2; hooks++) await hook(account, "/slow", ["task.created"]);
+  await ask(target, "POST", "/tasks", { token: account.token, body: { title: "first" } });
   await eventually("both are under way", SETTLE_MS_MAX, () => receiver.at("/slow").length === 2);
   await kill();
   const killedMs = Date.now();
@@ -180,10 +180,9 @@ test("jobs that ran when the process was killed run again after their lease, and
 test("a stopping process gives back the jobs it cannot end, and loses none that come meanwhile", async () => {
   const account = await signUp(target);
   receiver.answer("/slow", neverAnswer);
-  await hook(account, "/slow", ["task.created"]);
+  for (let hooks = 0; hooks < 2; hooks++) await hook(account, "/slow", ["task.created"]);
   const create = (title: string) => ask(target, "POST", "/tasks", { token: account.token, body: { title } });
   await create("first");
-  await create("second");
   await eventually("both are under way", SETTLE_MS_MAX, () => receiver.at("/slow").length === 2);
   const stoppedMs = performance.now();
   server.kill("SIGTERM");
@@ -194,11 +193,11 @@ test("a stopping process gives back the jobs it cannot end, and loses none that 
   expectTime("the stop", tookMs, SHUTDOWN_MS + 5_000);
   const left = await jobs("kind = 'webhook.deliver'");
   expect(left.map(({ state, attempts, last_error }) => [state, attempts, last_error])).toEqual(
-    Array(3).fill(["ready", 0, null]),
+    Array(4).fill(["ready", 0, null]),
   );
   receiver.answer("/slow", () => new Response(null, { status: 204 }));
   server = await start();
   await eventually("all have arrived", SETTLE_MS_MAX, async () => {
-    return (await jobs("kind = 'webhook.deliver' AND state = 'done' AND attempts = 1")).length === 3;
+    return (await jobs("kind = 'webhook.deliver' AND state = 'done' AND attempts = 1")).length === 4;
   });
 });

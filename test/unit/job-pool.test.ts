@@ -277,7 +277,7 @@ describe("slots", () => {
     await soon("only the silent ones run", () => pool.running === 2);
   });
 
-  test("are half at most one owner's, whose receivers never answer; of two slots both are anybody's", async () => {
+  test("are fewer than half one owner's, whose receivers never answer; of two slots both are anybody's", async () => {
     for (const groupKey of ["a", "b", "c", "d", "e", "f"]) {
       await rig.enqueue(hook, 5, { groupKey, ownerId: 7, payload: "silent" });
     }
@@ -289,7 +289,7 @@ describe("slots", () => {
       { slots: { default: 2, webhook: 8, export: 0, system: 0 } },
     );
     expect((await rig.ended(others)).every(({ state }) => state === "done")).toBe(true);
-    await soon("only the silent ones run", () => pool.running === 6);
+    await soon("only the silent ones run", () => pool.running === 5);
     const states = (await Promise.all(silent.map((id) => rig.row(id)))).map(({ state }) => state);
     expect(states.toSorted()).toEqual(["ready", "running", "running"]);
   });

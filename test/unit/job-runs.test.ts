@@ -27,25 +27,35 @@ function running(runs: JobRuns, fields: Partial<ClaimedJob>): ClaimedJob {
   return job;
 }
 
-test("half of the slots of a queue are for jobs that yield, of a single one all", () => {
+test("jobs that yield leave a slot to usual ones wherever there are two, and two owners leave one to a third", () => {
   const { queues } = new JobRuns(SLOTS).room(["default", "webhook", "export", "system"]);
-  expect(queues.map(({ queue, slots, yieldingSlots }) => [queue, slots, yieldingSlots])).toEqual([
-    ["default", 5, 2],
-    ["webhook", 8, 4],
-    ["export", 1, 1],
-    ["system", 2, 1],
+  const shown = queues.map(({ queue, slots, owners, yielding }) => {
+    return { [queue]: [slots, owners?.max, yielding?.slots, yielding?.owners?.max] };
+  });
+  expect(shown).toEqual([
+    { default: [5, 2, 3, 1] },
+    { webhook: [8, 3, 6, 2] },
+    { export: [1, 1, 1, 1] },
+    { system: [2, 2, 1, 1] },
   ]);
 });
 
 test("those that run already count, whatever makes them yield; those that are ending do not", () => {
   const runs = new JobRuns(SLOTS);
-  const ending = running(runs, { priority: JOB_PRIORITY.later });
-  running(runs, { priority: JOB_PRIORITY.later });
+  const ending = running(runs, { priority: JOB_PRIORITY.later, ownerId: 7 });
+  running(runs, { priority: JOB_PRIORITY.later, ownerId: 7 });
   running(runs, { priority: JOB_PRIORITY.last });
-  running(runs, {});
-  running(runs, { queue: "default", priority: JOB_PRIORITY.last });
-  expect(runs.room(["webhook"]).queues).toMatchObject([{ slots: 4, yieldingSlots: 1 }]);
-  expect(runs.room(["webhook"], [{ ...ending, end: "done" }]).queues).toMatchObject([{ slots: 5, yieldingSlots: 2 }]);
-  for (let job = 0; job < 2; job++) running(runs, { priority: JOB_PRIORITY.last });
-  expect(runs.room(["webhook"]).queues).toMatchObject([{ slots: 2, yieldingSlots: 0 }]);
+  running(runs, { ownerId: 7 });
+  running(runs, { queue: "default", priority: JOB_PRIORITY.last, ownerId: 7 });
+  const room = (ended: readonly ClaimedJob[] = []) => {
+    const { queues } = runs.room(
+      ["webhook"],
+      ended.map((job) => ({ ...job, end: "done" })),
+    );
+    return queues.map(({ slots, owners, yielding }) => [slots, owners?.busy, yielding?.slots, yielding?.owners?.busy]);
+  };
+  expect(room()).toEqual([[4, { 7: 3 }, 3, { 7: 2 }]]);
+  expect(room([ending])).toEqual([[5, { 7: 2 }, 4, { 7: 1 }]]);
+  for (let job = 0; job < 3; job++) running(runs, { priority: JOB_PRIORITY.last });
+  expect(room()).toEqual([[1, { 7: 3 }, 0, { 7: 2 }]]);
 });

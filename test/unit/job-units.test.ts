@@ -113,7 +113,7 @@ describe("a claim", () => {
     const later = await rig.enqueue(hook, 3, { priority: 1 });
     const usual = await rig.enqueue(hook, 3);
     const claimWith = (yieldingSlots: number, slots = 8) =>
-      claim(slots, { queues: [{ queue: "webhook", slots, yieldingSlots }] });
+      claim(slots, { queues: [{ queue: "webhook", slots, yielding: { slots: yieldingSlots } }] });
     expect(idsOf(await claimWith(1, 2))).toEqual(usual.slice(0, 2));
     expect(idsOf(await claimWith(4))).toEqual([usual[2]!, ...later, last[0]!]);
     expect(idsOf(await claimWith(0))).toEqual([]);
@@ -128,9 +128,43 @@ describe("a claim", () => {
     const nobodys = await rig.enqueue(hook, 6);
     const claimAs = (busy: Record<string, number>, slots = 8) =>
       claim(slots, { queues: [{ queue, slots, owners: { max: 4, busy } }] });
-    expect(idsOf(await claimAs({ 7: 3 }))).toEqual([greedy[0]!, ...modest, ...nobodys]);
+    expect(idsOf(await claimAs({ 7: 3 }))).toEqual([...modest, ...nobodys, greedy[0]!]);
     expect(idsOf(await claimAs({ 7: 4 }))).toEqual([]);
     expect(idsOf(await claimAs({ 8: 4 }))).toEqual(greedy.slice(1, 5));
+  });
+
+  test("takes one of a group that yields, and of an owner what the queue allows of those", async () => {
+    const queue = "webhook";
+    const twins = await rig.enqueue(hook, 2, { ownerId: 7, groupKey: "a", priority: 2 });
+    const others = await Promise.all(
+      ["b", "c"].map((groupKey) => rig.enqueue(hook, 2, { ownerId: 7, groupKey, priority: 1 })),
+    );
+    const usual = await rig.enqueue(hook, 2, { ownerId: 7, groupKey: "d" });
+    const claimAs = (busy: Record<string, number>) => {
+      const yielding = { slots: 6, owners: { max: 3, busy } };
+      return claim(8, { queues: [{ queue, slots: 8, owners: { max: 5, busy }, yielding }] });
+    };
+    expect(idsOf(await claimAs({ 7: 3 }))).toEqual(usual);
+    expect(idsOf(await claimAs({ 7: 2 }))).toEqual([others[0]![0]!]);
+    expect(idsOf(await claimAs({}))).toEqual([others[0]![1]!, others[1]![0]!, twins[0]!]);
+  });
+
+  test("goes by turns of the owners: who has few that run comes before the backlog of who has many", async () => {
+    const queue = "webhook";
+    for (const priority of [0, 2]) {
+      const greedy = await rig.enqueue(hook, 40, { ownerId: 7, priority, runAtMs: 1 });
+      const busy = await rig.enqueue(hook, 40, { ownerId: 8, priority, runAtMs: 2 });
+      const modest = await rig.enqueue(hook, 2, { ownerId: 9, priority, runAtMs: 3 });
+      const claimAs = (running: Record<string, number>, slots: number) => {
+        const owners = { max: 4, busy: running };
+        return claim(slots, { queues: [{ queue, slots, owners, yielding: { slots, owners } }] });
+      };
+      expect(idsOf(await claimAs({ 7: 1, 8: 2 }, 1))).toEqual([modest[0]!]);
+      expect(idsOf(await claimAs({ 7: 1, 8: 2 }, 4))).toEqual([modest[1]!, greedy[0]!, greedy[1]!, greedy[2]!]);
+      expect(idsOf(await claimAs({}, 5))).toEqual([greedy[3]!, busy[0]!, greedy[4]!, busy[1]!, greedy[5]!]);
+      const all = [greedy, busy].flat();
+      for (const id of all) await rig.store.run("jobs.cancel", { id, ownerId: null, nowMs: NOW_MS });
+    }
   });
 
   test("passes over as much of full owners as ten hooks of each can have waiting", async () => {
@@ -139,9 +173,9 @@ describe("a claim", () => {
     const last = await rig.enqueue(hook, 10_000, { ownerId: 10, priority: 1 });
     const owners = { max: 4, busy: { 1: 4, 2: 4 } };
     const next = () => claim(2, { queues: [{ queue: "webhook", slots: 2, owners }] });
-    expect((await next()).map(({ ownerId }) => ownerId)).toEqual([3, 3]);
+    expect((await next()).map(({ ownerId }) => ownerId)).toEqual([3, 4]);
     const startedMs = performance.now();
-    expect((await next()).map(({ ownerId }) => ownerId)).toEqual([3, 3]);
+    expect((await next()).map(({ ownerId }) => ownerId)).toEqual([3, 4]);
     expectTime("a claim with 100 000 ready jobs, the first 20 000 of full owners", performance.now() - startedMs, 5);
     expect(await rig.row(last[0]!)).toMatchObject({ state: "ready" });
   }, 60_000);
