@@ -306,6 +306,7 @@ export function relayLimitsSuite(name: string, open: OpenTarget): void {
         return answer;
       });
       await eventually("all but seven are refused", RELEASED_MS_MAX, () => refused === 93);
+      await upstream.request(6);
       expect(upstream.requests).toHaveLength(7);
       // Another token has places of its own.
       const beside = ask(other);
