@@ -26,18 +26,16 @@ const BIN = join(ROOT, "node_modules/.bin");
 /** Of a test that does not say it itself: what hangs is told from what waits for a machine with other things to do. */
 const TEST_MS_MAX = 120_000;
 const TEST = [BUN, "test", `--timeout=${TEST_MS_MAX}`];
-/** Files in processes of their own, more at once than there are cores: some of their time they wait. */
+/** Files in processes of their own, one more at once than there are cores: most of their time they wait. */
 const PARALLEL_TEST = [...TEST, `--parallel=${availableParallelism() + 1}`];
-/** Most of their time. */
-const WAITING_TEST = [...TEST, `--parallel=${availableParallelism() + 2}`];
 
 const STEPS: readonly Step[] = [
   { name: "format and lint", level: "quick", command: [join(BIN, "biome"), "ci", "--error-on-warnings", "."] },
   { name: "types", level: "quick", command: [BUN, "check", "--no-script"] },
   { name: "unit and tidy", level: "quick", command: [...PARALLEL_TEST, "test/unit", "test/tidy.test.ts"] },
-  { name: "conformance in-process", level: "quick", command: WAITING_TEST.concat(conformance("in-process")) },
+  { name: "conformance in-process", level: "quick", command: PARALLEL_TEST.concat(conformance("in-process")) },
   { name: "build", level: "quick", command: [BUN, "scripts/build.ts"] },
-  { name: "conformance on the executable", level: "quick", command: WAITING_TEST.concat(conformance("executable")) },
+  { name: "conformance on the executable", level: "quick", command: PARALLEL_TEST.concat(conformance("executable")) },
   { name: "simulation", level: "full", command: [...PARALLEL_TEST, "test/simulation"] },
   { name: "faults", level: "full", command: [...PARALLEL_TEST, "test/fault"] },
   { name: "demo", level: "full", command: [BUN, "scripts/demo.ts"] },
