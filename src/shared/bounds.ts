@@ -15,9 +15,6 @@ export const METADATA_BYTES_MAX = 2048;
 export const TTL_SECONDS_MIN = 1;
 export const TTL_SECONDS_MAX = 3650 * 86_400;
 
-export const CONDITION_TAGS_MAX = 16;
-export const CONDITION_BYTES_MAX = KiB;
-
 export const LIST_PAGE_MAX = 1000;
 export const DELIMITER_BYTES_MAX = 16;
 

@@ -1,6 +1,6 @@
 // Routes of the task service that lead to exports: files of a whole list, built by a job, kept for a day.
 
-import { isUnchanged } from "../http/if-none-match.ts";
+import { isUnchanged } from "../http/entity-tags.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondJson } from "../http/respond.ts";

@@ -7,7 +7,7 @@ import { respondJson } from "../http/respond.ts";
 import { respondOldestFirst } from "./history-pages.ts";
 import { readIdempotencyKey } from "./idempotency-key.ts";
 import { itemPatchOf, NewTaskBody, newItemOf, TaskPatchBody } from "./item-bodies.ts";
-import { readVersionMatch } from "./item-conditions.ts";
+import { parseVersionMatch } from "./item-rules.ts";
 import { listEvents } from "./item-store.ts";
 import { parseFields } from "./request-bodies.ts";
 import { forUsers, parseId, readJsonBody, type TaskRoutes, type UserRequest } from "./task-request.ts";
@@ -51,7 +51,7 @@ async function changeTask(request: UserRequest): Promise<Response> {
   const { services, scope, who, params } = request;
   const taskId = parseId(params.id);
   parseQuery(scope.request.url, []);
-  const match = readVersionMatch(scope.request.headers.get("if-match"));
+  const match = parseVersionMatch(scope.request.headers.get("if-match"));
   const patch = await readJsonBody(request, services.settings.taskBodyMax, (bytes) =>
     itemPatchOf(parseFields(bytes, TaskPatchBody)),
   );
@@ -70,7 +70,7 @@ async function changeTask(request: UserRequest): Promise<Response> {
 async function deleteTask({ services, scope, who, params }: UserRequest): Promise<Response> {
   const taskId = parseId(params.id);
   parseQuery(scope.request.url, []);
-  const match = readVersionMatch(scope.request.headers.get("if-match"));
+  const match = parseVersionMatch(scope.request.headers.get("if-match"));
   const isMatchRequired = services.settings.taskRequireIfMatch;
   const act = { userId: who.userId, requestId: scope.id, taskId, match, isMatchRequired };
   await services.writer.run("task.deleteItem", act, [taskId]);

@@ -1,5 +1,6 @@
 // The rules of a task without its store: what a patch changes, who may change it, what a label is.
 
+import { parseTagList } from "../http/entity-tags.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import { type ItemRow, NO_DUE_MS, type TaskPriority, type TaskStatus } from "./task-tables.ts";
@@ -110,6 +111,14 @@ export function requireMayChange(role: Role, changes: Changes): void {
 /** @throws AppError forbidden */
 export function requireMayDelete(role: Role): void {
   if (role === "assignee") throw new AppError("forbidden", "Only the owner of the task may delete it.");
+}
+
+/** A tag that etagOf makes. */
+const VERSION_TAG = /^"v([1-9]\d{0,14})"$/;
+
+/** If-Match; weak tags equal nothing. @throws AppError precondition_invalid */
+export function parseVersionMatch(header: string | null): VersionMatch {
+  return parseTagList(header, "strong", VERSION_TAG);
 }
 
 /** @throws AppError version_mismatch, if_match_required */

@@ -1,7 +1,7 @@
 // Reading tasks: one, lists of them, what they add up to, and lists as files.
 
+import { isUnchanged } from "../http/entity-tags.ts";
 import { respondHeldJson } from "../http/held-bytes.ts";
-import { isUnchanged } from "../http/if-none-match.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondFrom, respondJson } from "../http/respond.ts";
