@@ -1,8 +1,8 @@
 // What the server knows of one request while it is at work: created first, accounted for last.
 
-import type { BlockList } from "node:net";
 import type { Server } from "bun";
 import { IDLE_SECONDS } from "../shared/bounds.ts";
+import type { Subnets } from "../shared/ip-addresses.ts";
 import { clientAddress } from "./client-address.ts";
 import type { BodyReader } from "./linger.ts";
 
@@ -17,7 +17,7 @@ export interface ServerState {
   isDraining: boolean;
   /** The store has failed: readiness and liveness say so until the process is gone. */
   hasFailed: boolean;
-  readonly trustedProxies: BlockList | null;
+  readonly trustedProxies: Subnets | null;
 }
 
 /** Has room for so many requests at once. */

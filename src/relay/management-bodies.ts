@@ -1,9 +1,9 @@
 // What the bodies of the management routes have in common: how they are read, and the kinds of their fields.
 
-import { isIP } from "node:net";
 import { z } from "zod";
 import { issueWords } from "../http/unfit-bodies.ts";
 import { AppError } from "../shared/errors.ts";
+import { parseSubnet } from "../shared/ip-addresses.ts";
 import { requireJson } from "../shared/json-text.ts";
 
 const NAME_MAX = 128;
@@ -38,16 +38,9 @@ export const groupField = namesField(GROUP_NAME_MAX, GROUPS_MAX)
 
 /** Addresses and CIDR ranges. */
 export const addressesField = namesField(64, ADDRESSES_MAX).refine(
-  (ranges) => ranges.every(isAddressRange),
+  (ranges) => ranges.every((range) => !range.includes("%") && parseSubnet(range) !== null),
   "addresses or CIDR ranges, such as 10.0.0.0/8",
 );
-
-function isAddressRange(range: string): boolean {
-  const [address = "", bits, ...rest] = range.split("/");
-  const version = isIP(address);
-  if (version === 0 || address.includes("%") || rest.length > 0) return false;
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 6 ? 128 : 32));
-}
 
 /**
  * The body as `schema` reads it; no body is an empty object. What is in `required` must be there and not be empty.

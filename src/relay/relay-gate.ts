@@ -1,9 +1,9 @@
 // The gate of the relay: from a request to the token it speaks for.
 
-import { BlockList, isIPv6 } from "node:net";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { Subnets } from "../shared/ip-addresses.ts";
 import { RELAY_REFUSALS, RelayError, type RelayRefusal } from "./relay-errors.ts";
 import type { RelayToken } from "./relay-tables.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
@@ -17,7 +17,7 @@ export class RelayGate {
   readonly #clock: Clock;
   readonly #onFailure: (reason: RelayRefusal) => void;
   /** Made once for each token: its list of addresses does not change, it is replaced. */
-  readonly #addresses = new WeakMap<RelayToken, BlockList>();
+  readonly #addresses = new WeakMap<RelayToken, Subnets>();
 
   /** `onFailure`: a key is refused, and why. */
   constructor(tokens: RelayTokenStore, clock: Clock, onFailure: (reason: RelayRefusal) => void) {
@@ -63,21 +63,9 @@ export class RelayGate {
     if (address === null) return false;
     let allowed = this.#addresses.get(token);
     if (allowed === undefined) {
-      allowed = listOf(token.allowIps);
+      allowed = new Subnets(token.allowIps);
       this.#addresses.set(token, allowed);
     }
-    return allowed.check(address, isIPv6(address) ? "ipv6" : "ipv4");
+    return allowed.has(address);
   }
-}
-
-/** `ranges` were judged when they were stored. */
-function listOf(ranges: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const range of ranges) {
-    const [address = "", bits] = range.split("/");
-    const version = isIPv6(address) ? "ipv6" : "ipv4";
-    if (bits === undefined) list.addAddress(address, version);
-    else list.addSubnet(address, Number(bits), version);
-  }
-  return list;
 }

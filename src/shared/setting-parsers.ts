@@ -1,8 +1,8 @@
 // What the text of a setting may look like: one parser per kind of value.
 
-import { BlockList, isIP } from "node:net";
 import { formatByteSize, parseByteSize } from "./byte-sizes.ts";
 import { formatDuration, parseDurationMs } from "./durations.ts";
+import { parseSubnet, Subnets } from "./ip-addresses.ts";
 
 /** Throws a plain Error whose message completes "NAME must be …". */
 export type Parse<T> = (text: string) => T;
@@ -58,19 +58,10 @@ export type ServiceName = (typeof SERVICE_NAMES)[number];
 
 export const services = someOf(...SERVICE_NAMES);
 
-export function addressRanges(text: string): BlockList {
-  const ranges = new BlockList();
-  for (const range of text.split(",").map((part) => part.trim())) {
-    const [address = "", length, ...rest] = range.split("/");
-    const version = isIP(address);
-    const bits = version === 6 ? 128 : 32;
-    const prefix = length === undefined ? bits : /^\d{1,3}$/.test(length) ? Number(length) : -1;
-    if (version === 0 || prefix < 0 || prefix > bits || rest.length > 0) {
-      throw new Error("a comma-separated list of addresses or CIDR ranges, such as 10.0.0.0/8,::1");
-    }
-    ranges.addSubnet(address, prefix, version === 6 ? "ipv6" : "ipv4");
-  }
-  return ranges;
+export function subnets(text: string): Subnets {
+  const ranges = text.split(",").map((range) => range.trim());
+  if (ranges.every((range) => parseSubnet(range) !== null)) return new Subnets(ranges);
+  throw new Error("a comma-separated list of addresses or CIDR ranges, such as 10.0.0.0/8,::1");
 }
 
 const TOKEN_SOURCES = ["header", "query", "body"] as const;

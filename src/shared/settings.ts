@@ -7,7 +7,6 @@ import { GiB, KiB, MiB, SECRET_BYTES_MIN } from "./bounds.ts";
 import { formatByteSize } from "./byte-sizes.ts";
 import { EXIT, ExitError } from "./errors.ts";
 import {
-  addressRanges,
   bytes,
   corsOrigins,
   duration,
@@ -21,6 +20,7 @@ import {
   rate,
   type ServiceName,
   services,
+  subnets,
   tokenSources,
   upstreamAddress,
 } from "./setting-parsers.ts";
@@ -172,11 +172,7 @@ export const SETTINGS = {
     corsOrigins,
   ),
   tokenKvAlias: row("TOKEN_KV_ALIAS", "0", "1 = serve the token API at /kv as well", isOn),
-  trustedProxies: optional(
-    "TRUSTED_PROXIES",
-    "addresses or CIDR ranges whose X-Forwarded-For is believed",
-    addressRanges,
-  ),
+  trustedProxies: optional("TRUSTED_PROXIES", "addresses or CIDR ranges whose X-Forwarded-For is believed", subnets),
   backupDir: optional("BACKUP_DIR", "where POST /_admin/backup writes (default: DB_PATH/backups)", String),
   masterKey: optional(
     "MASTER_KEY",
@@ -189,7 +185,7 @@ export const SETTINGS = {
   relayAllowCidrs: optional(
     "RELAY_ALLOW_CIDRS",
     "local or private addresses that upstreams may have, as addresses or CIDR ranges",
-    addressRanges,
+    subnets,
   ),
   relayAllowHttp: row("RELAY_ALLOW_HTTP", "0", "1 = upstreams at public addresses may go without TLS", isOn),
   relayBootstrapKey: optional("RELAY_BOOTSTRAP_KEY", "provider key of a first channel, when there is none", String),
@@ -300,7 +296,7 @@ export const SETTINGS = {
   webhookAllowCidrs: optional(
     "WEBHOOK_ALLOW_CIDRS",
     "local or private addresses that webhooks may have, as addresses or CIDR ranges",
-    addressRanges,
+    subnets,
   ),
   webhookTimeoutMs: row("WEBHOOK_TIMEOUT", "10s", "for one delivery of a webhook", duration(100, 60_000)),
 } as const;

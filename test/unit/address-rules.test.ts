@@ -1,16 +1,11 @@
 // Which addresses may be dialled, whatever they are disguised as.
 
 import { describe, expect, test } from "bun:test";
-import { BlockList, isIP } from "node:net";
 import { AddressRules } from "../../src/http/address-rules.ts";
+import { Subnets } from "../../src/shared/ip-addresses.ts";
 
 function rules(ranges: readonly string[] = [], allowHttp = false): AddressRules {
-  const list = new BlockList();
-  for (const range of ranges) {
-    const [address = "", prefix] = range.split("/");
-    list.addSubnet(address, Number(prefix), isIP(address) === 6 ? "ipv6" : "ipv4");
-  }
-  return new AddressRules(ranges.length === 0 ? null : list, allowHttp);
+  return new AddressRules(ranges.length === 0 ? null : new Subnets(ranges), allowHttp);
 }
 
 /** The first and the last address of each forbidden range, and what lies right beside it. */

@@ -1,20 +1,12 @@
 // The client's address: the peer, or what trusted proxies say of it.
 
 import { expect, test } from "bun:test";
-import { BlockList } from "node:net";
 import { clientAddress, networkOf } from "../../src/http/client-address.ts";
+import { Subnets } from "../../src/shared/ip-addresses.ts";
 
-function trusting(
-  ...ranges: readonly (readonly [address: string, bits: number, version: "ipv4" | "ipv6"])[]
-): BlockList {
-  const list = new BlockList();
-  for (const [address, bits, version] of ranges) list.addSubnet(address, bits, version);
-  return list;
-}
+const TRUSTED = new Subnets(["10.0.0.0/8", "127.0.0.1", "fd00::/8"]);
 
-const TRUSTED = trusting(["10.0.0.0", 8, "ipv4"], ["127.0.0.1", 32, "ipv4"], ["fd00::", 8, "ipv6"]);
-
-function ask(peer: string | null, forwarded: string | null, trusted: BlockList | null = TRUSTED): string | null {
+function ask(peer: string | null, forwarded: string | null, trusted: Subnets | null = TRUSTED): string | null {
   return clientAddress(peer, new Headers(forwarded === null ? {} : { "X-Forwarded-For": forwarded }), trusted);
 }
 

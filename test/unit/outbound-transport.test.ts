@@ -1,11 +1,12 @@
 // The way to other servers, against real servers on this machine: what is dialled, what is sent, what ends it.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { type AddressInfo, BlockList, createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { gzipSync } from "node:zlib";
 import { AddressRules } from "../../src/http/address-rules.ts";
 import { OutboundFailure, type OutboundRequest, OutboundTransport } from "../../src/http/outbound-transport.ts";
 import type { Clock } from "../../src/shared/clock.ts";
+import { Subnets } from "../../src/shared/ip-addresses.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { expectFigure, expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
@@ -28,7 +29,7 @@ setDefaultTimeout(120_000);
 const CONNECT_MS = 1_500;
 /** An upstream has to see within this time that nobody waits any more. */
 const CANCEL_MS = 200;
-const LOOPBACK = ["127.0.0.0", 8] as const;
+const LOOPBACK = "127.0.0.0/8";
 
 let upstream: FaultUpstream;
 beforeEach(async () => {
@@ -40,7 +41,7 @@ afterEach(async () => {
 });
 
 interface Setup {
-  readonly allowed?: readonly (readonly [address: string, bits: number])[];
+  readonly allowed?: readonly string[];
   readonly allowHttp?: boolean;
   readonly needsAll?: boolean;
   /** Addresses by name; a list of lists is an answer per look-up, the last one for good. */
@@ -54,8 +55,6 @@ interface Setup {
 
 function transport(setup: Setup = {}): OutboundTransport {
   const { allowed = [LOOPBACK], allowHttp = false, names = {}, now, ca, env = {}, logged = [] } = setup;
-  const list = new BlockList();
-  for (const [address, bits] of allowed) list.addSubnet(address, bits, "ipv4");
   const write = (message: string) => void logged.push(message);
   const lookup = async (name: string) => {
     const addresses = names[name];
@@ -64,7 +63,7 @@ function transport(setup: Setup = {}): OutboundTransport {
   };
   return new OutboundTransport({
     what: "upstreams",
-    rules: new AddressRules(allowed.length === 0 ? null : list, allowHttp),
+    rules: new AddressRules(allowed.length === 0 ? null : new Subnets(allowed), allowHttp),
     needsAll: setup.needsAll ?? false,
     connectMs: CONNECT_MS,
     log: { debug: write, info: write, warn: write, error: write, fatal: write, flush: () => undefined },

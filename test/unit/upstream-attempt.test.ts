@@ -2,7 +2,6 @@
 // and its connection, for no longer than there is something to read.
 
 import { afterAll, beforeAll, describe, expect, jest, test } from "bun:test";
-import { BlockList } from "node:net";
 import { AddressRules } from "../../src/http/address-rules.ts";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { type OutboundAnswer, type OutboundRequest, OutboundTransport } from "../../src/http/outbound-transport.ts";
@@ -11,6 +10,7 @@ import { ENDPOINTS } from "../../src/relay/relay-endpoints.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
 import { type AttemptRequest, attemptUpstream } from "../../src/relay/upstream-attempt.ts";
 import { KiB, MiB } from "../../src/shared/bounds.ts";
+import { Subnets } from "../../src/shared/ip-addresses.ts";
 import { openLog } from "../../src/shared/log.ts";
 import { type Exchange, FaultUpstream, type Plan } from "../support/fault-upstream.ts";
 import { errorFrame } from "../support/upstream-plans.ts";
@@ -305,10 +305,8 @@ describe("the connection of an answer that is of no use, and does not end,", () 
   } as OutboundTransport;
   beforeAll(async () => {
     upstream = await FaultUpstream.start();
-    const local = new BlockList();
-    local.addSubnet("127.0.0.0", 8, "ipv4");
     const log = openLog({ mode: "test", logLevel: "error" });
-    const rules = new AddressRules(local, true);
+    const rules = new AddressRules(new Subnets(["127.0.0.0/8"]), true);
     transport = new OutboundTransport({ what: "upstreams", rules, connectMs: BOUND_MS, log, env: {} });
   });
   afterAll(async () => {
