@@ -1,6 +1,6 @@
 // Query strings read strictly: a misspelt or doubled parameter is an error, not a silent default.
 
-import { AppError } from "../shared/errors.ts";
+import { AppError, type ErrorCode } from "../shared/errors.ts";
 import { requireNoFragment } from "./request-path.ts";
 
 /**
@@ -25,6 +25,17 @@ export function parseQuery<Name extends string>(url: string, known: readonly Nam
     parameters[name] = equals < 0 ? "" : decode(pair.slice(equals + 1));
   }
   return parameters;
+}
+
+/** A parameter that is a whole number from `min` to `max`. @throws AppError `code` */
+export function wholeNumber(
+  text: string,
+  { name, min, max }: { readonly name: string; readonly min: number; readonly max: number },
+  code: ErrorCode = "invalid_parameter",
+): number {
+  const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= min && value <= max) return value;
+  throw new AppError(code, `${name} is a whole number from ${min} to ${max}.`);
 }
 
 function isKnown<Name extends string>(name: string, known: readonly Name[]): name is Name {

@@ -2,9 +2,9 @@
 
 import { requireRight } from "../auth/principal.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
-import { pageLimit } from "../http/page-limit.ts";
+import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
-import { type ResponseHeaders, respondJson } from "../http/respond.ts";
+import { respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
@@ -48,14 +48,7 @@ async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
   };
   const page = { limit: pageLimit(query.limit || undefined), before: cursorOf(query.cursor) };
   const { rows, next } = await scope.whileReading((signal) => services.jobs.rows.list(filter, page, signal));
-  const headers: ResponseHeaders = {};
-  if (next !== null) {
-    const target = new URL(url);
-    target.searchParams.set("cursor", next);
-    headers["X-Next-Cursor"] = next;
-    headers.Link = `<${target.pathname}${target.search}>; rel="next"`;
-  }
-  return respondJson(scope, 200, rows.map(operatorJobBody), headers);
+  return respondJson(scope, 200, rows.map(operatorJobBody), nextPageHeaders(url, query, next));
 }
 
 async function showJob({ services, scope, params }: AdminRequest): Promise<Response> {

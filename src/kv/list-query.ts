@@ -1,5 +1,6 @@
 // The query of /_list: from parameters to what is to be listed, and the cursor that carries it to the next page.
 
+import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { DELIMITER_BYTES_MAX, LIST_PAGE_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
@@ -54,7 +55,8 @@ export function parseListQuery(url: string): ListQuery {
   const isCount = parseFlag(given, "count");
   const isReverse = parseFlag(given, "reverse");
   const delimiter = parseDelimiter(given.delimiter);
-  const limit = parseLimit(given.limit);
+  const limit =
+    given.limit === undefined ? null : pageLimit(given.limit, { max: LIST_PAGE_MAX, code: "query_invalid" });
   if (bucket === null && (hasDetails || delimiter !== null || isCount)) {
     throw new AppError("query_invalid", "details, delimiter and count need a bucket.");
   }
@@ -78,15 +80,6 @@ export function parseListQuery(url: string): ListQuery {
     given,
     limit: isPaged ? (limit ?? LIST_PAGE_MAX) : null,
   };
-}
-
-/** The path of the next page: all parameters as given, and the cursor. */
-export function nextPagePath({ given }: ListQuery, cursor: string): string {
-  const next = { ...given, cursor };
-  const pairs = PARAMETERS.flatMap((name) =>
-    next[name] === undefined ? [] : [`${name}=${encodeURIComponent(next[name])}`],
-  );
-  return `/_list?${pairs.join("&")}`;
 }
 
 /**
@@ -123,15 +116,6 @@ function parseFlag(given: Parameters, name: "details" | "count" | "reverse"): bo
   const text = given[name];
   if (text !== undefined && text !== "1") throw new AppError("query_invalid", `${name} takes 1 or is left out.`);
   return text === "1";
-}
-
-function parseLimit(text: string | undefined): number | null {
-  if (text === undefined) return null;
-  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit < 1 || limit > LIST_PAGE_MAX) {
-    throw new AppError("query_invalid", `limit is a whole number from 1 to ${LIST_PAGE_MAX}.`);
-  }
-  return limit;
 }
 
 function parseDelimiter(text: string | undefined): string | null {

@@ -2,6 +2,7 @@
 
 import { type Principal, requireRight } from "../auth/principal.ts";
 import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import { nextPageHeaders } from "../http/pagination.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
@@ -10,7 +11,7 @@ import type { Eventually } from "../shared/eventual.ts";
 import type { KvEngine, NamePage } from "../storage/kv-engine.ts";
 import { describeEntry } from "./kv-routes.ts";
 import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
-import { formatCursor, type ListQuery, nextPagePath, parseListQuery } from "./list-query.ts";
+import { formatCursor, type ListQuery, parseListQuery } from "./list-query.ts";
 
 export interface ListServices extends OperatorSurface {
   readonly engine: KvEngine;
@@ -44,11 +45,7 @@ async function answer({ engine }: ListServices, scope: RequestScope, principal: 
   const page = await readPage(query);
   if (query.limit === null && page.resumeAt !== null) return streamed(scope, query, readPage, page);
   const cursor = page.resumeAt === null ? null : formatCursor(query, page.resumeAt);
-  const headers: Record<string, string> = {};
-  if (cursor !== null) {
-    headers["X-Next-Cursor"] = cursor;
-    headers.Link = `<${nextPagePath(query, cursor)}>; rel="next"`;
-  }
+  const headers = nextPageHeaders(scope.request.url, query.given, cursor);
   return respondJson(scope, 200, query.hasDetails ? detailed(page, cursor) : page.names, headers);
 }
 

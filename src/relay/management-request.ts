@@ -1,13 +1,13 @@
 // A request to the management routes of the relay, and the small readings that all of them share.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
-import { pageLimit } from "../http/page-limit.ts";
+import { pageLimit } from "../http/pagination.ts";
+import { wholeNumber } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { OperatorSurface } from "../http/surface.ts";
 import { KiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
-import { AppError } from "../shared/errors.ts";
 import type { ChannelMonitor } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
@@ -52,15 +52,10 @@ export async function readBytes<T>(
 /** A whole number from `min` to `max`; `fallback` when there is none. @throws AppError invalid_parameter */
 export function numberOf<T>(
   text: string | undefined,
-  { name, min, max }: { name: string; min: number; max: number },
+  bounds: Parameters<typeof wholeNumber>[1],
   fallback: T,
 ): number | T {
-  if (text === undefined || text === "") return fallback;
-  const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= min && value <= max)) {
-    throw new AppError("invalid_parameter", `${name} is a whole number from ${min} to ${max}.`);
-  }
-  return value;
+  return text === undefined || text === "" ? fallback : wholeNumber(text, bounds);
 }
 
 /** Part of a list; `bounds` as pageLimit has them. @throws AppError invalid_parameter */

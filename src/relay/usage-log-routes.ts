@@ -1,6 +1,6 @@
 // What was used: single requests, newest first, and sums of them.
 
-import { pageLimit } from "../http/page-limit.ts";
+import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";

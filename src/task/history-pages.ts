@@ -1,16 +1,13 @@
 // Pages of what hangs on a task, its comments and its events, oldest first.
 
 import { respondHeldJson } from "../http/held-bytes.ts";
-import { pageLimit } from "../http/page-limit.ts";
+import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
-import { requestPath } from "../http/request-path.ts";
-import type { ResponseHeaders } from "../http/respond.ts";
 import { type HistoryReader, requireVisibleItem } from "./item-store.ts";
+import { PAGE_DEFAULT } from "./page-sizes.ts";
 import { taskTables } from "./task-base-units.ts";
 import { formatCursor, parseCursor } from "./task-cursor.ts";
 import { parseId, type UserRequest } from "./task-request.ts";
-
-const PAGE_DEFAULT = 200;
 
 /**
  * Of the task in the path; `kind` tells the cursors of two lists apart.
@@ -29,12 +26,8 @@ export async function respondOldestFirst(
   const db = taskTables(services.store);
   await requireVisibleItem(db, taskId, who.userId);
   const { items, hasMore } = await read(db, { taskId, afterId, limit });
-  const headers: ResponseHeaders = {};
-  if (hasMore) {
-    const { id } = items.at(-1)!;
-    const next = formatCursor({ key: id, id }, list);
-    headers["X-Next-Cursor"] = next;
-    headers.Link = `<${requestPath(scope.request.url)}?limit=${limit}&cursor=${next}>; rel="next"`;
-  }
+  const last = hasMore ? items.at(-1)!.id : null;
+  const next = last === null ? null : formatCursor({ key: last, id: last }, list);
+  const headers = nextPageHeaders(scope.request.url, { limit: `${limit}` }, next);
   return respondHeldJson(scope, services.budget, items, headers);
 }

@@ -1,17 +1,16 @@
 // Routes of the task service that lead to jobs: users see their own.
 
-import { pageLimit } from "../http/page-limit.ts";
+import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
-import { requestPath } from "../http/request-path.ts";
-import { type ResponseHeaders, respondJson } from "../http/respond.ts";
+import { respondJson } from "../http/respond.ts";
 import { jobBody } from "../jobs/job-body.ts";
 import { JOB_STATES } from "../jobs/job-tables.ts";
 import { AppError } from "../shared/errors.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
+import { PAGE_DEFAULT } from "./page-sizes.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import { forUsers, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
 
-const PAGE_DEFAULT = 200;
 const KINDS = Object.values(TASK_JOBS).map(({ kind }) => kind);
 
 export const JOB_ROUTES: TaskRoutes = {
@@ -26,22 +25,13 @@ async function listJobs({ services, scope, who }: UserRequest): Promise<Response
   const { url } = scope.request;
   const query = parseQuery(url, ["state", "kind", "limit", "cursor"]);
   const [state, kind] = [oneOf("state", query.state, JOB_STATES), oneOf("kind", query.kind, KINDS)];
-  const limit = pageLimit(query.limit, { fallback: PAGE_DEFAULT });
   const before = query.cursor ?? null;
   if (before !== null && !isUuidV7(before))
     throw new AppError("invalid_cursor", "The cursor does not belong to this list.");
   const filter = { ownerId: who.userId, queue: null, state, kind };
-  const page = { limit, before };
+  const page = { limit: pageLimit(query.limit, { fallback: PAGE_DEFAULT }), before };
   const { rows, next } = await scope.whileReading((signal) => services.jobs.rows.list(filter, page, signal));
-  const headers: ResponseHeaders = {};
-  if (next !== null) {
-    const link = new URLSearchParams({ limit: `${limit}`, cursor: next });
-    if (state !== null) link.set("state", state);
-    if (kind !== null) link.set("kind", kind);
-    headers["X-Next-Cursor"] = next;
-    headers.Link = `<${requestPath(url)}?${link}>; rel="next"`;
-  }
-  return respondJson(scope, 200, rows.map(jobBody), headers);
+  return respondJson(scope, 200, rows.map(jobBody), nextPageHeaders(url, query, next));
 }
 
 async function showJob(request: UserRequest): Promise<Response> {

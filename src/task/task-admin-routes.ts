@@ -2,7 +2,7 @@
 
 import { requireRight } from "../auth/principal.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
-import { pageLimit } from "../http/page-limit.ts";
+import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import type { AppContext, OperatorSurface } from "../http/surface.ts";

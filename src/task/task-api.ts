@@ -1,6 +1,7 @@
 // What the task service looks like to a client.
 
 import { type JsonSchema, object, pageSize, parameter, type RouteDoc, schemaOf, text } from "../http/openapi.ts";
+import { PAGE_MAX } from "../http/pagination.ts";
 import {
   DeleteAccountBody,
   LoginBody,
@@ -13,7 +14,7 @@ import {
 import { NewCommentBody } from "./comment-bodies.ts";
 import { NewExportBody } from "./export-bodies.ts";
 import { NewTaskBody, TaskPatchBody } from "./item-bodies.ts";
-import { DELIVERIES_DEFAULT, DELIVERIES_MAX } from "./page-sizes.ts";
+import { DELIVERIES_DEFAULT, DELIVERIES_MAX, PAGE_DEFAULT } from "./page-sizes.ts";
 import { TASK_ADMIN_ROUTES } from "./task-admin-api.ts";
 import * as shape from "./task-schemas.ts";
 import { NewWebhookBody, WebhookChangesBody } from "./webhook-bodies.ts";
@@ -26,7 +27,7 @@ const ifMatch = parameter("If-Match", "header", "Only if the task has this ETag"
 const ifNoneMatch = parameter("If-None-Match", "header", "304 when nothing has changed since");
 const idempotencyKey = parameter("Idempotency-Key", "header", "What has the same key is done once within 24 h");
 const cursor = parameter("cursor", "query", "X-Next-Cursor of the page before");
-const pages = [pageSize(1000, 200), cursor];
+const pages = [pageSize(PAGE_MAX, PAGE_DEFAULT), cursor];
 const instant: JsonSchema = { type: "string", format: "date-time" };
 const filters = [
   parameter("status", "query", "Any of these, separated by commas"),

@@ -2,8 +2,8 @@
 
 import { isUnchanged } from "../http/entity-tags.ts";
 import { respondHeldJson } from "../http/held-bytes.ts";
+import { nextPageHeaders } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
-import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondFrom, respondJson } from "../http/respond.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { taskNotFound } from "./item-store.ts";
@@ -97,12 +97,8 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
     ...(await lists.page(view, sort, { after, limit, signal })),
     total: hasCount ? await lists.count(view, signal) : null,
   }));
-  if (hasMore) {
-    const cursor = formatCursor(items.at(-1)!.place, list);
-    const next = new URLSearchParams({ ...parameters, cursor });
-    answered["X-Next-Cursor"] = cursor;
-    answered.Link = `<${requestPath(url)}?${next}>; rel="next"`;
-  }
+  const next = hasMore ? formatCursor(items.at(-1)!.place, list) : null;
+  Object.assign(answered, nextPageHeaders(url, parameters, next));
   if (total !== null) answered["X-Total-Count"] = `${total}`;
   const shown = hasUsers ? await withUsers(lists, items) : items.map(({ row, labels }) => taskView(row, labels));
   return respondHeldJson(scope, services.budget, shown, answered);

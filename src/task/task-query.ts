@@ -1,7 +1,9 @@
 // The query parameters of lists, counts and exports, read strictly: an unknown value is an error, never an empty list.
 
+import { pageLimit } from "../http/pagination.ts";
 import { AppError } from "../shared/errors.ts";
 import { labelKeyOf } from "./item-rules.ts";
+import { PAGE_DEFAULT } from "./page-sizes.ts";
 import { PRIORITIES, STATUSES, type TaskStatus } from "./task-tables.ts";
 import { searchWordsOf } from "./task-text.ts";
 import { parseTime } from "./task-time.ts";
@@ -58,8 +60,6 @@ export interface TaskListQuery {
   readonly hasUsers: boolean;
 }
 
-export const LIMIT_DEFAULT = 200;
-const LIMIT_MAX = 1000;
 const WORDS_MAX = 8;
 /** Of all words together, in the form that is searched for: folding makes some characters many. */
 const WORDS_LENGTH_MAX = 200;
@@ -72,7 +72,7 @@ export function parseListQuery(parameters: ListParameters): TaskListQuery {
   return {
     filter: parseFilter(parameters),
     sort: sort === undefined ? NEWEST_FIRST : parseSort(sort),
-    limit: limit === undefined ? LIMIT_DEFAULT : parseLimit(limit),
+    limit: pageLimit(limit, { fallback: PAGE_DEFAULT, code: "invalid_request" }),
     cursor: cursor ?? null,
     hasCount: parseFlag("count", count) ?? false,
     hasUsers: parseExpand(expand),
@@ -132,12 +132,6 @@ function parseSort(text: string): TaskSort {
   const by = SORT_KEYS.find((key) => key === (isDescending ? text.slice(1) : text));
   if (by !== undefined) return { by, isDescending };
   throw invalid(`sort is one of ${SORT_KEYS.join(", ")}, or one of them after a minus.`);
-}
-
-function parseLimit(text: string): number {
-  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit >= 1 && limit <= LIMIT_MAX) return limit;
-  throw invalid(`limit is a whole number from 1 to ${LIMIT_MAX}.`);
 }
 
 /** Each of the known values at most once, in their order. */

@@ -1,11 +1,10 @@
 // The log of a webhook, page by page: what was delivered, what was not, and why.
 
+import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
-import { requestPath } from "../http/request-path.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
 import { DELIVERIES_DEFAULT, DELIVERIES_MAX } from "./page-sizes.ts";
-import { fieldsError } from "./request-bodies.ts";
 import { requireUuid, type UserRequest } from "./task-request.ts";
 import { formatTime, formatTimeOrNull } from "./task-time.ts";
 import type { WebhookStore } from "./webhook-store.ts";
@@ -15,20 +14,12 @@ type Row = Awaited<ReturnType<WebhookStore["deliveries"]>>[number];
 /** Newest first. @throws AppError query_invalid, invalid_request, invalid_cursor */
 export async function respondDeliveries({ services, scope }: UserRequest, webhookId: string): Promise<Response> {
   const { limit: text, cursor } = parseQuery(scope.request.url, ["limit", "cursor"]);
-  const limit = limitOf(text);
+  const limit = pageLimit(text, { max: DELIVERIES_MAX, fallback: DELIVERIES_DEFAULT, code: "invalid_request" });
   const rows = await services.webhooks.deliveries(webhookId, limit + 1, cursor === undefined ? null : placeOf(cursor));
   const shown = rows.slice(0, limit);
   const next = rows.length > limit ? shown.at(-1)!.id : null;
-  const path = requestPath(scope.request.url);
-  const headers: Record<string, string> =
-    next === null ? {} : { "X-Next-Cursor": next, Link: `<${path}?limit=${limit}&cursor=${next}>; rel="next"` };
+  const headers = nextPageHeaders(scope.request.url, { limit: `${limit}` }, next);
   return respondJson(scope, 200, shown.map(deliveryView), headers);
-}
-
-function limitOf(text: string | undefined): number {
-  const limit = text === undefined ? DELIVERIES_DEFAULT : /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit >= 1 && limit <= DELIVERIES_MAX) return limit;
-  throw fieldsError({ limit: `must be a whole number from 1 to ${DELIVERIES_MAX}` });
 }
 
 /** A cursor is the id of the last delivery that was shown. */

@@ -4,7 +4,7 @@ import type { z } from "zod";
 import { NARROWED, type Principal, requireBucket, requireRight } from "../auth/principal.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
-import { pageLimit } from "../http/page-limit.ts";
+import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
