@@ -1,8 +1,7 @@
 // What is opened when somebody asks for it first: services with a start of their own, routes that are rarely asked.
 
 import { setTimeout as wait } from "node:timers/promises";
-import type { AppContext } from "../http/surface.ts";
-import type { Eventually } from "../shared/eventual.ts";
+import type { Handler } from "../http/surface.ts";
 
 /** Opened once; a failure is forgotten, so that the next one who asks tries again. */
 export class Opening<T> {
@@ -54,8 +53,6 @@ export async function openUnasked(
     }
   }
 }
-
-export type Handler = (context: AppContext) => Eventually<Response>;
 
 /** For what is asked rarely and costs the start more than its turn: loaded with the first request. */
 export function lazily(load: () => Promise<Handler>): Handler {

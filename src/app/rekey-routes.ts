@@ -6,9 +6,8 @@ import { count, object, type RouteDoc, text } from "../http/openapi.ts";
 import { createOperatorHandler, type OperatorRequest } from "../http/operator-routes.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respondJson } from "../http/respond.ts";
-import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { type REKEY_UNITS, rekeyStore } from "./rekey-units.ts";
 
@@ -33,7 +32,7 @@ export const REKEY_ROUTES: readonly RouteDoc[] = [
   },
 ];
 
-export function createRekeyHandler(services: RekeyServices): (context: AppContext) => Eventually<Response> {
+export function createRekeyHandler(services: RekeyServices): Handler {
   return createOperatorHandler(services, { "/_admin/rekey": { POST: rekey } }, (principal) =>
     requireRelayRight(principal, "relay:write"),
   );

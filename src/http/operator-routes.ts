@@ -2,11 +2,10 @@
 
 import type { Principal } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import { methodNotAllowed, respondOptions } from "./methods.ts";
 import type { RequestScope } from "./request-scope.ts";
 import { allowOf, RouteTree } from "./route-tree.ts";
-import { type AppContext, asOperator, type OperatorSurface } from "./surface.ts";
+import { asOperator, type Handler, type OperatorSurface } from "./surface.ts";
 
 export interface OperatorRequest<Services> {
   readonly services: Services;
@@ -31,7 +30,7 @@ export function createOperatorHandler<Services extends OperatorSurface>(
   services: Services,
   routes: OperatorRoutes<Services>,
   requireMayAct: (principal: Principal, isReading: boolean) => void,
-): (context: AppContext) => Eventually<Response> {
+): Handler {
   const tree = new RouteTree(routes);
   return function operatorRoutes(context) {
     const { scope } = context.env;

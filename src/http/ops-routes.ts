@@ -9,16 +9,13 @@ import { methodNotAllowed, respondOptions } from "./methods.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RequestScope } from "./request-scope.ts";
 import { respond, respondJson } from "./respond.ts";
-import { type AppContext, asOperator, type OperatorSurface } from "./surface.ts";
+import { asOperator, type Handler, type OperatorSurface } from "./surface.ts";
 
 const GET_ALLOW = "GET, HEAD, OPTIONS";
 const BACKUP_ALLOW = "POST, OPTIONS";
 
 /** A route for GET and HEAD that takes its pattern from the place where it is mounted. */
-export function getRoute(
-  route: string,
-  answer: (scope: RequestScope) => Eventually<Response>,
-): (context: AppContext) => Eventually<Response> {
+export function getRoute(route: string, answer: (scope: RequestScope) => Eventually<Response>): Handler {
   return function get(context) {
     const { scope } = context.env;
     scope.route = route;
@@ -48,10 +45,7 @@ export function showReadiness(scope: RequestScope): Response {
 }
 
 /** POST /_admin/backup: answers when the copy was proven. */
-export function createBackupRoute(
-  surface: OperatorSurface,
-  run: () => Promise<BackupReport>,
-): (context: AppContext) => Eventually<Response> {
+export function createBackupRoute(surface: OperatorSurface, run: () => Promise<BackupReport>): Handler {
   return function backup(context) {
     const { scope } = context.env;
     scope.route = "/_admin/backup";

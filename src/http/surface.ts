@@ -10,6 +10,7 @@ import type { Place, RequestScope } from "./request-scope.ts";
 /** The scope travels as Hono's environment: it exists before the router and is accounted for after it. */
 export type AppEnv = { Bindings: { scope: RequestScope } };
 export type AppContext = Context<AppEnv>;
+export type Handler = (context: AppContext) => Eventually<Response>;
 
 /** How many requests may be at work at once. While its body is on its way a request is not: see readBody. */
 export class Admission implements Place {

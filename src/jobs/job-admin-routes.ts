@@ -5,9 +5,8 @@ import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes
 import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
-import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import type { QueueName } from "../shared/setting-parsers.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
 import { operatorJobBody, timeText } from "./job-body.ts";
@@ -33,7 +32,7 @@ const ROUTES: OperatorRoutes<JobAdminServices> = below("/_admin", {
   "/schedules/:name/run": { POST: runSchedule },
 });
 
-export function createJobAdminHandler(services: JobAdminServices): (context: AppContext) => Eventually<Response> {
+export function createJobAdminHandler(services: JobAdminServices): Handler {
   return createOperatorHandler(services, ROUTES, (principal) => requireRight(principal, "admin"));
 }
 

@@ -7,7 +7,7 @@ import { readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
-import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
+import { asOperator, type Handler, type OperatorSurface } from "../http/surface.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import type { KvEntry } from "../storage/kv-engine.ts";
 import { formatEtag, parseWriteCondition } from "./conditions.ts";
@@ -34,7 +34,7 @@ const META_ALLOW = "GET, HEAD, OPTIONS";
 type Act = (scope: RequestScope, target: KvTarget) => Eventually<Response>;
 
 /** The catch-all: whatever no other mount took is a bucket and a key. */
-export function createKvHandler(services: KvServices): (context: AppContext) => Eventually<Response> {
+export function createKvHandler(services: KvServices): Handler {
   const acts: Readonly<Record<string, readonly [Right, Act]>> = {
     GET: ["kv:read", (scope, target) => readValue(services, scope, target)],
     HEAD: ["kv:read", (scope, target) => describeValue(services, scope, target)],
@@ -61,7 +61,7 @@ export function createKvHandler(services: KvServices): (context: AppContext) => 
 }
 
 /** GET /_meta/:bucket/:key */
-export function createMetaHandler(services: KvServices): (context: AppContext) => Eventually<Response> {
+export function createMetaHandler(services: KvServices): Handler {
   return function meta(context) {
     const { scope } = context.env;
     scope.route = "/_meta/:bucket/:key";

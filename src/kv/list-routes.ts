@@ -6,8 +6,7 @@ import { nextPageHeaders } from "../http/pagination.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
-import { type AppContext, asOperator, type OperatorSurface } from "../http/surface.ts";
-import type { Eventually } from "../shared/eventual.ts";
+import { asOperator, type Handler, type OperatorSurface } from "../http/surface.ts";
 import type { KvEngine, NamePage } from "../storage/kv-engine.ts";
 import { describeEntry } from "./kv-routes.ts";
 import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
@@ -21,7 +20,7 @@ const ALLOW = "GET, HEAD, OPTIONS";
 /** A long list may keep the connection silent for as long as one page takes, not for ever. */
 const IDLE_SECONDS = 60;
 
-export function createListHandler(services: ListServices): (context: AppContext) => Eventually<Response> {
+export function createListHandler(services: ListServices): Handler {
   return function list(context) {
     const { scope } = context.env;
     scope.route = "/_list";

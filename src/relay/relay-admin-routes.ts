@@ -2,9 +2,8 @@
 
 import { requireRelayRight } from "../auth/principal.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
-import type { AppContext } from "../http/surface.ts";
+import type { Handler } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import { CHANNEL_ROUTES } from "./channel-routes.ts";
 import { type Act, ID, type RelayAdminServices } from "./management-request.ts";
 import { RELAY_TOKEN_ROUTES } from "./relay-token-routes.ts";
@@ -22,7 +21,7 @@ const ROUTES: OperatorRoutes<RelayAdminServices> = numbered({
   ...below("/api/log", USAGE_LOG_ROUTES),
 });
 
-export function createRelayAdminHandler(services: RelayAdminServices): (context: AppContext) => Eventually<Response> {
+export function createRelayAdminHandler(services: RelayAdminServices): Handler {
   return createOperatorHandler(services, ROUTES, (principal, isReading) =>
     requireRelayRight(principal, isReading ? "relay:read" : "relay:write"),
   );

@@ -4,11 +4,10 @@ import { AddressRules } from "../http/address-rules.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Metrics } from "../http/metrics.ts";
 import { OutboundTransport } from "../http/outbound-transport.ts";
-import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { Handler, OperatorSurface } from "../http/surface.ts";
 import type { GcraLimiter } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
@@ -51,8 +50,6 @@ export interface RelayParts {
   readonly clock: Clock;
   readonly log: Log;
 }
-
-type Handler = (context: AppContext) => Eventually<Response>;
 
 interface OpenedRelay {
   readonly handle: Handler;

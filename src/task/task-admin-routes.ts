@@ -5,9 +5,8 @@ import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes
 import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
-import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
 import { readFields } from "./account-request.ts";
 import { createUser } from "./account-routes.ts";
@@ -33,7 +32,7 @@ const ROUTES: OperatorRoutes<TaskAdminServices> = below("/_admin/task", {
   "/tasks/:id/restore": { POST: restoreTask },
 });
 
-export function createTaskAdminHandler(services: TaskAdminServices): (context: AppContext) => Eventually<Response> {
+export function createTaskAdminHandler(services: TaskAdminServices): Handler {
   return createOperatorHandler(services, ROUTES, (principal) => requireRight(principal, "admin"));
 }
 

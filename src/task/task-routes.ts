@@ -4,7 +4,7 @@ import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts"
 import { methodNotAllowed } from "../http/methods.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { allowOf, RouteTree } from "../http/route-tree.ts";
-import type { AppContext } from "../http/surface.ts";
+import type { Handler } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { ACCOUNT_ROUTES } from "./account-routes.ts";
@@ -42,7 +42,7 @@ const EXPOSED_HEADERS = [
 const NO_ORIGINS: ReadonlySet<string> = new Set();
 
 /** The handler of everything below the mount. Never throws: all it refuses has the shape that its clients know. */
-export function createTaskHandler(services: TaskServices): (context: AppContext) => Eventually<Response> {
+export function createTaskHandler(services: TaskServices): Handler {
   const cors: CorsPolicy = {
     origins: services.settings.taskCorsOrigins ?? NO_ORIGINS,
     methods: CORS_METHODS,

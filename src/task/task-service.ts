@@ -2,11 +2,10 @@
 
 import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Metrics } from "../http/metrics.ts";
-import type { Admission, AppContext } from "../http/surface.ts";
+import type { Admission, Handler } from "../http/surface.ts";
 import { JobService } from "../jobs/job-service.ts";
 import type { JobUnits } from "../jobs/job-units.ts";
 import type { Clock } from "../shared/clock.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import type { Rate } from "../shared/setting-parsers.ts";
 import type { Settings } from "../shared/settings.ts";
@@ -45,7 +44,7 @@ export interface TaskParts {
 
 export class TaskService implements AsyncDisposable {
   /** Everything below `/api/v1`. */
-  readonly handle: (context: AppContext) => Eventually<Response>;
+  readonly handle: Handler;
   readonly services: TaskServices;
 
   private constructor(services: TaskServices) {

@@ -10,12 +10,11 @@ import { readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
-import type { AppContext, OperatorSurface } from "../http/surface.ts";
+import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { issueWords } from "../http/unfit-bodies.ts";
 import { decodePath, isReserved, requireBucketName } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
 import { requireJson } from "../shared/json-text.ts";
 import {
   AppChangesBody,
@@ -52,7 +51,7 @@ const ROUTES: OperatorRoutes<TokenAdminServices> = below("/api/kv", {
 
 const ADMIN_SCOPE = { details: { scope: "admin" } };
 
-export function createTokenAdminHandler(services: TokenAdminServices): (context: AppContext) => Eventually<Response> {
+export function createTokenAdminHandler(services: TokenAdminServices): Handler {
   return createOperatorHandler(services, ROUTES, (principal) => {
     requireRight(principal, "admin");
     // A prefix speaks of keys; there is no part of a device that it could stand for.

@@ -6,7 +6,7 @@ import { methodNotAllowed } from "../http/methods.ts";
 import { type HeldBody, readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import type { Admission, AppContext } from "../http/surface.ts";
+import type { Admission, Handler } from "../http/surface.ts";
 import { decodePath } from "../kv/kv-path.ts";
 import type { ValueServices } from "../kv/read-value.ts";
 import { KiB } from "../shared/bounds.ts";
@@ -80,10 +80,7 @@ const CORS_METHODS = "GET, HEAD, POST, DELETE";
 const EXPOSED_HEADERS = "RateLimit, RateLimit-Policy, Retry-After, ETag, X-Request-Id";
 
 /** The handler of everything below `mount`. */
-export function createTokenHandler(
-  services: TokenServices,
-  mount: string,
-): (context: AppContext) => Eventually<Response> {
+export function createTokenHandler(services: TokenServices, mount: string): Handler {
   const cors: CorsPolicy = {
     origins: services.settings.tokenCorsOrigins,
     methods: CORS_METHODS,
