@@ -1,6 +1,7 @@
 // What is opened when somebody asks for it first: services with a start of their own, routes that are rarely asked.
 
 import { setTimeout as wait } from "node:timers/promises";
+import type { RequestScope } from "../http/request-scope.ts";
 import type { Handler } from "../http/surface.ts";
 
 /** Opened once; a failure is forgotten, so that the next one who asks tries again. */
@@ -52,6 +53,19 @@ export async function openUnasked(
       onFailure(error);
     }
   }
+}
+
+/** Without a promise once the service is open: a read of a task is answered at once. */
+export function whenOpen(
+  service: Opening<{ readonly handle: Handler }>,
+  respondUnopened: (scope: RequestScope, error: unknown) => Promise<Response>,
+): Handler {
+  return (context) =>
+    service.opened?.handle(context) ??
+    service.open().then(
+      (opened) => opened.handle(context),
+      (error: unknown) => respondUnopened(context.env.scope, error),
+    );
 }
 
 /** For what is asked rarely and costs the start more than its turn: loaded with the first request. */

@@ -61,6 +61,12 @@ export function createTaskHandler(services: TaskServices): Handler {
   };
 }
 
+/** The answer below the mount when the service could not be opened. */
+export function respondUnopened(scope: RequestScope, error: unknown): Response {
+  scope.route = `${TASK_MOUNT}/*`;
+  return respondTaskError(scope, error);
+}
+
 function handle(services: TaskServices, scope: RequestScope, path: string, cors: CorsPolicy): Eventually<Response> {
   const found = ROUTES.find(path);
   if (found === null) return refuse(services, scope, new AppError("not_found", "There is nothing at this path."));
