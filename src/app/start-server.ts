@@ -14,7 +14,8 @@ import { VERSION } from "../shared/version.ts";
 import { BackupClient } from "../storage/backup-client.ts";
 import { requireSafeSqlite } from "../storage/sqlite-connection.ts";
 import { SqliteStore } from "../storage/sqlite-store.ts";
-import { type StartThread, threadStarter } from "../storage/start-thread.ts";
+import type { StartThread } from "../storage/start-thread.ts";
+import { startAppThread } from "./app-threads.ts";
 import { type App, createApp } from "./create-app.ts";
 import { reservedBuckets, warnOfReservedBuckets } from "./reserved-buckets.ts";
 
@@ -23,8 +24,6 @@ const LISTEN_ON_MS_MIN = 250;
 const PENDING_POLL_MS = 10;
 /** Time for the last answers to leave: of a store that has failed, of streams that are cut off. */
 const LAST_WORDS_MS = 200;
-
-const THREAD_ENTRY = new URL("./thread-entry.ts", import.meta.url);
 
 export interface StartOptions {
   readonly clock?: Clock | undefined;
@@ -56,7 +55,7 @@ export class RunningServer {
   static async start(
     settings: Settings,
     log: Log,
-    { clock = systemClock, startThread = threadStarter(THREAD_ENTRY) }: StartOptions = {},
+    { clock = systemClock, startThread = startAppThread }: StartOptions = {},
   ): Promise<RunningServer> {
     for (const warning of settings.warnings) log.warn(warning);
     const state: ServerState = { isDraining: false, hasFailed: false, trustedProxies: settings.trustedProxies };

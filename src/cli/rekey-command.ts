@@ -1,17 +1,15 @@
 // gokv rekey: seals every stored key with the secret of today, in the store itself or through a running server.
 
+import { startAppThread } from "../app/app-threads.ts";
 import { type Rekeyed, rekeyStore } from "../app/rekey-units.ts";
 import { AppError, EXIT, ExitError } from "../shared/errors.ts";
 import { openLog } from "../shared/log.ts";
 import { environmentOf, readDbPath, readSettings } from "../shared/settings.ts";
 import { SqliteStore } from "../storage/sqlite-store.ts";
-import { threadStarter } from "../storage/start-thread.ts";
 import { requireStore } from "../storage/store-snapshot.ts";
 import { AdminClient, CLIENT_ENVIRONMENT } from "./admin-client.ts";
 import type { StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
-
-const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
 export const rekeyCommand: StrictCommand = {
   meta: {
@@ -46,7 +44,7 @@ async function rekeyHere(): Promise<Rekeyed> {
   const log = openLog({ mode: "test", logLevel: "error" });
   let store: SqliteStore;
   try {
-    store = await SqliteStore.open(settings, log, threadStarter(THREAD_ENTRY), {
+    store = await SqliteStore.open(settings, log, startAppThread, {
       onCommit: () => undefined,
       onFailed: (reason) => log.fatal("the store has failed", { reason }),
     });

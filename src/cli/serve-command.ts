@@ -1,17 +1,16 @@
 // gokv serve: runs the server until a signal or a failure ends it.
 
+import { startAppThread } from "../app/app-threads.ts";
 import { openDevMode } from "../app/dev-mode.ts";
 import type { RunningServer } from "../app/start-server.ts";
 import type { ExitCode } from "../shared/errors.ts";
 import { openLog } from "../shared/log.ts";
 import { readSettings } from "../shared/settings.ts";
-import { startAhead, threadStarter } from "../storage/start-thread.ts";
+import { startAhead } from "../storage/start-thread.ts";
 import { liftRequestCap } from "./lift-request-cap.ts";
 import type { StrictCommand } from "./run-cli.ts";
 import { SERVER_ENVIRONMENT } from "./server-environment.ts";
 import { writeOut } from "./write-out.ts";
-
-const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 
 // Always handled: a process with id 1 would ignore them otherwise.
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
@@ -27,7 +26,7 @@ export const serveCommand: StrictCommand = {
   ...SERVER_ENVIRONMENT,
   async run(flags): Promise<ExitCode> {
     // First of all: a thread takes as long to begin as the server to be loaded.
-    const startThread = startAhead("storage", threadStarter(THREAD_ENTRY));
+    const startThread = startAhead("storage", startAppThread);
     const dev = flags.dev === true ? openDevMode(process.env) : null;
     const settings = dev?.settings ?? readSettings(process.env);
     const warning = settings.services.has("relay") ? liftRequestCap(settings.relayUpstreamMax, process.env) : null;

@@ -3,6 +3,7 @@
 import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { startAppThread } from "../app/app-threads.ts";
 import { requireEntry } from "../kv/require-entry.ts";
 import { systemClock } from "../shared/clock.ts";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
@@ -24,7 +25,6 @@ import { type ImportMode, type ImportReport, importEntries } from "../storage/im
 import { partialOf, putAsideIn, removeAbandoned, removePartial, removePutAside } from "../storage/partial-files.ts";
 import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError, isUnfitForTables } from "../storage/sqlite-errors.ts";
-import { threadStarter } from "../storage/start-thread.ts";
 import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
 import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
@@ -34,7 +34,6 @@ import { showProgress } from "./progress.ts";
 import { type FlagValues, Misuse, type StrictCommand } from "./run-cli.ts";
 import { writeOut } from "./write-out.ts";
 
-const THREAD_ENTRY = new URL("../app/thread-entry.ts", import.meta.url);
 const PROGRESS_MS = 100;
 
 const ENVIRONMENT = environmentOf("dbPath", "walLimitBytes");
@@ -72,7 +71,7 @@ async function backUp(source: string, target: string): Promise<BackupReport> {
   try {
     return await cleaningUpOnSignal(
       () => removePartial(draft),
-      () => backUpInThread(threadStarter(THREAD_ENTRY), job),
+      () => backUpInThread(startAppThread, job),
     );
   } finally {
     clearInterval(timer);
@@ -232,10 +231,9 @@ function openSnapshot(directory: string): Promise<StoreSnapshot> {
   const copy = partialOf(join(directory, "snapshot.db"));
   const draft = partialOf(copy);
   const walLimitBytes = readWalLimitBytes(process.env);
-  const startThread = threadStarter(THREAD_ENTRY);
   return cleaningUpOnSignal(
     () => [copy, draft].forEach(removePartial),
-    () => StoreSnapshot.open(directory, { copy, draft, walLimitBytes, startThread }),
+    () => StoreSnapshot.open(directory, { copy, draft, walLimitBytes, startThread: startAppThread }),
   );
 }
 

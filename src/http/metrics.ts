@@ -2,18 +2,11 @@
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { VERSION } from "../shared/version.ts";
+import type { StoreFigures } from "../storage/sqlite-store.ts";
 import { RequestTally, SECONDS } from "./request-tally.ts";
 
 const LAG_SAMPLE_MS = 10;
 const ITEMS = [1, 2, 4, 8, 16, 32, 64, 128];
-
-export interface MetricsSource {
-  readonly queueLength: number;
-  readonly walBytes: number;
-  readonly databaseBytes: number;
-  readonly sweptTotal: number;
-  readonly isFull: boolean;
-}
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -78,7 +71,7 @@ export class Metrics {
   }
 
   /** Figures that are read when somebody asks. */
-  observe(figures: () => MetricsSource, bodyBudgetUsedBytes: () => number): void {
+  observe(figures: () => StoreFigures, bodyBudgetUsedBytes: () => number): void {
     const gauge = (name: string, help: string, read: () => number) =>
       new Gauge({
         name,

@@ -126,20 +126,15 @@ export interface Channel {
   readonly usedQuota: number;
 }
 
-/** What a client shows. Quota in tokens of a model. */
-export interface RelayToken {
-  readonly id: number;
+/** What an operator says of a token, besides its key. Quota in tokens of a model. */
+export interface RelayTokenFields {
   readonly userId: number;
-  readonly keyMask: string;
   readonly status: TokenStatus;
   readonly name: string;
-  readonly createdMs: number;
-  /** 0 = never. */
-  readonly accessedMs: number;
+  /** Null = never. */
   readonly expiresAtMs: number | null;
   readonly isUnlimited: boolean;
   readonly remainQuota: number;
-  readonly usedQuota: number;
   /** Empty = every model. */
   readonly models: readonly string[];
   /** Addresses and CIDR ranges; empty = from everywhere. */
@@ -151,6 +146,16 @@ export interface RelayToken {
   readonly maxParallel: number;
   /** Seconds that its answers are kept for equal requests; 0 = not at all. */
   readonly cacheTtlSeconds: number;
+}
+
+/** What a client shows. */
+export interface RelayToken extends RelayTokenFields {
+  readonly id: number;
+  readonly keyMask: string;
+  readonly createdMs: number;
+  /** 0 = never. */
+  readonly accessedMs: number;
+  readonly usedQuota: number;
 }
 
 export function toChannel(row: RelayTables["relay_channel"]): Channel {

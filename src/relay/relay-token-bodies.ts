@@ -5,7 +5,8 @@ import { EXPIRY_SECONDS_MAX } from "../shared/bounds.ts";
 import { CACHE_TTL_SECONDS_MAX } from "./answer-cache.ts";
 import { addressesField, groupField, modelsField, nameField, statusField } from "./management-bodies.ts";
 import { RELAY_KEY } from "./relay-key.ts";
-import { QUOTA_MAX, type RelayTokenChanges, type RelayTokenFields } from "./relay-token-units.ts";
+import type { RelayTokenFields } from "./relay-tables.ts";
+import { QUOTA_MAX, type RelayTokenChanges } from "./relay-token-units.ts";
 
 const LIMIT_MAX = 1_000_000_000;
 

@@ -5,28 +5,10 @@ import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { bumpVersion, relayTables } from "./base-units.ts";
-import { type RelayTables, type RelayToken, type TokenStatus, toRelayToken } from "./relay-tables.ts";
+import { type RelayTables, type RelayToken, type RelayTokenFields, toRelayToken } from "./relay-tables.ts";
 
 /** More would not be counted exactly over the years. */
 export const QUOTA_MAX = 1e15;
-
-/** What an operator says of a token, besides its key. */
-export interface RelayTokenFields {
-  readonly userId: number;
-  readonly status: TokenStatus;
-  readonly name: string;
-  /** Null = never. */
-  readonly expiresAtMs: number | null;
-  readonly isUnlimited: boolean;
-  readonly remainQuota: number;
-  readonly models: readonly string[];
-  readonly allowIps: readonly string[];
-  readonly groups: readonly string[];
-  readonly rpm: number;
-  readonly tpm: number;
-  readonly maxParallel: number;
-  readonly cacheTtlSeconds: number;
-}
 
 export type RelayTokenChanges = { readonly [Name in keyof RelayTokenFields]?: RelayTokenFields[Name] | undefined };
 

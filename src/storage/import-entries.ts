@@ -11,9 +11,10 @@ import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
 import { reserveBytesOf } from "./space-reserve.ts";
+import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
-import { PAGE_BYTES, pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 import { WalKeeper } from "./wal-keeper.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";

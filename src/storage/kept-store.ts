@@ -3,7 +3,7 @@
 import { existsSync, linkSync, readdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
-import { type StoreFiles, utcStamp } from "./store-files.ts";
+import { inodeOf, type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 
 /** What belongs to a database file; SQLite would take a log that lies there for that of the file that was restored. */
@@ -67,8 +67,4 @@ function namesIn(directory: string): string[] {
     // It is not there, or not for us to read: what comes next says so.
     return [];
   }
-}
-
-function inodeOf(path: string): bigint | null {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
 }

@@ -8,7 +8,7 @@ import { fullMessage } from "./full-cause.ts";
 import type { KvPut, KvWrite } from "./kv-engine.ts";
 import { isLive, KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
 import type { SpaceGuard } from "./space-guard.ts";
-import { classifySqliteError, isFromSqlite } from "./sqlite-errors.ts";
+import { classifySqliteError, isFromSqlite, storeLocked } from "./sqlite-errors.ts";
 import type { UnitOfWork } from "./unit-of-work.ts";
 import type { ItemOutcome } from "./write-batch.ts";
 import { holds } from "./write-condition.ts";
@@ -192,7 +192,7 @@ export class KvWriter {
   /** What it throws besides AppError is fatal, and was left as it is. */
   async #transactUnit<T>(tables: Kysely<unknown>, act: Act<T>, lockDeadlineMs: number): Promise<T | typeof NO_SPACE> {
     if (!this.#transaction.begin(lockDeadlineMs)) {
-      throw new AppError("busy", "The store is locked by another process. Try again.");
+      throw storeLocked();
     }
     try {
       const result = await act.run(this.#work(tables));

@@ -9,11 +9,10 @@ import { accessFailure } from "./access-failure.ts";
 import { freshSchema } from "./fresh-schema.ts" with { type: "macro" };
 import { APPLICATION_ID, requireKnownSchema } from "./inspect-store.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
-import { openForWriting, schemaVersion } from "./sqlite-connection.ts";
+import { openForWriting, PAGE_BYTES, schemaVersion } from "./sqlite-connection.ts";
 import { classifySqliteError, isUnfitForTables } from "./sqlite-errors.ts";
 import { sync } from "./sync-path.ts";
 
-const PAGE_BYTES = 4096;
 /** quick_check does not see that an index has lost a key, which would then be missing without an error. */
 const INTEGRITY_CHECK_BYTES_MAX = 16 * MiB;
 

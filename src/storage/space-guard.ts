@@ -7,11 +7,11 @@ import { monotonicMs } from "../shared/clock.ts";
 import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
 import { giveUpReserve, isReserveHeld, keptReserveBytes } from "./space-reserve.ts";
+import { PAGE_BYTES } from "./sqlite-connection.ts";
 import {
   isReserveOfUse,
   KEPT_BYTES_MIN,
   LITTLE_ROOM_BYTES,
-  PAGE_BYTES,
   pagesOf,
   roomBytes,
   uncopiedBytesMax,

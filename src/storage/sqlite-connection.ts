@@ -7,11 +7,13 @@ import { EXIT, ExitError } from "../shared/errors.ts";
 /** First release without the WAL-reset bug, by which a checkpoint could lose commits (https://sqlite.org/wal.html). */
 const SQLITE_VERSION_MIN = [3, 51, 3] as const;
 
+export const PAGE_BYTES = 4096;
+
 /** The one connection that writes. Checkpoints and lock waits are decided by the storage thread, not by SQLite. */
 export function openForWriting(path: string, walLimitBytes: number): Database {
   const database = new Database(path, { create: true, readwrite: true, strict: true });
   for (const pragma of [
-    "page_size = 4096",
+    `page_size = ${PAGE_BYTES}`,
     "busy_timeout = 0",
     "journal_mode = WAL",
     "synchronous = FULL",

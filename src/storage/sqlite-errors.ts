@@ -73,12 +73,17 @@ export function isFromSqlite(error: unknown): boolean {
   return error instanceof SQLiteError;
 }
 
+/** For a client that may try again: nothing was changed. */
+export function storeLocked(cause?: unknown): AppError {
+  return new AppError("busy", "The store is locked by another process. Try again.", { cause });
+}
+
 /** The error for a client whose read met `error`. Reads change nothing, so none of these leaves an outcome open. */
 export function readFailure(error: unknown): AppError {
   if (error instanceof AppError) return error;
   switch (classifySqliteError(error)) {
     case "busy":
-      return new AppError("busy", "The store is locked by another process. Try again.", { cause: error });
+      return storeLocked(error);
     case "damaged":
       return new AppError("value_damaged", "The stored data is damaged.", { cause: error });
     default:

@@ -96,3 +96,8 @@ function entryAt(path: string): Stats | undefined {
     return undefined;
   }
 }
+
+/** Null when there is no such file. */
+export function inodeOf(path: string): bigint | null {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
+}

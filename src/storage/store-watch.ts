@@ -1,6 +1,6 @@
 // Notices when somebody deletes or replaces the files of a running store: what is written then would be lost.
 
-import { statSync } from "node:fs";
+import { inodeOf } from "./store-files.ts";
 
 const INTERVAL_MS = 500;
 
@@ -23,8 +23,4 @@ export class StoreWatch implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }
-}
-
-function inodeOf(path: string): bigint | null {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
 }

@@ -5,8 +5,8 @@ import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { KiB, MiB } from "../shared/bounds.ts";
 import { freeBytesAt } from "./free-space.ts";
+import { PAGE_BYTES } from "./sqlite-connection.ts";
 
-export const PAGE_BYTES = 4096;
 const UNCOPIED_BYTES_MAX = 4 * MiB;
 /** For the log of what frees: with less than this a reserve is as good as none. */
 export const KEPT_BYTES_MIN = 256 * KiB;

@@ -5,8 +5,9 @@ import { dirname } from "node:path";
 import { MiB } from "../shared/bounds.ts";
 import { monotonicMs } from "../shared/clock.ts";
 import { freeBytesAt } from "./free-space.ts";
+import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import { isReserveOfUse, LITTLE_ROOM_BYTES, PAGE_BYTES, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { isReserveOfUse, LITTLE_ROOM_BYTES, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
 
 /** A frame of the log: a page behind a 24-byte header. */
 const FRAME_BYTES = PAGE_BYTES + 24;

@@ -1,5 +1,7 @@
 // Finds damage in acknowledged transactions of a write-ahead log, which SQLite alone would silently drop.
 
+import { PAGE_BYTES } from "./sqlite-connection.ts";
+
 /** Positional read of a file: exactly `length` bytes from `offset`. */
 export type ReadAt = (offset: number, length: number) => Uint8Array;
 
@@ -14,7 +16,6 @@ const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 const MAGIC_LITTLE_ENDIAN = 0x377f0682;
 const FORMAT_VERSION = 3007000;
-const STORE_PAGE_BYTES = 4096;
 /** A torn tail leaves at most one commit frame behind a bad frame: each commit is synced before the next is written. */
 const LOST_COMMITS_MIN = 2;
 
@@ -26,7 +27,7 @@ const LOST_COMMITS_MIN = 2;
 export function scanWal(readAt: ReadAt, sizeBytes: number): WalScan {
   if (sizeBytes < HEADER_BYTES + FRAME_HEADER_BYTES) return { validFrames: 0, lostCommits: 0 };
   const header = readHeader(readAt);
-  const frames = new FrameReader(readAt, sizeBytes, header?.pageBytes ?? STORE_PAGE_BYTES);
+  const frames = new FrameReader(readAt, sizeBytes, header?.pageBytes ?? PAGE_BYTES);
   if (header === null) return { validFrames: 0, lostCommits: atLeastTwo(commitsOfOneGeneration(frames)) };
 
   let { checksum } = header;

@@ -5,6 +5,7 @@ import { monotonicMs } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { fullMessage } from "./full-cause.ts";
 import type { KvOutcome, KvWrite } from "./kv-engine.ts";
+import { storeLocked } from "./sqlite-errors.ts";
 import type { ItemOutcome } from "./write-batch.ts";
 
 interface Waiting {
@@ -133,7 +134,7 @@ function batchLength(waiting: readonly Waiting[]): number {
 export function toOutcome(outcome: ItemOutcome): KvOutcome | AppError {
   switch (outcome.kind) {
     case "busy":
-      return new AppError("busy", "The store is locked by another process. Try again.");
+      return storeLocked();
     case "full":
       return new AppError("storage_full", fullMessage("volume"));
     case "limited":

@@ -1,5 +1,6 @@
 // A request to the task service, as its routes are given it.
 
+import type { AccessClaims } from "../auth/user-token.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
@@ -11,15 +12,7 @@ import type { TaskServices } from "./task-services.ts";
 import type { UserGate } from "./user-gate.ts";
 
 /** Whose access token it is; verified, and its session is live. */
-export interface SignedIn {
-  readonly userId: number;
-  /** UUIDv7. */
-  readonly sessionId: string;
-  /** Of the access token; it dies when the user's becomes another. */
-  readonly tokenVersion: number;
-  /** When the access token ends, ms since 1970. */
-  readonly expiresAtMs: number;
-}
+export type SignedIn = AccessClaims;
 
 export interface TaskRequest {
   readonly services: TaskServices;

@@ -2,8 +2,7 @@
 
 import type { ChannelFields } from "../../src/relay/channel-units.ts";
 import type { NewLogRow } from "../../src/relay/ledger-units.ts";
-import type { RelayTables } from "../../src/relay/relay-tables.ts";
-import type { RelayTokenFields } from "../../src/relay/relay-token-units.ts";
+import type { RelayTables, RelayTokenFields } from "../../src/relay/relay-tables.ts";
 import type { RelayUnits } from "../../src/relay/relay-units.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";
 import { openOwnStore } from "./own-store.ts";

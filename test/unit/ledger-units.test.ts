@@ -2,9 +2,8 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { hashRelayKey } from "../../src/relay/relay-key.ts";
-import type { RelayToken } from "../../src/relay/relay-tables.ts";
+import type { RelayToken, RelayTokenFields } from "../../src/relay/relay-tables.ts";
 import { RelayTokenStore } from "../../src/relay/relay-token-store.ts";
-import type { RelayTokenFields } from "../../src/relay/relay-token-units.ts";
 import { CHANNEL_FIELDS, logRow, openRelayStore, type RelayStore, TOKEN_FIELDS } from "../support/relay-store.ts";
 
 let relay: RelayStore;
