@@ -2,6 +2,7 @@
 
 import { compactVerify } from "jose";
 import { JWT_BYTES_MAX } from "../shared/bounds.ts";
+import { isObject } from "../shared/json-text.ts";
 
 const BEARER = /^Bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
 
@@ -41,9 +42,7 @@ export async function signedPayload(token: string, keys: readonly Promise<Crypto
 export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> | null {
   try {
     const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : null;
+    return isObject(value) ? value : null;
   } catch {
     return null;
   }

@@ -1,7 +1,6 @@
 // The salt of the sealing keys: one per store, whatever services seal with it.
 
-import type { Kysely } from "kysely";
-import type { UnitOfWork, UnitRunner } from "../storage/unit-of-work.ts";
+import { tablesOf, type UnitOfWork, type UnitRunner } from "../storage/unit-of-work.ts";
 import { deriveSealingKeys, type SealingKey } from "./secret-seal.ts";
 
 const SALT_BYTES = 16;
@@ -13,7 +12,7 @@ type StoreTable = { store: { name: string; value: Uint8Array } };
 export const SEAL_UNITS = {
   /** The salt of this store: `proposal`, 16 random bytes, when it has none yet. */
   async "auth.ensureSalt"(work: UnitOfWork, { proposal }: { proposal: Uint8Array }): Promise<Uint8Array> {
-    const db = work.tables.withTables<StoreTable>() as unknown as Kysely<StoreTable>;
+    const db = tablesOf<StoreTable>(work.tables);
     const row = await db.selectFrom("store").select("value").where("name", "=", SALT_NAME).executeTakeFirst();
     if (row !== undefined) return new Uint8Array(row.value);
     await db.insertInto("store").values({ name: SALT_NAME, value: proposal }).execute();

@@ -1,7 +1,7 @@
 // What the write units of the job queue share: its tables, and how other units put a job beside their own rows.
 
 import type { Kysely } from "kysely";
-import type { UnitOfWork } from "../storage/unit-of-work.ts";
+import { tablesOf, type UnitOfWork } from "../storage/unit-of-work.ts";
 import type { JobKind } from "./job-kinds.ts";
 import type { JobTables } from "./job-tables.ts";
 
@@ -21,7 +21,7 @@ export interface NewJob {
 }
 
 export function jobTables({ tables }: Pick<UnitOfWork, "tables">): Kysely<JobTables> {
-  return tables.withTables<JobTables>() as unknown as Kysely<JobTables>;
+  return tablesOf<JobTables>(tables);
 }
 
 /** In the transaction of the caller. The id of the job, or null when one with this dedupKey is there already. */

@@ -1,7 +1,7 @@
 // What a request asks of a model: read once, checked, and written anew for an upstream, so that both read the same.
 
 import { AppError } from "../shared/errors.ts";
-import { endOfString, requireShallowText, topLevelMembers } from "../shared/json-text.ts";
+import { endOfString, isObject, requireShallowText, topLevelMembers } from "../shared/json-text.ts";
 import { DEFAULT_MODERATION_MODEL, type Endpoint } from "./relay-endpoints.ts";
 import { RelayError } from "./relay-errors.ts";
 
@@ -197,10 +197,6 @@ function optionalInteger(body: Body, name: string, max: number): number | null {
 /** Null is how many clients leave a member out. */
 function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null;
-}
-
-function isObject(value: unknown): value is Body {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function missing(param: string): RelayError {

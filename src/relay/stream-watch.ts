@@ -1,5 +1,6 @@
 // What the events of a stream mean, one after the other: which pass, which is the last, what was used.
 
+import { isObject, parseJson } from "../shared/json-text.ts";
 import { parseEvent } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import type { ErrorObject } from "./relay-errors.ts";
@@ -98,10 +99,6 @@ function eventOf(name: string, value: unknown): Uint8Array {
 }
 
 function parsed(data: string): Json | null {
-  try {
-    const value: unknown = JSON.parse(data);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : null;
-  } catch {
-    return null;
-  }
+  const value = parseJson(data);
+  return isObject(value) ? value : null;
 }

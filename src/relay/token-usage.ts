@@ -1,5 +1,6 @@
 // How many tokens of a model a request costs: guessed before it is sent, read from the answer afterwards.
 
+import { isObject } from "../shared/json-text.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import type { RelayRequest } from "./relay-request.ts";
 
@@ -143,8 +144,4 @@ function figureOf(value: unknown): number | null {
   if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > USED_TOKENS_MAX) return null;
   // Turns -0 into 0.
   return value + 0;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@ import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { isObject } from "../shared/json-text.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import { parseEvent } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
@@ -335,9 +336,7 @@ const STRICT = new TextDecoder("utf-8", { fatal: true });
 function parsed(bytes: Uint8Array, mayBeArray: boolean): Readonly<Record<string, unknown>> | null {
   try {
     const value: unknown = JSON.parse(STRICT.decode(bytes));
-    return typeof value === "object" && value !== null && (mayBeArray || !Array.isArray(value))
-      ? (value as Record<string, unknown>)
-      : null;
+    return isObject(value) || (mayBeArray && Array.isArray(value)) ? (value as Record<string, unknown>) : null;
   } catch {
     return null;
   }

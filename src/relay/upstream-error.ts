@@ -1,5 +1,6 @@
 // Errors of upstreams in the one shape that clients know, without the keys that upstreams like to quote in them.
 
+import { isObject, parseJson } from "../shared/json-text.ts";
 import type { ErrorObject } from "./relay-errors.ts";
 
 export interface UpstreamError {
@@ -88,15 +89,6 @@ function plainError(message: string): UpstreamError {
   return errorOf({ message });
 }
 
-/** Undefined when the text is not JSON. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
 /** Never through the middle of a character. */
 function cut(text: string, lengthMax: number): string {
   return text.length <= lengthMax ? text : text.slice(0, lengthMax).replace(/[\ud800-\udbff]$/, "");
@@ -108,10 +100,6 @@ function isGiven(value: unknown): boolean {
 
 function isText(value: unknown): value is string {
   return typeof value === "string" && value !== "";
-}
-
-function isObject(value: unknown): value is Members {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 export type Scrubber = (text: string) => string;

@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { createReadStream, existsSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { parseJson } from "../shared/json-text.ts";
 import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure } from "./access-failure.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
@@ -269,16 +270,8 @@ async function* entriesOf(file: string): AsyncGenerator<unknown> {
   }
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
-
 function requireHead(value: unknown): void {
-  const head = value as { format?: unknown; version?: unknown } | null;
+  const head = value as { format?: unknown; version?: unknown } | null | undefined;
   if (head?.format !== EXPORT_FORMAT)
     throw new ExitError(EXIT.failed, "This is no gokv export: it lacks the head line.");
   if (head.version !== EXPORT_VERSION) {
@@ -287,14 +280,14 @@ function requireHead(value: unknown): void {
 }
 
 function isEnd(value: unknown): value is { count: number; sha256: string } {
-  const end = value as { count?: unknown; sha256?: unknown } | null;
+  const end = value as { count?: unknown; sha256?: unknown } | null | undefined;
   return typeof end?.count === "number" && typeof end.sha256 === "string";
 }
 
 /** @throws Error with the problem as its message */
 function parseEntry(value: unknown, options: ImportOptions): NewEntry {
-  const entry = value as ExportedEntry | null;
-  if (entry === null || typeof entry !== "object") throw new Error("not a JSON object");
+  const entry = value as ExportedEntry | null | undefined;
+  if (typeof entry !== "object" || entry === null) throw new Error("not a JSON object");
   const { bucket, key, content_type: contentType, metadata, creator_ip: creatorIp } = entry;
   if (typeof bucket !== "string" || typeof key !== "string") throw new Error("bucket and key must be strings");
   if (!isTextOrNull(contentType) || !isTextOrNull(creatorIp))

@@ -3,9 +3,16 @@
 
 import type { Kysely } from "kysely";
 
+/** The tables of one service, of those that a store has. */
+export function tablesOf<Tables extends Record<string, Record<string, unknown>>>(
+  tables: Kysely<unknown>,
+): Kysely<Tables> {
+  return tables.withTables<Tables>() as unknown as Kysely<Tables>;
+}
+
 /** What a write unit works with. It may await queries of `tables` and nothing else: nothing may get between. */
 export interface UnitOfWork {
-  /** Inside the transaction; see `withTables` for the tables of a service. */
+  /** Inside the transaction; see `tablesOf` for those of a service. */
   readonly tables: Kysely<unknown>;
   /** The time of the commit, ms since 1970. */
   readonly nowMs: number;

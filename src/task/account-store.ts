@@ -4,6 +4,7 @@ import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { emailKeyOf, usernameKeyOf } from "./account-rules.ts";
+import { taskTables } from "./task-base-units.ts";
 import type { SignedIn } from "./task-request.ts";
 import { type TaskTables, toUser, type User } from "./task-tables.ts";
 
@@ -34,8 +35,8 @@ export class AccountStore {
   readonly #scans: Kysely<TaskTables>;
 
   constructor({ tables, scans }: Tables) {
-    this.#db = tables.withTables<TaskTables>() as unknown as Kysely<TaskTables>;
-    this.#scans = scans.withTables<TaskTables>() as unknown as Kysely<TaskTables>;
+    this.#db = taskTables({ tables });
+    this.#scans = taskTables({ tables: scans });
   }
 
   /** See UserGate. */

@@ -9,6 +9,7 @@ import { type Changed, changed, type Effects } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { TaskTables } from "./task-tables.ts";
 import { pingMessage, type WebhookMessage } from "./webhook-messages.ts";
+import { requireWebhook } from "./webhook-store.ts";
 
 /** A hook that so many deliveries wait for is too slow, or away. */
 const PENDING_MAX = 1000;
@@ -140,21 +141,6 @@ export async function endPending(work: UnitOfWork, webhookId: string, reason: st
     .where("state", "=", "pending")
     .execute();
   await db.updateTable("task_webhook").set({ pending: 0 }).where("id", "=", webhookId).execute();
-}
-
-/** @throws AppError not_found */
-export async function requireWebhook(
-  db: Database,
-  { id, userId }: { id: string; userId: number },
-): Promise<TaskTables["task_webhook"]> {
-  const row = await db
-    .selectFrom("task_webhook")
-    .selectAll()
-    .where("id", "=", id)
-    .where("user_id", "=", userId)
-    .executeTakeFirst();
-  if (row === undefined) throw new AppError("not_found", "webhook not found");
-  return row;
 }
 
 async function requireActiveWebhook(db: Database, wanted: { id: string; userId: number }): Promise<Hook> {

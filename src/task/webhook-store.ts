@@ -50,15 +50,8 @@ export class WebhookStore {
   }
 
   /** @throws AppError not_found */
-  async require(id: string, userId: number): Promise<WebhookRow> {
-    const row = await this.#db
-      .selectFrom("task_webhook")
-      .selectAll()
-      .where("id", "=", id)
-      .where("user_id", "=", userId)
-      .executeTakeFirst();
-    if (row === undefined) throw new AppError("not_found", "webhook not found");
-    return row;
+  require(id: string, userId: number): Promise<WebhookRow> {
+    return requireWebhook(this.#db, { id, userId });
   }
 
   /** Newest first; `before` is the id of the last one that was shown. */
@@ -94,4 +87,19 @@ export class WebhookStore {
     const { active_user_id, ...webhook } = found;
     return { delivery, webhook, isUserActive: active_user_id !== null };
   }
+}
+
+/** @throws AppError not_found */
+export async function requireWebhook(
+  db: Kysely<TaskTables>,
+  { id, userId }: { id: string; userId: number },
+): Promise<WebhookRow> {
+  const row = await db
+    .selectFrom("task_webhook")
+    .selectAll()
+    .where("id", "=", id)
+    .where("user_id", "=", userId)
+    .executeTakeFirst();
+  if (row === undefined) throw new AppError("not_found", "webhook not found");
+  return row;
 }

@@ -8,21 +8,14 @@ import type { EventType } from "./feed-units.ts";
 import { requireActive } from "./item-base-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
-import type { TaskTables } from "./task-tables.ts";
-import {
-  endPending,
-  queueDelivery,
-  rankHook,
-  requireWebhook,
-  WEBHOOK_DELIVERY_UNITS,
-} from "./webhook-delivery-units.ts";
+import { endPending, queueDelivery, rankHook, WEBHOOK_DELIVERY_UNITS } from "./webhook-delivery-units.ts";
 import { type Announced, messagesOf } from "./webhook-messages.ts";
+import { requireWebhook, type WebhookRow } from "./webhook-store.ts";
 
 export { WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
 
 const PER_USER_MAX = 10;
 
-type WebhookRow = TaskTables["task_webhook"];
 interface Named {
   readonly id: string;
   readonly userId: number;

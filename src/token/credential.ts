@@ -1,7 +1,7 @@
 // Where an app token may stand in a request, and which one counts.
 
 import { AppError } from "../shared/errors.ts";
-import { type JsonMember, membersNamed } from "../shared/json-text.ts";
+import { type JsonMember, membersNamed, parseJson } from "../shared/json-text.ts";
 import type { TokenSource } from "../shared/setting-parsers.ts";
 import { isToken } from "./app-token.ts";
 
@@ -79,11 +79,7 @@ function queryToken(url: string): string | null {
 
 /** Undefined for what is no JSON. */
 function memberValue(text: string, { valueStart, end }: JsonMember): unknown {
-  try {
-    return JSON.parse(text.slice(valueStart, end));
-  } catch {
-    return undefined;
-  }
+  return parseJson(text.slice(valueStart, end));
 }
 
 function tokenMembers(text: string): JsonMember[] {

@@ -5,7 +5,7 @@ import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.t
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { boundAfterPrefix } from "../storage/key-bounds.ts";
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { type TableStore, tablesOf } from "../storage/unit-of-work.ts";
 import { hashToken } from "./app-token.ts";
 import {
   type App,
@@ -48,7 +48,7 @@ export class TokenStore {
 
   constructor(store: TableStore<TokenUnits>) {
     this.#store = store;
-    this.#db = store.tables.withTables<TokenTables>() as unknown as Kysely<TokenTables>;
+    this.#db = tablesOf<TokenTables>(store.tables);
   }
 
   /** The installation of a token, expired or not, or null. Without a promise when it is in use. */

@@ -3,7 +3,7 @@
 import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
-import type { UnitOfWork } from "../storage/unit-of-work.ts";
+import { tablesOf, type UnitOfWork } from "../storage/unit-of-work.ts";
 import {
   type App,
   type Device,
@@ -34,7 +34,7 @@ export type NewInstallation = Changes<InstallationFields> & {
 
 export const TOKEN_UNITS = {
   async "token.createDevice"(work: UnitOfWork, { uuid, name }: { uuid: string; name: string | null }): Promise<Device> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     if ((await findDevice(db, uuid)) !== null) throw new AppError("already_exists", "This device exists already.");
     const row = { uuid, name, created_at: work.nowMs, updated_at: work.nowMs };
     await db.insertInto("token_device").values(row).execute();
@@ -42,7 +42,7 @@ export const TOKEN_UNITS = {
   },
 
   async "token.updateDevice"(work: UnitOfWork, { uuid, name }: { uuid: string; name: string | null }): Promise<Device> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireDevice(db, uuid);
     await db.updateTable("token_device").set({ name, updated_at: work.nowMs }).where("uuid", "=", uuid).execute();
     return toDevice(await requireDevice(db, uuid));
@@ -50,7 +50,7 @@ export const TOKEN_UNITS = {
 
   /** Its installations go with it; its entries only when asked. */
   async "token.deleteDevice"(work: UnitOfWork, { uuid, isPurge }: { uuid: string; isPurge: boolean }): Promise<null> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireDevice(db, uuid);
     if (isPurge) work.wipeBucket(uuid);
     else if (work.countEntries(uuid) > 0) {
@@ -62,7 +62,7 @@ export const TOKEN_UNITS = {
   },
 
   async "token.createApp"(work: UnitOfWork, app: NewApp): Promise<App> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     if ((await findApp(db, app.id)) !== null) throw new AppError("already_exists", "This app exists already.");
     const row = {
       id: app.id,
@@ -80,7 +80,7 @@ export const TOKEN_UNITS = {
 
   /** Installations keep what they were given. */
   async "token.updateApp"(work: UnitOfWork, { id, changes }: { id: string; changes: AppChanges }): Promise<App> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireApp(db, id);
     const { name, description, homepage, permissionPrefix, permissionKey } = changes;
     const set = given({
@@ -99,7 +99,7 @@ export const TOKEN_UNITS = {
   },
 
   async "token.deleteApp"(work: UnitOfWork, { id, isRevoke }: { id: string; isRevoke: boolean }): Promise<null> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireApp(db, id);
     const installed = await db
       .selectFrom("token_installation")
@@ -115,7 +115,7 @@ export const TOKEN_UNITS = {
   },
 
   async "token.createInstallation"(work: UnitOfWork, installation: NewInstallation): Promise<Installation> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireDevice(db, installation.deviceUuid);
     const app = toApp(await requireApp(db, installation.appId));
     const row = {
@@ -142,7 +142,7 @@ export const TOKEN_UNITS = {
     work: UnitOfWork,
     { id, changes }: { id: string; changes: Changes<InstallationFields> },
   ): Promise<Installation> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireInstallation(db, id);
     const { note, deviceType, permissionPrefix, permissionKey, isReadOnly, expiresAtMs } = changes;
     const set = given({
@@ -166,7 +166,7 @@ export const TOKEN_UNITS = {
     work: UnitOfWork,
     { id, tokenHash, tokenHint }: { id: string; tokenHash: Uint8Array; tokenHint: string },
   ): Promise<Installation> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireInstallation(db, id);
     const set = { token_hash: tokenHash, token_hint: tokenHint, updated_at: work.nowMs };
     await db.updateTable("token_installation").set(set).where("id", "=", id).execute();
@@ -174,7 +174,7 @@ export const TOKEN_UNITS = {
   },
 
   async "token.deleteInstallation"(work: UnitOfWork, { id }: { id: string }): Promise<null> {
-    const db = tablesOf(work);
+    const db = tablesOf<TokenTables>(work.tables);
     await requireInstallation(db, id);
     await db.deleteFrom("token_installation").where("id", "=", id).execute();
     return null;
@@ -182,10 +182,6 @@ export const TOKEN_UNITS = {
 } as const;
 
 export type TokenUnits = typeof TOKEN_UNITS;
-
-function tablesOf(work: UnitOfWork): Kysely<TokenTables> {
-  return work.tables.withTables<TokenTables>() as unknown as Kysely<TokenTables>;
-}
 
 async function findDevice(db: Kysely<TokenTables>, uuid: string): Promise<TokenTables["token_device"] | null> {
   return (await db.selectFrom("token_device").selectAll().where("uuid", "=", uuid).executeTakeFirst()) ?? null;
