@@ -3,6 +3,7 @@
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Environment } from "../test/support/executable.ts";
+import { freePort } from "../test/support/free-port.ts";
 
 export const PACKAGES = ["qemu-system-x86", "linux-image-cloud-amd64", "busybox-static", "e2fsprogs", "cpio"];
 
@@ -197,13 +198,6 @@ export class PowerCutMachine {
     this.#child.kill("SIGKILL");
     await this.#child.exited;
   }
-}
-
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
 }
 
 function command(words: readonly string[]): void {

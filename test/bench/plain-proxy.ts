@@ -2,13 +2,14 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { freePort } from "../support/free-port.ts";
 import { isRoot } from "../support/needs.ts";
 import type { Bench } from "./benchmark.ts";
 import type { ChatServer } from "./chat-request.ts";
 import { InvalidRun } from "./figures.ts";
-import { freePort, untilListening } from "./free-port.ts";
 import { onServerCores } from "./placement.ts";
 import type { QuickUpstream } from "./quick-upstream.ts";
+import { untilListening } from "./until-listening.ts";
 
 export interface RunningServer extends ChatServer, AsyncDisposable {
   /** Of the process that does the work. */
@@ -26,7 +27,7 @@ export async function startPlainProxy(upstream: QuickUpstream, bench: Bench): Pr
   }
   const directory = bench.newPath();
   mkdirSync(directory);
-  const port = await freePort();
+  const port = freePort();
   writeFileSync(join(directory, "nginx.conf"), configuration(port, upstream, directory));
   const child = Bun.spawn(
     [...onServerCores(), program, "-e", "stderr", "-p", directory, "-c", join(directory, "nginx.conf")],

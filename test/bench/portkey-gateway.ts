@@ -2,11 +2,12 @@
 
 import { copyFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { freePort } from "../support/free-port.ts";
 import { InvalidRun } from "./figures.ts";
-import { freePort, untilListening } from "./free-port.ts";
 import { onServerCores } from "./placement.ts";
 import type { RunningServer } from "./plain-proxy.ts";
 import type { QuickUpstream } from "./quick-upstream.ts";
+import { untilListening } from "./until-listening.ts";
 
 /** Its packages are locked like ours, and apart from ours: nobody needs a hundred of them but this comparison. */
 const LOCKED = join(import.meta.dir, "portkey");
@@ -15,7 +16,7 @@ const PROGRAM = "node_modules/@portkey-ai/gateway/build/start-server.js";
 /** As it comes, without its console, installed into `folder`, which must not exist yet. */
 export async function startPortkey(upstream: QuickUpstream, folder: string): Promise<RunningServer> {
   await install(folder);
-  const port = await freePort();
+  const port = freePort();
   const program = join(folder, PROGRAM);
   const child = Bun.spawn([...onServerCores(), process.execPath, program, "--headless", `--port=${port}`], {
     env: { PATH: process.env.PATH, NODE_ENV: "production", TRUSTED_CUSTOM_HOSTS: "127.0.0.1" },

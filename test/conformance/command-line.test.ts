@@ -17,6 +17,7 @@ import {
 } from "../support/executable.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { forgeToken } from "../support/forge-token.ts";
+import { freePort } from "../support/free-port.ts";
 import { mint, SECRET } from "../support/targets.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
 
@@ -42,14 +43,6 @@ async function expectUsageError(finished: Promise<Finished>, problem: string): P
   expect(stderr).toContain(problem);
   expect(stderr).not.toContain("\x1b");
   expect(existsSync(dir.file("data"))).toBe(false);
-}
-
-/** A port on which nobody listens at this moment. */
-function freePort(): number {
-  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const { port } = server;
-  server.stop(true);
-  return port!;
 }
 
 const COMMANDS = [

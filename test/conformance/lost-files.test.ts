@@ -12,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { type Finished, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Finished, GOKV, run, type ServerProcess, startServer, stop, whileKilled } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
@@ -73,23 +73,13 @@ const keysAt = async (url: string): Promise<string[]> =>
 async function keysIn(data = "data"): Promise<string[]> {
   await using server = await serve(data);
   const keys = await keysAt(server.url);
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(0);
+  await stop(server);
   return keys;
-}
-
-/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
-async function whileKilled(data: string, act: (url: string) => Promise<unknown>): Promise<void> {
-  await using server = await serve(data);
-  await act(server.url);
-  server.kill("SIGKILL");
-  await server.exited;
 }
 
 /** A backup of the keys 0 to 2, and a killed store in which they were followed by 3 to 22, all of it in its log. */
 async function backupAndKilledStore(): Promise<void> {
-  await whileKilled("data", async (url) => {
+  await whileKilled(serve("data"), async (url) => {
     await put(url, 0, 3);
     expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
     await put(url, 3, 23);
@@ -137,7 +127,7 @@ describe("a store whose database file was lost, and whose log was not", () => {
   }
 
   test("a file without any table, as a first start that was killed leaves it, is named in words", async () => {
-    await whileKilled("data", (url) => put(url, 0, 1));
+    await whileKilled(serve("data"), (url) => put(url, 0, 1));
     for (const name of namesIn()) rmSync(dir.file("data", name));
     writeFileSync(dir.file("data", "gokv.db"), "");
     for (const args of [["check"], ["export"], ["backup", "b.db"]]) {
@@ -196,7 +186,7 @@ describe("a restore that was killed when it had moved the old log away", () => {
 
 describe("something else by the name of a file of the store", () => {
   test("a link is refused by the server and every command; the directory may be one", async () => {
-    await whileKilled("real", (url) => put(url, 0, 5));
+    await whileKilled(serve("real"), (url) => put(url, 0, 5));
     mkdirSync(dir.file("data"), { mode: 0o700 });
     symlinkSync(dir.file("real", "gokv.db"), dir.file("data", "gokv.db"));
     await expectRefusals(1, /gokv\.db is a link, .*Link its directory instead/);
@@ -207,7 +197,7 @@ describe("something else by the name of a file of the store", () => {
   });
 
   test("a link that check is given is followed to its log", async () => {
-    await whileKilled("real", (url) => put(url, 0, 5));
+    await whileKilled(serve("real"), (url) => put(url, 0, 5));
     mkdirSync(dir.file("alone"));
     for (const suffix of ["", "-wal"]) cpSync(dir.file("real", `gokv.db${suffix}`), dir.file("alone", `b.db${suffix}`));
     symlinkSync(dir.file("alone", "b.db"), dir.file("link.db"));
@@ -256,7 +246,7 @@ test("what a killed import has put aside is gone once a server has started", asy
 test("a restore that finds no space says so in words, and leaves what was there", async () => {
   if (!has("root, to mount a small volume", isRoot())) return;
   const value = new Uint8Array(3 * 1024 * 1024);
-  await whileKilled("source", (url) => fetch(`${url}/b/k`, { method: "POST", body: value, headers }));
+  await whileKilled(serve("source"), (url) => fetch(`${url}/b/k`, { method: "POST", body: value, headers }));
   using volume = mountSmallVolume(2 * 1024 * 1024);
   const env = { DB_PATH: volume.path };
   const finished = await run([GOKV, "restore", dir.file("source", "gokv.db")], { env, cwd: dir.path });

@@ -2,9 +2,9 @@
 
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { cleanEnv, ROOT, run } from "../support/executable.ts";
+import { freePort } from "../support/free-port.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
@@ -33,18 +33,10 @@ function readExamples(): Example[] {
     });
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 /** One shell runs all commands in the order of the README; a mark separates their outputs. */
 async function runInShell(examples: readonly Example[], cwd: string): Promise<string[]> {
   const mark = `@@${crypto.randomUUID()}@@`;
-  const [port, mockPort] = [await freePort(), await freePort()];
+  const [port, mockPort] = [freePort(), freePort()];
   const script = examples
     .map(({ command }) => command.replaceAll("localhost:8080", `127.0.0.1:${port}`).replaceAll("4010", `${mockPort}`))
     .join(`\nprintf '${mark}'\n`);

@@ -1,7 +1,7 @@
 // Clients that leave, upstreams that fall silent: nobody works for who is gone, nobody is cut off for waiting.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { eventually } from "../support/eventually.ts";
+import { eventually, untilStill } from "../support/eventually.ts";
 import type { Plan } from "../support/fault-upstream.ts";
 import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
@@ -361,11 +361,3 @@ const halfAnswer: Plan = async (exchange) => {
   await exchange.write('{"id":"a",');
   await exchange.gone;
 };
-
-/** Resolves when the figure has not changed for a while. */
-async function untilStill(figure: () => number): Promise<void> {
-  for (let last = -1; last !== figure(); ) {
-    last = figure();
-    await Bun.sleep(700);
-  }
-}

@@ -1,10 +1,10 @@
 // Every refusal of the relay on the wire: status, type, code, param and headers, and that no upstream was asked for it.
 
 import { describe, expect, test } from "bun:test";
-import { createServer } from "node:net";
 import { SMALL_STEP_BYTES } from "../../src/shared/bounds.ts";
 import { eventually } from "../support/eventually.ts";
 import type { Plan } from "../support/fault-upstream.ts";
+import { freePort } from "../support/free-port.ts";
 import { openRaw, sendRaw } from "../support/raw-request.ts";
 import { metricOf } from "../support/relay-books.ts";
 import { ask, chat, expectRelayError, type Json, makeToken, RELAY_ENV, relayErrorOf } from "../support/relay-client.ts";
@@ -462,7 +462,7 @@ function upstreamTests(target: () => Target): void {
   }
 
   test("an upstream that nobody answers for, or that hangs up, is 502", async () => {
-    const closed = await closedPort();
+    const closed = freePort();
     for (const channel of [{ base_url: `http://127.0.0.1:${closed}` }, {}]) {
       await using rig = await RelayRig.open(target(), [channel]);
       rig.plan(resetAtOnce);
@@ -563,13 +563,4 @@ function oddErrorTests(target: () => Target): void {
       }
     });
   }
-}
-
-/** A port of this machine on which nobody listens. */
-async function closedPort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

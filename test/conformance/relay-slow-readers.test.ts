@@ -2,7 +2,7 @@
 
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { eventually } from "../support/eventually.ts";
+import { eventually, untilStill } from "../support/eventually.ts";
 import { startServer } from "../support/executable.ts";
 import { FaultUpstream, type Plan } from "../support/fault-upstream.ts";
 import { expectFigure, expectTimeFrom } from "../support/figures-in-bounds.ts";
@@ -166,12 +166,4 @@ class Rig implements AsyncDisposable {
 
 function kib(bytes: number): string {
   return `${Math.round(bytes / 1024)} KiB`;
-}
-
-/** Resolves when the figure has not changed for a while. */
-async function untilStill(figure: () => number): Promise<void> {
-  for (let last = -1; last !== figure(); ) {
-    last = figure();
-    await Bun.sleep(700);
-  }
 }

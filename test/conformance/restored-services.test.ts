@@ -2,7 +2,7 @@
 
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { GOKV, run, startServer } from "../support/executable.ts";
+import { GOKV, run, startServer, stop } from "../support/executable.ts";
 import { LiveStream } from "../support/live-stream.ts";
 import { SECRET } from "../support/targets.ts";
 import { send, sendOk } from "../support/task-answers.ts";
@@ -38,10 +38,7 @@ async function whileServing<T>(data: string, act: (target: Asked) => Promise<T>)
       return fetch(`${server.url}${path}`, { ...init, headers: given });
     },
   });
-  server.kill("SIGTERM");
-  // The second signal spares the time in which a server goes on listening.
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(0);
+  await stop(server);
   return result;
 }
 

@@ -25,7 +25,9 @@ import {
   run,
   type ServerProcess,
   startServer,
+  stop,
   untilLogged,
+  whileKilled,
 } from "../support/executable.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { has, isRoot } from "../support/needs.ts";
@@ -58,13 +60,6 @@ const serve = (data = "data", env: Environment = {}): Promise<ServerProcess> =>
 const gokv = (args: readonly string[], data = "data", stdin?: string): Promise<Finished> =>
   run([GOKV, ...args], { env: { DB_PATH: dir.file(data) }, cwd: dir.path, ...(stdin === undefined ? {} : { stdin }) });
 
-/** The second signal spares the time in which a server goes on listening. */
-async function stop(server: ServerProcess): Promise<void> {
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(0);
-}
-
 /** Runs `act` against a server on `data` that lives no longer than that. */
 async function whileServing<T>(data: string, act: (url: string) => Promise<T>): Promise<T> {
   await using server = await serve(data);
@@ -82,14 +77,6 @@ async function putNumbers(url: string, from: number, end: number): Promise<void>
     const answer = await fetch(`${url}/n/${number}`, { method: "POST", body: `value ${number}`, headers });
     expect(answer.status).toBe(200);
   }
-}
-
-/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
-async function whileKilled(data: string, act: (url: string) => Promise<unknown>): Promise<void> {
-  await using server = await serve(data);
-  await act(server.url);
-  server.kill("SIGKILL");
-  await server.exited;
 }
 
 /** Every file under `folder` by name, hashed, apart from the lock, which every command touches. */
@@ -226,7 +213,7 @@ describe("gokv backup", () => {
   });
 
   test("of a store whose log is damaged ends with 4, as check and export do, and leaves no file", async () => {
-    await whileKilled("data", (url) => putNumbers(url, 0, 20));
+    await whileKilled(serve("data"), (url) => putNumbers(url, 0, 20));
     expect((await gokv(["backup", "sound.db"])).stdout).toStartWith("sound.db: 20 entries");
     damageLog(dir.file("data", "gokv.db-wal"));
     const before = hashesIn(dir.file("data"));
@@ -445,7 +432,7 @@ describe("gokv restore", () => {
     for (const [index, what] of written.entries()) {
       const data = `old-${index}`;
       if (index === 1) await whileServing(data, (url) => putNumbers(url, 0, 10));
-      await whileKilled(data, async (url) => {
+      await whileKilled(serve(data), async (url) => {
         await putNumbers(url, index * 10, index * 10 + 10);
         await fetch(`${url}/n/${index * 10 + 3}`, { method: "DELETE", headers });
       });
@@ -488,7 +475,7 @@ describe("gokv restore", () => {
     expect(await gokv(["backup", "b.db"], "source")).toMatchObject(DONE);
     // A restore before this one: its leap has to be leapt over again, though nothing else can be read.
     expect(await gokv(["restore", "b.db"], "log")).toMatchObject(DONE);
-    await whileKilled("log", (url) => putNumbers(url, 0, 20));
+    await whileKilled(serve("log"), (url) => putNumbers(url, 0, 20));
     damageLog(dir.file("log", "gokv.db-wal"));
     mkdirSync(dir.file("foreign"));
     writeForeign(dir.file("foreign", "gokv.db"));
@@ -555,7 +542,7 @@ describe("gokv restore", () => {
   });
 
   test("refuses a file whose log is damaged, and names the log", async () => {
-    await whileKilled("old", (url) => putNumbers(url, 0, 20));
+    await whileKilled(serve("old"), (url) => putNumbers(url, 0, 20));
     mkdirSync(dir.file("alone"));
     for (const suffix of ["", "-wal"]) cpSync(dir.file("old", `gokv.db${suffix}`), dir.file("alone", `b.db${suffix}`));
     const file = dir.file("alone", "b.db");

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { EXIT } from "../../src/shared/errors.ts";
 import { AdminLoad } from "../support/admin-load.ts";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, startServer, stop } from "../support/executable.ts";
 import { faultMoments } from "../support/fault-moments.ts";
 import { has, hasProgram } from "../support/needs.ts";
 import { bySize, report } from "../support/run-size.ts";
@@ -32,20 +32,14 @@ async function storeWithApp(dir: TempDir): Promise<Environment> {
   await using server = await startServer(env);
   const made = await administer(await operatorAt(server.url), "POST", "/apps", { id: APP_ID, name: "Board" });
   expect(made.status).toBe(201);
-  await stopped(server);
+  await stop(server);
   return env;
-}
-
-async function stopped(server: ServerProcess): Promise<void> {
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(EXIT.done);
 }
 
 async function problemsAfterStart(env: Environment, load: AdminLoad): Promise<string[]> {
   await using server = await startServer(env);
   const problems = await load.verify(await operatorAt(server.url));
-  await stopped(server);
+  await stop(server);
   return [...problems, ...load.unexpected.splice(0)];
 }
 

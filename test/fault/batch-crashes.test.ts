@@ -4,7 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { EXIT } from "../../src/shared/errors.ts";
 import { BatchLoad } from "../support/batch-load.ts";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, type ServerProcess, startServer, stop } from "../support/executable.ts";
 import { faultMoments } from "../support/fault-moments.ts";
 import { has, hasProgram } from "../support/needs.ts";
 import { bySize, report } from "../support/run-size.ts";
@@ -49,7 +49,7 @@ class BatchStore {
     };
     await using server = await startServer(env);
     const { token } = await install(await operatorAt(server.url));
-    await stopped(server);
+    await stop(server);
     return new BatchStore(dir, env, token, purpose);
   }
 
@@ -69,7 +69,7 @@ class BatchStore {
   async problems(): Promise<string[]> {
     await using server = await this.start();
     const problems = await this.load.verify(await operatorAt(server.url));
-    await stopped(server);
+    await stop(server);
     return [...problems, ...this.load.unexpected.splice(0)];
   }
 
@@ -81,12 +81,6 @@ class BatchStore {
     const { answered, settled } = this.load;
     return `${answered} batches answered; of the others ${settled.present} there, ${settled.absent} not`;
   }
-}
-
-async function stopped(server: ServerProcess): Promise<void> {
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(EXIT.done);
 }
 
 describe("a process that is killed at any moment of batch imports", () => {
@@ -119,13 +113,13 @@ describe("a process that is killed at any moment of batch imports", () => {
 async function countCalls(store: BatchStore, call: string, work: (server: ServerProcess) => Promise<void>) {
   const first = await store.start();
   await work(first);
-  await stopped(first);
+  await stop(first);
   const counted = await store.start(call);
   await work(counted);
   counted.kill("SIGKILL");
   await counted.exited;
   // The log is copied and gone, as it was for the one that was counted.
-  await stopped(await store.start());
+  await stop(await store.start());
   return callsOfStorageThread(readTrace(store.trace), call);
 }
 
@@ -221,7 +215,7 @@ if (has("strace", hasProgram("strace"))) {
             const target = await operatorAt(server.url);
             await store.load.run(target, store.load.answered + MORE_BATCHES_MAX);
             problems.push(...(await store.load.verify(target)).map((problem) => `at ${moment}: ${problem}`));
-            await stopped(server);
+            await stop(server);
           }
           problems.push(...(await store.problems()).map((problem) => `after ${moment}: ${problem}`));
         }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { EXIT } from "../../src/shared/errors.ts";
 import { readNamespace } from "../support/batch-load.ts";
 import { eventually } from "../support/eventually.ts";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, type ServerProcess, startServer, stop } from "../support/executable.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
 import { strace } from "../support/strace.ts";
@@ -74,12 +74,6 @@ async function expectFull(response: Response): Promise<void> {
   const { message, ...rest } = (await response.json()) as { message: string };
   expect([response.status, rest]).toEqual([507, { statusCode: 507, code: "storage_full" } as never]);
   expect(message).not.toMatch(/SQLITE|disk|page/i);
-}
-
-async function stopped(server: ServerProcess): Promise<void> {
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(EXIT.done);
 }
 
 /** Fills the store, makes room, fills it again; then a restart must find exactly what was answered. */
@@ -209,12 +203,12 @@ if (has("strace", hasProgram("strace"))) {
             return app;
           };
           await warmUp(first);
-          await stopped(first);
+          await stop(first);
           const counted = await traced();
           await warmUp(counted);
           counted.kill("SIGKILL");
           await counted.exited;
-          await stopped(await startServer(env));
+          await stop(await startServer(env));
 
           const next = callsOfStorageThread(readTrace(dir.file("trace")), "pwrite64") + 1;
           await using server = await traced(`pwrite64:error=ENOSPC:when=${next}..${next + tries - 1}`);

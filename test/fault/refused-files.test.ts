@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
-import { type Environment, GOKV, JWT_GEN, run, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, JWT_GEN, run, startServer, stop } from "../support/executable.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
 import { fillStore } from "../support/store-contents.ts";
@@ -20,9 +20,7 @@ beforeEach(async () => {
   env = { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), PORT: "0", HOST: "127.0.0.1" };
   await using server = await startServer({ ...env, RESERVE_BYTES: "0" });
   await fillStore(server.url);
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(0);
+  await stop(server);
 });
 afterEach(() => dir[Symbol.dispose]());
 

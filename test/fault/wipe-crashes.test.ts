@@ -6,7 +6,7 @@ import { describe, expect, test } from "bun:test";
 import { EXIT } from "../../src/shared/errors.ts";
 import { readNamespace } from "../support/batch-load.ts";
 import { eventually } from "../support/eventually.ts";
-import { type Environment, GOKV, run, type ServerProcess, startServer } from "../support/executable.ts";
+import { type Environment, GOKV, run, type ServerProcess, startServer, stop } from "../support/executable.ts";
 import { has, hasProgram } from "../support/needs.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { seededRandom } from "../support/seeded-random.ts";
@@ -50,7 +50,7 @@ class WipedStore {
     this.kept = await install(target);
     await importKeys(target, this.kept.token, "kept", 50);
     await importKeys(target, this.wiped.token, "old", KEYS);
-    await stopped(server);
+    await stop(server);
   }
 
   start(...wrapper: string[]): Promise<ServerProcess> {
@@ -96,12 +96,6 @@ async function importKeys(target: Asked, token: string, name: string, count: num
   expect([response.status, ((await response.json()) as { successful: number }).successful]).toEqual([200, count]);
 }
 
-async function stopped(server: ServerProcess): Promise<void> {
-  server.kill("SIGTERM");
-  server.kill("SIGINT");
-  expect(await server.exited).toBe(EXIT.done);
-}
-
 function wipe(target: Asked, token: string): Promise<number> {
   return asApp(target, token, "/", { method: "DELETE" }).then(
     (response) => response.status,
@@ -130,7 +124,7 @@ async function judgeAfterCrash(store: WipedStore, status: number): Promise<"ther
     await importKeys(target, store.wiped.token, "old", KEYS);
   }
   await eventually("the purge is over", PURGE_TIMEOUT_MS, () => store.rows().isPurged);
-  await stopped(server);
+  await stop(server);
   return found;
 }
 

@@ -1,6 +1,7 @@
 // Waits for something that another process does in its own time.
 
 const PAUSE_MS = 20;
+const STILL_MS = 700;
 /** A machine with other things to do may need so long for what takes a moment; only what never comes is a failure. */
 const PATIENCE_MS_MIN = 60_000;
 
@@ -15,5 +16,13 @@ export async function eventually(
   while (!(await isSo())) {
     if (performance.now() > deadlineMs) throw new Error(`not within ${patienceMs} ms: ${what}`);
     await Bun.sleep(PAUSE_MS);
+  }
+}
+
+/** Resolves when the figure has not changed for a while. */
+export async function untilStill(figure: () => number): Promise<void> {
+  for (let last = -1; last !== figure(); ) {
+    last = figure();
+    await Bun.sleep(STILL_MS);
   }
 }

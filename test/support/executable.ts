@@ -109,6 +109,25 @@ export async function startServer(
   };
 }
 
+/** Ends it in order; the second signal spares the time in which it goes on listening. @throws Error if it fails */
+export async function stop(server: ServerProcess): Promise<void> {
+  server.kill("SIGTERM");
+  server.kill("SIGINT");
+  const code = await server.exited;
+  if (code !== 0) throw new Error(`gokv ended with ${code}:\n${server.log()}`);
+}
+
+/** Lets `act` write to a server that is then killed, so that all of it stays in the log. */
+export async function whileKilled(
+  starting: Promise<ServerProcess>,
+  act: (url: string) => Promise<unknown>,
+): Promise<void> {
+  await using server = await starting;
+  await act(server.url);
+  server.kill("SIGKILL");
+  await server.exited;
+}
+
 const LOGGED_MS = 1_000;
 
 /** Resolves when the log says so: what a server writes comes through a pipe, and perhaps after its answer. */

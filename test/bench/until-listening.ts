@@ -1,17 +1,9 @@
-// For programs that neither choose a free port by themselves nor say when they listen.
+// For programs that do not say when they listen.
 
 import { LightConnection } from "./light-connection.ts";
 
 const LISTENING_MS_MAX = 60_000;
 const POLL_MS = 20;
-
-/** One that nobody listened on a moment ago. */
-export async function freePort(): Promise<number> {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
 
 /**
  * Resolves when `url` takes connections.
