@@ -2,8 +2,8 @@
 
 import type { Clock } from "../shared/clock.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
-import { JOB_SLICE_ROWS } from "./job-desk-units.ts";
 import type { JobHandler, JobKind } from "./job-kinds.ts";
+import { JOB_SLICE_ROWS } from "./job-management-units.ts";
 import type { Schedule } from "./job-schedules.ts";
 import type { JobUnits } from "./job-units.ts";
 

@@ -2,6 +2,8 @@
 
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { type Claim, type ClaimedJob, claimJobs } from "./job-claim-units.ts";
+import { type EndedRun, finishRuns, type JobRules, type Settled } from "./job-finish-units.ts";
+import { keepLeases } from "./job-lease-units.ts";
 import {
   cancelJob,
   fireSchedule,
@@ -11,9 +13,7 @@ import {
   purgeJobs,
   retryDeadJobs,
   retryJob,
-} from "./job-desk-units.ts";
-import { type EndedRun, finishRuns, type JobRules, type Settled } from "./job-finish-units.ts";
-import { keepLeases } from "./job-lease-units.ts";
+} from "./job-management-units.ts";
 import { PURGE_KIND } from "./job-purge.ts";
 
 export { enqueueJob, JOB_PRIORITY, jobTables, type NewJob } from "./job-base-units.ts";

@@ -5,8 +5,8 @@ import { openRing } from "../auth/seal-units.ts";
 import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { relayTables } from "./base-units.ts";
 import { CHANNEL_KEY_INFO, keyContext } from "./channel-units.ts";
+import { relayTables } from "./relay-base-units.ts";
 import { type Channel, type RelayTables, toChannel } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 

@@ -6,9 +6,9 @@ import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { bumpVersion, relayTables } from "./base-units.ts";
 import { type ChannelType, PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
+import { bumpVersion, relayTables } from "./relay-base-units.ts";
 import { type Channel, type ChannelStatus, type RelayTables, toChannel } from "./relay-tables.ts";
 import { originOf } from "./upstream-url.ts";
 

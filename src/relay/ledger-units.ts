@@ -2,8 +2,8 @@
 
 import type { CompiledQuery, Kysely } from "kysely";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { relayTables } from "./base-units.ts";
-import { GroupBooks, type StoredBooks } from "./group-books.ts";
+import { LedgerBatch, type StoredLedger } from "./ledger-batch.ts";
+import { relayTables } from "./relay-base-units.ts";
 import type { LogRow, RelayTables } from "./relay-tables.ts";
 
 /** A log row as its request knows it; `quota` is what it used, before that is held against the token. */
@@ -42,13 +42,13 @@ export const LEDGER_UNITS = {
     { entries, touched = [] }: { entries: readonly LedgerEntry[]; touched?: readonly TokenTouch[] },
   ): Promise<boolean[]> {
     const db = relayTables(work);
-    const books = new GroupBooks(await storedBooks(db, entries));
+    const batch = new LedgerBatch(await storedLedger(db, entries));
     const taken = entries.map((entry) => {
-      if (!("row" in entry)) return books.reserve(entry);
-      books.settle(entry.row);
+      if (!("row" in entry)) return batch.reserve(entry);
+      batch.settle(entry.row);
       return true;
     });
-    await writeBooks(db, books);
+    await writeBatch(db, batch);
     await touch(db, touched);
     return taken;
   },
@@ -65,9 +65,9 @@ export const LEDGER_UNITS = {
     const db = relayTables(work);
     const entries = (JSON.parse(rows) as NewLogRow[]).map((row) => ({ row }));
     if (entries.length > 0) {
-      const books = new GroupBooks(await storedBooks(db, entries));
-      for (const { row } of entries) books.settle(row);
-      await writeBooks(db, books);
+      const batch = new LedgerBatch(await storedLedger(db, entries));
+      for (const { row } of entries) batch.settle(row);
+      await writeBatch(db, batch);
     }
     await touch(db, touched);
     return null;
@@ -151,7 +151,7 @@ export const LEDGER_UNITS = {
 type Db = Kysely<RelayTables>;
 
 /** All that `entries` are judged by. */
-async function storedBooks(db: Db, entries: readonly LedgerEntry[]): Promise<StoredBooks> {
+async function storedLedger(db: Db, entries: readonly LedgerEntry[]): Promise<StoredLedger> {
   const tokenIds = new Set(entries.map((entry) => ("row" in entry ? entry.row.token_id : entry.tokenId)));
   const tokens = await db
     .selectFrom("relay_token")
@@ -178,7 +178,7 @@ async function inRequests<T>(ids: readonly string[], find: (ids: readonly string
   return ids.length === 0 ? [] : find(ids);
 }
 
-async function writeBooks(db: Db, { quotas, reservations, settled, rows, channels }: GroupBooks): Promise<void> {
+async function writeBatch(db: Db, { quotas, reservations, settled, rows, channels }: LedgerBatch): Promise<void> {
   for (const [tokenId, { remain, used }] of quotas) await addQuota(db, tokenId, remain, used);
   const opened = [...reservations.values()].map(({ requestId: request_id, tokenId, amount, node, expiresAtMs }) => {
     return { request_id, token_id: tokenId, amount, node, expires_at: expiresAtMs };

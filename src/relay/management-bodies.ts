@@ -1,7 +1,7 @@
 // What the bodies of the management routes have in common: how they are read, and the kinds of their fields.
 
 import { z } from "zod";
-import { issueWords } from "../http/unfit-bodies.ts";
+import { issueWords } from "../http/invalid-bodies.ts";
 import { AppError } from "../shared/errors.ts";
 import { parseSubnet } from "../shared/ip-addresses.ts";
 import { requireJson } from "../shared/json-text.ts";

@@ -8,9 +8,9 @@ import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import { type AnswerCache, CACHE_TTL_SECONDS_MAX, cacheKey, cacheSecondsOf } from "./answer-cache.ts";
 import { CallAccount } from "./call-account.ts";
-import { CallsUnderWay } from "./calls-under-way.ts";
 import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
 import type { CircuitBreaker } from "./circuit-breaker.ts";
+import { InflightCalls } from "./inflight-calls.ts";
 import type { LiveChannels } from "./live-channels.ts";
 import type { RelayAnswers } from "./relay-answers.ts";
 import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
@@ -82,7 +82,7 @@ const NO_MODEL = "";
 export class RelayEngine {
   readonly #parts: EngineParts;
   /** What ends each attempt that is under way, for the day the server stops and waits no longer. */
-  readonly #underWay = new CallsUnderWay();
+  readonly #calls = new InflightCalls();
   #isStopped = false;
   #inflight = 0;
 
@@ -97,7 +97,7 @@ export class RelayEngine {
   /** Gives up every attempt that is under way, and all that would follow. */
   stop(): void {
     this.#isStopped = true;
-    this.#underWay.endAll();
+    this.#calls.endAll();
   }
 
   /** @throws RelayError */
@@ -311,7 +311,7 @@ export class RelayEngine {
   #whenGivenUp({ signal }: Request, leave: () => void): () => void {
     const isCancelled = this.#parts.settings.onClientAbort === "cancel";
     if (isCancelled) signal.addEventListener("abort", leave);
-    const takeOut = this.#underWay.add(leave);
+    const takeOut = this.#calls.add(leave);
     if (this.#isStopped || (isCancelled && signal.aborted)) leave();
     return () => {
       if (isCancelled) signal.removeEventListener("abort", leave);

@@ -4,7 +4,7 @@ import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { bumpVersion, relayTables } from "./base-units.ts";
+import { bumpVersion, relayTables } from "./relay-base-units.ts";
 import { type RelayTables, type RelayToken, type RelayTokenFields, toRelayToken } from "./relay-tables.ts";
 
 /** More would not be counted exactly over the years. */

@@ -3,7 +3,7 @@
 import type { Kysely } from "kysely";
 import type { Clock } from "../shared/clock.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { relayTables } from "./base-units.ts";
+import { relayTables } from "./relay-base-units.ts";
 import type { RelayTables } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 

@@ -4,7 +4,7 @@
 import type { Kysely } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { relayTables } from "./base-units.ts";
+import { relayTables } from "./relay-base-units.ts";
 import type { LogRow, RelayTables } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 

@@ -12,18 +12,18 @@ import type { ItemRow, TaskTables } from "./task-tables.ts";
 import { dueOrNull } from "./task-view.ts";
 
 /** For a time that is past already there is no job. None is due now, so no worker has to be woken. */
-export async function scheduleMoments(
+export async function scheduleReminders(
   work: UnitOfWork,
   row: ItemRow,
   changes: Changes,
   nowMs: number,
   requestId: string,
 ): Promise<void> {
-  const moments = [
+  const times = [
     [TASK_JOBS.reminder, changes.remind_at, row.remind_at_ms],
     [TASK_JOBS.overdue, changes.due_date, dueOrNull(row.due_at_ms)],
   ] as const;
-  for (const [kind, change, atMs] of moments) {
+  for (const [kind, change, atMs] of times) {
     if (change === undefined || atMs === null || atMs <= nowMs) continue;
     const dedupKey = `${kind.kind}:${row.id}:${atMs}`;
     const payload = { taskId: row.id, atMs };

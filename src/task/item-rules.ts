@@ -3,8 +3,8 @@
 import { parseTagList } from "../http/entity-tags.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import { searchTextOf } from "./search-text.ts";
 import { type ItemRow, NO_DUE_MS, type TaskPriority, type TaskStatus } from "./task-tables.ts";
-import { searchTextOf } from "./task-text.ts";
 import { formatTimeOrNull } from "./task-time.ts";
 import { dueOrNull, etagOf, priorityName, priorityNumber } from "./task-view.ts";
 

@@ -10,7 +10,7 @@ import {
   requireActive,
   requireAssignable,
   requireOwner,
-  scheduleMoments,
+  scheduleReminders,
   takePlace,
   updateItem,
 } from "./item-base-units.ts";
@@ -166,7 +166,7 @@ async function tell(
   changes: Changes,
   { userId, requestId, nowMs }: SupervisedAct & { readonly nowMs?: number },
 ): Promise<Changed<TaskView>> {
-  if (nowMs !== undefined) await scheduleMoments(work, row, changes, nowMs, requestId);
+  if (nowMs !== undefined) await scheduleReminders(work, row, changes, nowMs, requestId);
   const effects = await announce(work, { type, task: row, labels, changes, actorId: userId, requestId });
   return changed(taskView(row, labels), effects);
 }

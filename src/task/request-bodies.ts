@@ -1,7 +1,7 @@
 // Bodies read strictly: every member is known, and what is wrong with one is said in words of our own.
 
 import type { z } from "zod";
-import { issueWords } from "../http/unfit-bodies.ts";
+import { issueWords } from "../http/invalid-bodies.ts";
 import { AppError } from "../shared/errors.ts";
 import { requireJson } from "../shared/json-text.ts";
 

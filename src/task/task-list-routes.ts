@@ -136,7 +136,7 @@ async function showStats({ services, scope, who }: UserRequest): Promise<Respons
   const nowMs = services.clock();
   const minute = Math.floor(nowMs / MINUTE_MS);
   const tag = weakTag(rev, `stats ${who.userId} ${minute} ${filter.scope}`);
-  return respondSums({ services, scope, who }, tag, (signal) =>
+  return respondStats({ services, scope, who }, tag, (signal) =>
     services.stats.stats({ userId: who.userId, filter, nowMs }, signal),
   );
 }
@@ -144,18 +144,18 @@ async function showStats({ services, scope, who }: UserRequest): Promise<Respons
 async function listLabels({ services, scope, who }: UserRequest): Promise<Response> {
   parseQuery(scope.request.url, []);
   const rev = await services.lists.findRev(who.userId);
-  return respondSums({ services, scope, who }, weakTag(rev, `labels ${who.userId}`), (signal) =>
+  return respondStats({ services, scope, who }, weakTag(rev, `labels ${who.userId}`), (signal) =>
     services.stats.labels(who.userId, signal),
   );
 }
 
 /** What belongs to a tag is the same until the tag is another. */
-async function respondSums(
+async function respondStats(
   { services, scope, who }: Pick<UserRequest, "services" | "scope" | "who">,
   tag: string,
   sum: (signal: AbortSignal) => Promise<unknown>,
 ): Promise<Response> {
   if (isUnchanged(scope.request.headers.get("if-none-match"), tag)) return respond(scope, 304, taskHeaders(tag));
-  const json = await scope.whileReading((signal) => services.sums.of(`${who.userId} ${tag}`, signal, sum));
+  const json = await scope.whileReading((signal) => services.statsCache.of(`${who.userId} ${tag}`, signal, sum));
   return respond(scope, 200, { ...taskHeaders(tag), "Content-Type": "application/json" }, json);
 }

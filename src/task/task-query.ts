@@ -4,8 +4,8 @@ import { pageLimit } from "../http/pagination.ts";
 import { AppError } from "../shared/errors.ts";
 import { labelKeyOf } from "./item-rules.ts";
 import { PAGE_DEFAULT } from "./page-sizes.ts";
+import { searchWordsOf } from "./search-text.ts";
 import { PRIORITIES, STATUSES, type TaskStatus } from "./task-tables.ts";
-import { searchWordsOf } from "./task-text.ts";
 import { parseTime } from "./task-time.ts";
 
 export const FILTER_PARAMETERS = [

@@ -14,8 +14,8 @@ import { requestWarming } from "./cache-warming.ts";
 import { EventStreams } from "./event-streams.ts";
 import { FeedStore } from "./feed-store.ts";
 import { openAccounts } from "./open-accounts.ts";
+import { StatsCache } from "./stats-cache.ts";
 import { observeStreams } from "./stream-metrics.ts";
-import { SumsCache } from "./sums-cache.ts";
 import { TaskCache } from "./task-cache.ts";
 import { type Effects, together } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
@@ -56,7 +56,7 @@ export class TaskService implements AsyncDisposable {
   static async open(parts: TaskParts): Promise<TaskService> {
     const { settings, store, admission, budget, clock, log } = parts;
     const cache = new TaskCache(settings, clock);
-    const reads = { lists: new TaskListStore(store), stats: new TaskStatsStore(store), sums: new SumsCache() };
+    const reads = { lists: new TaskListStore(store), stats: new TaskStatsStore(store), statsCache: new StatsCache() };
     const writer = new TaskWriter(store, cache);
     const rates = new TaskRates(clock, ratesOf(settings));
     const { gate, accounts, accountMetrics } = openAccounts(parts, writer);

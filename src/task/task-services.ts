@@ -10,7 +10,7 @@ import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import type { Accounts } from "./accounts.ts";
 import type { EventStreams } from "./event-streams.ts";
-import type { SumsCache } from "./sums-cache.ts";
+import type { StatsCache } from "./stats-cache.ts";
 import type { TaskCache } from "./task-cache.ts";
 import type { TaskListStore } from "./task-list-store.ts";
 import type { TaskRates } from "./task-rates.ts";
@@ -31,7 +31,7 @@ export interface TaskServices {
   readonly cache: TaskCache;
   readonly lists: TaskListStore;
   readonly stats: TaskStatsStore;
-  readonly sums: SumsCache;
+  readonly statsCache: StatsCache;
   readonly rates: TaskRates;
   readonly gate: UserGate;
   readonly accounts: Accounts;

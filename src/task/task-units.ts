@@ -4,14 +4,14 @@ import { SEAL_UNITS } from "../auth/seal-units.ts";
 import type { Settlement } from "../jobs/job-kinds.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { ACCOUNT_UNITS } from "./account-units.ts";
+import { CLEANUP_UNITS } from "./cleanup-units.ts";
 import { COMMENT_UNITS } from "./comment-units.ts";
 import { EXPORT_SETTLEMENTS, EXPORT_UNITS } from "./export-units.ts";
 import { ITEM_UNITS } from "./item-units.ts";
-import { MOMENT_SETTLEMENTS } from "./moment-units.ts";
 import { REFRESH_UNITS } from "./refresh-units.ts";
+import { REMINDER_SETTLEMENTS } from "./reminder-units.ts";
 import { SESSION_UNITS } from "./session-units.ts";
 import type { Effects } from "./task-effects.ts";
-import { UPKEEP_UNITS } from "./upkeep-units.ts";
 import { USER_DELETION_UNITS } from "./user-deletion-units.ts";
 import { WARMING_UNITS } from "./warming-units.ts";
 import { WEBHOOK_SETTLEMENTS, WEBHOOK_UNITS } from "./webhook-units.ts";
@@ -26,7 +26,7 @@ export const TASK_UNITS = {
   ...COMMENT_UNITS,
   ...WEBHOOK_UNITS,
   ...EXPORT_UNITS,
-  ...UPKEEP_UNITS,
+  ...CLEANUP_UNITS,
   ...WARMING_UNITS,
 } as const;
 
@@ -35,4 +35,4 @@ export type TaskUnits = typeof TASK_UNITS;
 /** By kind of job. */
 export const TASK_SETTLEMENTS: Readonly<
   Record<string, (work: UnitOfWork, settlement: Settlement) => Promise<Effects>>
-> = { ...MOMENT_SETTLEMENTS, ...WEBHOOK_SETTLEMENTS, ...EXPORT_SETTLEMENTS };
+> = { ...REMINDER_SETTLEMENTS, ...WEBHOOK_SETTLEMENTS, ...EXPORT_SETTLEMENTS };

@@ -4,10 +4,10 @@ import type { JobHandler } from "../jobs/job-kinds.ts";
 import type { Schedule } from "../jobs/job-schedules.ts";
 import { createErasure } from "./account-erasure.ts";
 import { createCacheWarming } from "./cache-warming.ts";
+import { createCleanup, createTaskPurge } from "./cleanup.ts";
 import { createExportBuild } from "./export-build.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { TaskServices } from "./task-services.ts";
-import { createCleanup, createTaskPurge } from "./upkeep.ts";
 import { WebhookSender } from "./webhook-sender.ts";
 
 /** What handlers work with. */

@@ -3,6 +3,7 @@
 import type { z } from "zod";
 import { NARROWED, type Principal, requireBucket, requireRight } from "../auth/principal.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
+import { issueWords } from "../http/invalid-bodies.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
@@ -11,7 +12,6 @@ import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
-import { issueWords } from "../http/unfit-bodies.ts";
 import { decodePath, isReserved, requireBucketName } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";

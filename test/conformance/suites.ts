@@ -28,6 +28,7 @@ import { taskAccessSuite } from "./task-access-suite.ts";
 import { taskAccountsSuite } from "./task-accounts-suite.ts";
 import { taskAdminSuite } from "./task-admin-suite.ts";
 import { taskCacheSuite } from "./task-cache-suite.ts";
+import { taskCleanupSuite } from "./task-cleanup-suite.ts";
 import { taskCommentsSuite } from "./task-comments-suite.ts";
 import { taskCorsSuite } from "./task-cors-suite.ts";
 import { taskExportsSuite } from "./task-exports-suite.ts";
@@ -39,12 +40,11 @@ import { taskItemsSuite } from "./task-items-suite.ts";
 import { taskJobsAdminSuite } from "./task-jobs-admin-suite.ts";
 import { taskJobsSuite } from "./task-jobs-suite.ts";
 import { taskListsSuite } from "./task-lists-suite.ts";
-import { taskMomentsSuite } from "./task-moments-suite.ts";
+import { taskRemindersSuite } from "./task-reminders-suite.ts";
 import { taskSearchSuite } from "./task-search-suite.ts";
 import { taskSessionsSuite } from "./task-sessions-suite.ts";
 import { taskStatsSuite } from "./task-stats-suite.ts";
 import { taskStreamsSuite } from "./task-streams-suite.ts";
-import { taskUpkeepSuite } from "./task-upkeep-suite.ts";
 import { taskWebhooksSuite } from "./task-webhooks-suite.ts";
 import { tokenAdminSuite } from "./token-admin-suite.ts";
 import { tokenBatchSuite } from "./token-batch-suite.ts";
@@ -125,8 +125,8 @@ export const SUITES = {
     taskFilesSuite,
     taskExportsSuite,
     taskJobsSuite,
-    taskMomentsSuite,
+    taskRemindersSuite,
     taskStreamsSuite,
-    taskUpkeepSuite,
+    taskCleanupSuite,
   ] as readonly Suite[],
 } as const satisfies Record<string, readonly Suite[]>;

@@ -1,9 +1,9 @@
 // Query parameters of lists and their cursors, without a server.
 
 import { describe, expect, test } from "bun:test";
+import { searchTextOf, searchWordsOf } from "../../src/task/search-text.ts";
 import { formatCursor, parseCursor } from "../../src/task/task-cursor.ts";
 import { listKey, NEWEST_FIRST, parseFilter, parseListQuery, type TaskFilter } from "../../src/task/task-query.ts";
-import { searchTextOf, searchWordsOf } from "../../src/task/task-text.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 const NOTHING: TaskFilter = {

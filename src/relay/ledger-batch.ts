@@ -1,4 +1,4 @@
-// The books of several requests that share a commit: read at once, reckoned here, written at once.
+// The reservations and settlements that share a commit: read at once, reckoned here, written at once.
 
 import type { NewLogRow, Reservation } from "./ledger-units.ts";
 
@@ -14,7 +14,7 @@ export interface QuotaChange {
   used: number;
 }
 
-export interface StoredBooks {
+export interface StoredLedger {
   /** By token; one that is gone is missing. */
   readonly tokens: ReadonlyMap<number, TokenQuota>;
   /** Amounts of the open reservations, by request. */
@@ -23,8 +23,8 @@ export interface StoredBooks {
   readonly logged: ReadonlySet<string>;
 }
 
-export class GroupBooks {
-  readonly #stored: StoredBooks;
+export class LedgerBatch {
+  readonly #stored: StoredLedger;
   readonly #logged: Set<string>;
   /** What is to be written. */
   readonly quotas = new Map<number, QuotaChange>();
@@ -33,7 +33,7 @@ export class GroupBooks {
   readonly rows: NewLogRow[] = [];
   readonly channels = new Map<number, number>();
 
-  constructor(stored: StoredBooks) {
+  constructor(stored: StoredLedger) {
     this.#stored = stored;
     this.#logged = new Set(stored.logged);
   }

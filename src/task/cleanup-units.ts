@@ -1,4 +1,4 @@
-// The write units that remove what is due: slices of bounded size, so that other writes get between.
+// The write units that clean up: slices of bounded size, so that other writes get between.
 
 import type { Kysely } from "kysely";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
@@ -16,7 +16,7 @@ type Db = Kysely<TaskTables>;
 type EndingSession = Pick<TaskTables["task_session"], "revoked_at_ms" | "idle_until_ms" | "expires_at_ms">;
 
 /** All return how many rows they have removed; 0 = nothing is left to do. */
-export const UPKEEP_UNITS = {
+export const CLEANUP_UNITS = {
   /**
    * Tasks that were deleted before `beforeMs` are gone for their owners, who get their places back. What hangs on them
    * stays noted until task.purgeRemains has removed it.

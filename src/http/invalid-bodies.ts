@@ -1,4 +1,4 @@
-// What the library for bodies finds wrong with a member, in plain words.
+// What the schemas of bodies find wrong with a member, in plain words.
 
 import type { z } from "zod";
 

@@ -1,10 +1,10 @@
 // What is under way is ended together, and what is over is left alone.
 
 import { expect, test } from "bun:test";
-import { CallsUnderWay } from "../../src/relay/calls-under-way.ts";
+import { InflightCalls } from "../../src/relay/inflight-calls.ts";
 
 test("what is under way is ended once, what was taken out is not", () => {
-  const calls = new CallsUnderWay();
+  const calls = new InflightCalls();
   const ended: string[] = [];
   const takeOut = calls.add(() => ended.push("over"));
   calls.add(() => ended.push("under way"));
@@ -15,7 +15,7 @@ test("what is under way is ended once, what was taken out is not", () => {
 });
 
 test("to take one out twice does no harm to the one that has its slot by then", () => {
-  const calls = new CallsUnderWay();
+  const calls = new InflightCalls();
   const ended: string[] = [];
   const takeOut = calls.add(() => ended.push("over"));
   takeOut();
@@ -27,7 +27,7 @@ test("to take one out twice does no harm to the one that has its slot by then", 
 });
 
 test("one that takes itself out while it is ended does not keep others from being ended", () => {
-  const calls = new CallsUnderWay();
+  const calls = new InflightCalls();
   const ended: number[] = [];
   for (let call = 0; call < 10; call++) {
     const takeOut = calls.add(() => {

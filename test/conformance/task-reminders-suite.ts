@@ -20,10 +20,10 @@ interface Job {
   readonly state: string;
 }
 
-export function taskMomentsSuite(name: string, open: OpenTarget): void {
+export function taskRemindersSuite(name: string, open: OpenTarget): void {
   setDefaultTimeout(120_000);
   describe(`a reminder on ${name}`, () => {
-    momentTests(useTarget(open, { ...UNLIMITED, WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32" }));
+    reminderTests(useTarget(open, { ...UNLIMITED, WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32" }));
   });
 }
 
@@ -31,12 +31,12 @@ function inMs(ms: number): string {
   return new Date(Date.now() + ms).toISOString();
 }
 
-/** All jobs of moments of the account have run, as often as they will. */
+/** All jobs of reminders and due dates of the account have run, as often as they will. */
 async function untilQuiet(target: Target, by: Account, jobs: number): Promise<void> {
   await eventually(`${jobs} jobs are done`, 15_000, async () => {
     const all = await sendOk<Job[]>(target, by, "GET", "/jobs");
-    const moments = all.filter(({ kind }) => kind === "task.reminder" || kind === "task.overdue");
-    return moments.length === jobs && moments.every(({ state }) => state === "done");
+    const due = all.filter(({ kind }) => kind === "task.reminder" || kind === "task.overdue");
+    return due.length === jobs && due.every(({ state }) => state === "done");
   });
 }
 
@@ -44,7 +44,7 @@ async function typesOf(target: Target, by: Account, taskId: number): Promise<str
   return (await eventsOf(target, by, taskId)).map(({ type }) => type);
 }
 
-function momentTests(target: () => Target): void {
+function reminderTests(target: () => Target): void {
   test("does not come before its time when its job is cancelled and tried again", async () => {
     const ann = await signUp(target());
     const at = inMs(3_600_000);
@@ -60,7 +60,7 @@ function momentTests(target: () => Target): void {
   test("comes at its time, once, to streams and webhooks, as the event of a passed due date does", async () => {
     await using receiver = new WebhookReceiver();
     const [ann, bob] = [await signUp(target()), await signUp(target())];
-    const hook = { url: receiver.url("/moments"), events: ["task.reminder", "task.overdue"] };
+    const hook = { url: receiver.url("/reminders"), events: ["task.reminder", "task.overdue"] };
     expect((await send(target(), ann, "POST", "/webhooks", hook)).status).toBe(201);
     const [remindAt, dueAt] = [inMs(SOON_MS), inMs(SOON_MS + 300)];
     const task = await createTask(target(), ann, { remind_at: remindAt, due_date: dueAt, assignee_id: bob.id });
@@ -74,7 +74,7 @@ function momentTests(target: () => Target): void {
     expect(alsoHeard.map(({ data }) => data)).toEqual(heard.map(({ data }) => data));
     const lateMs = heard.map(({ data }, index) => Date.parse(`${data.at}`) - Date.parse([remindAt, dueAt][index]!));
     report(`a reminder and an overdue task came ${lateMs.join(" and ")} ms after their times`);
-    for (const ms of lateMs) expectTimeFrom("a moment", ms, 0, TOLERANCE_MS);
+    for (const ms of lateMs) expectTimeFrom("a reminder", ms, 0, TOLERANCE_MS);
     await eventually("both were delivered", 5000, () => receiver.seen.length === 2);
     const delivered = receiver.seen.map(({ json }) => [json.type, (json.data.task as { id: number }).id]).toSorted();
     expect(delivered).toEqual([

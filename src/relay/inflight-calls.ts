@@ -1,10 +1,10 @@
-// What is under way and may have to be ended from outside, all of it at once.
+// The calls in flight, which may have to be ended from outside, all of them at once.
 
 /**
  * Slots that are used again. A Set that is filled and emptied all the time keeps the collector busy: an entry that was
  * deleted lives on behind an older one until a full collection, with all it refers to.
  */
-export class CallsUnderWay {
+export class InflightCalls {
   readonly #slots: ((() => void) | null)[] = [];
   readonly #free: number[] = [];
 

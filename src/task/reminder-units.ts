@@ -9,29 +9,29 @@ import { type Effects, NO_EFFECTS } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { ItemRow } from "./task-tables.ts";
 
-/** Of a job that waits for a moment of a task. */
-export interface MomentPayload {
+/** Of a job that waits for the reminder or the due date of a task. */
+export interface ReminderPayload {
   readonly taskId: number;
   /** The time it was made for, ms since 1970. */
   readonly atMs: number;
 }
 
-export const MOMENT_SETTLEMENTS = {
+export const REMINDER_SETTLEMENTS = {
   [TASK_JOBS.reminder.kind]: (work: UnitOfWork, settlement: Settlement) =>
-    tellMoment(work, settlement, "task.reminder", ({ remind_at_ms }) => remind_at_ms),
+    announceTime(work, settlement, "task.reminder", ({ remind_at_ms }) => remind_at_ms),
   [TASK_JOBS.overdue.kind]: (work: UnitOfWork, settlement: Settlement) =>
-    tellMoment(work, settlement, "task.overdue", ({ due_at_ms }) => due_at_ms),
+    announceTime(work, settlement, "task.overdue", ({ due_at_ms }) => due_at_ms),
 } as const;
 
 /** Nothing when the time has been changed meanwhile, or the task is completed, deleted or gone. */
-async function tellMoment(
+async function announceTime(
   work: UnitOfWork,
   { outcome, payload }: Settlement,
   type: "task.reminder" | "task.overdue",
   timeOf: (task: ItemRow) => number | null,
 ): Promise<Effects> {
   if (outcome !== "done") return NO_EFFECTS;
-  const { taskId, atMs } = payload as MomentPayload;
+  const { taskId, atMs } = payload as ReminderPayload;
   const db = taskTables(work);
   const task = await findItem(db, taskId);
   if (task === null || task.deleted_at_ms !== 0 || task.status === "completed") return NO_EFFECTS;

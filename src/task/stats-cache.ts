@@ -3,7 +3,7 @@
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import { MiB } from "../shared/bounds.ts";
 
-const SUMS_BYTES = MiB;
+const STATS_BYTES = MiB;
 /** What an entry costs besides its texts. */
 const OVERHEAD_BYTES = 256;
 
@@ -14,8 +14,8 @@ interface UnderWay {
   waiting: number;
 }
 
-export class SumsCache {
-  readonly #kept: BoundedCache<{ readonly json: string }> = createBoundedCache<{ readonly json: string }>(SUMS_BYTES)!;
+export class StatsCache {
+  readonly #kept: BoundedCache<{ readonly json: string }> = createBoundedCache<{ readonly json: string }>(STATS_BYTES)!;
   readonly #underWay = new Map<string, UnderWay>();
 
   /** JSON text. Throws what `sum` throws, whose signal is aborted when nobody waits any more. */

@@ -1,11 +1,11 @@
-// Finds the sessions that upkeep has something to do with: slice by slice, since no index tells when they end.
+// Finds the sessions that the cleanup has something to do with: slice by slice, since no index tells when they end.
 
 import type { Kysely } from "kysely";
 import type { TableStore } from "../storage/unit-of-work.ts";
+import { endOf } from "./cleanup-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskTables } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
-import { endOf } from "./upkeep-units.ts";
 
 /** Rows that one statement looks at. */
 const SLICE_ROWS = 2000;

@@ -1,7 +1,7 @@
 // Statistics are summed up once for all who ask for the same at the same time.
 
 import { expect, test } from "bun:test";
-import { SumsCache } from "../../src/task/sums-cache.ts";
+import { StatsCache } from "../../src/task/stats-cache.ts";
 
 /** Sums that end when the test says so; `signals` are those of each beginning. */
 function heldSums() {
@@ -15,7 +15,7 @@ function heldSums() {
 }
 
 test("whoever asks for the same meanwhile, or later, gets what was summed up once", async () => {
-  const [cache, held, other] = [new SumsCache(), heldSums(), heldSums()];
+  const [cache, held, other] = [new StatsCache(), heldSums(), heldSums()];
   const { signal } = new AbortController();
   const asked = [1, 2, 3].map(() => cache.of("name", signal, held.sum));
   const different = cache.of("another name", signal, other.sum);
@@ -27,7 +27,7 @@ test("whoever asks for the same meanwhile, or later, gets what was summed up onc
 });
 
 test("summing up is given up when all who asked have left, and not before", async () => {
-  const [cache, held] = [new SumsCache(), heldSums()];
+  const [cache, held] = [new StatsCache(), heldSums()];
   const clients = [new AbortController(), new AbortController()];
   const asked = clients.map(({ signal }) => cache.of("name", signal, held.sum));
   clients[0]!.abort();
@@ -45,7 +45,7 @@ test("summing up is given up when all who asked have left, and not before", asyn
 });
 
 test("what has failed is summed up again", async () => {
-  const [cache, held] = [new SumsCache(), heldSums()];
+  const [cache, held] = [new StatsCache(), heldSums()];
   const { signal } = new AbortController();
   const failed = Promise.allSettled([1, 2].map(() => cache.of("name", signal, held.sum)));
   held.reject(new Error("failed"));

@@ -18,7 +18,7 @@ const DAY_MS = 24 * HOUR_MS;
 const MARGIN_MS = HOUR_MS / 2;
 const MANY_TASKS = 1200;
 
-export function taskUpkeepSuite(name: string, open: OpenTarget): void {
+export function taskCleanupSuite(name: string, open: OpenTarget): void {
   setDefaultTimeout(120_000);
   describe(`the purge of deleted tasks on ${name}`, () => {
     purgeTests(useTarget(open, { ...UNLIMITED, TASK_MAX_PER_USER: "3" }));

@@ -1,10 +1,10 @@
 // The jobs that keep the store from growing for ever: slice after slice, with pauses in which others write.
 
 import type { JobHandler } from "../jobs/job-kinds.ts";
+import { endedSessions } from "./cleanup-store.ts";
 import { FEED_KEPT_MS } from "./feed-store.ts";
 import { IDEMPOTENCY_MS } from "./idempotency-units.ts";
 import type { TaskServices } from "./task-services.ts";
-import { endedSessions } from "./upkeep-store.ts";
 
 const PAUSE_MS = 5;
 const DAY_MS = 86_400_000;
