@@ -2,7 +2,7 @@
 
 import type { Clock } from "../shared/clock.ts";
 import { CircuitBreaker } from "./circuit-breaker.ts";
-import { Pause } from "./pause.ts";
+import { Cooldown } from "./cooldown.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import type { Channel } from "./relay-tables.ts";
 import { apiRootOf } from "./upstream-url.ts";
@@ -31,11 +31,11 @@ export interface LastError {
 }
 
 interface ModelState {
-  readonly cooling: Pause;
+  readonly cooling: Cooldown;
   /** 429s without a Retry-After since the last success. */
   rejections: number;
   /** By endpoint: a model that only chats is unknown where embeddings are made. */
-  readonly off: Map<EndpointName, Pause>;
+  readonly off: Map<EndpointName, Cooldown>;
 }
 
 export type EndpointName = Endpoint["name"];
@@ -99,9 +99,9 @@ export class PoolChannel {
   /** The upstream does not know the model there. */
   switchOff(model: string, endpoint: EndpointName): void {
     const { off } = this.#stateOf(model);
-    const pause = off.get(endpoint) ?? new Pause();
-    off.set(endpoint, pause);
-    pause.begin(this.#clock(), MODEL_OFF_MS);
+    const cooldown = off.get(endpoint) ?? new Cooldown();
+    off.set(endpoint, cooldown);
+    cooldown.begin(this.#clock(), MODEL_OFF_MS);
   }
 
   succeeded(model: string): void {
@@ -125,7 +125,7 @@ export class PoolChannel {
   /** Those that are off at one endpoint at least. */
   modelsOff(): string[] {
     const nowMs = this.#clock();
-    const isOff = ({ off }: ModelState) => [...off.values()].some((pause) => !pause.isOver(nowMs));
+    const isOff = ({ off }: ModelState) => [...off.values()].some((cooldown) => !cooldown.isOver(nowMs));
     return [...this.#models].flatMap(([model, state]) => (isOff(state) ? [model] : []));
   }
 
@@ -134,7 +134,7 @@ export class PoolChannel {
     let state = this.#models.get(model);
     if (state === undefined) {
       if (this.#models.size >= MODELS_KEPT) this.#models.delete(this.#models.keys().next().value!);
-      state = { cooling: new Pause(), rejections: 0, off: new Map() };
+      state = { cooling: new Cooldown(), rejections: 0, off: new Map() };
       this.#models.set(model, state);
     }
     return state;

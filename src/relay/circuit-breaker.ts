@@ -1,7 +1,7 @@
 // Whether a channel is worth asking: open after failures, half-open for a single request when its time is over.
 
 import type { Clock } from "../shared/clock.ts";
-import { Pause } from "./pause.ts";
+import { Cooldown } from "./cooldown.ts";
 
 const BUCKET_MS = 6_000;
 const BUCKETS = 10;
@@ -29,7 +29,7 @@ export class CircuitBreaker {
   readonly #clock: Clock;
   #buckets: Bucket[] = [];
   #connectFailures = 0;
-  readonly #pause = new Pause();
+  readonly #cooldown = new Cooldown();
   /** 0 = closed. */
   #openMs = 0;
   /** Of the request that tries whether it may close: who it is, null = nobody is out. */
@@ -41,12 +41,12 @@ export class CircuitBreaker {
 
   get state(): BreakerState {
     if (this.#openMs === 0) return "closed";
-    return this.#pause.isOver(this.#clock()) ? "half_open" : "open";
+    return this.#cooldown.isOver(this.#clock()) ? "half_open" : "open";
   }
 
   /** When it becomes half-open; 0 when closed. */
   get openUntilMs(): number {
-    return this.#openMs === 0 ? 0 : this.#pause.untilMs(this.#clock());
+    return this.#openMs === 0 ? 0 : this.#cooldown.untilMs(this.#clock());
   }
 
   /** Whether a request may pass now. */
@@ -87,7 +87,7 @@ export class CircuitBreaker {
     this.#buckets = [];
     this.#connectFailures = 0;
     this.#openMs = 0;
-    this.#pause.end();
+    this.#cooldown.end();
     this.#trial = null;
   }
 
@@ -125,7 +125,7 @@ export class CircuitBreaker {
 
   #open(): void {
     this.#openMs = Math.min(OPEN_MS_MAX, Math.max(OPEN_MS_MIN, this.#openMs * 2));
-    this.#pause.begin(this.#clock(), this.#openMs);
+    this.#cooldown.begin(this.#clock(), this.#openMs);
     this.#buckets = [];
     this.#connectFailures = 0;
   }

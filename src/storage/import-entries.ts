@@ -16,7 +16,7 @@ import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
 import { pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
-import { WalKeeper } from "./wal-keeper.ts";
+import { WalCheckpointer } from "./wal-checkpointer.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";
 
@@ -97,7 +97,7 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
   const rows = new KvRows(database);
   const reserveBytes = reserveBytesOf(files.directory, options.reserveBytes);
   const keptBytes = existsSync(files.reserve) ? 0 : reserveBytes;
-  const wal = new WalKeeper(database, { limitBytes: walLimitBytes, reserveBytes, onFull: () => undefined });
+  const wal = new WalCheckpointer(database, { limitBytes: walLimitBytes, reserveBytes, onFull: () => undefined });
   const requireRoom = (bytes: number) => {
     if (roomBytes(database) < bytes + keptBytes) throw accessFailure(files.directory, { code: "ENOSPC" })!;
   };

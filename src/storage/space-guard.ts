@@ -80,7 +80,7 @@ export class SpaceGuard {
     this.#keepRoom();
   }
 
-  /** To be called after each write, between transactions. `isRoomLittle`: as the keeper of the log has found. */
+  /** To be called after each write, between transactions. `isRoomLittle`: as the checkpointer has found. */
   noteWritten(isRoomLittle: boolean): void {
     if (!this.#hasReserve && (isRoomLittle || this.#cap !== null)) this.#keepRoom();
   }

@@ -12,7 +12,7 @@ import { openStore, startFailure } from "./open-store.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutcome } from "./thread-messages.ts";
 import type { UnitOfWork, WriteUnits } from "./unit-of-work.ts";
-import { WalKeeper } from "./wal-keeper.ts";
+import { WalCheckpointer } from "./wal-checkpointer.ts";
 import { packOutcomes, unpackBatch } from "./write-batch.ts";
 import { WriteTransaction } from "./write-transaction.ts";
 
@@ -56,7 +56,7 @@ class OpenedStore {
   readonly #loadUnits: LoadUnits;
   readonly #reply: Reply;
   readonly #space: SpaceGuard;
-  readonly #wal: WalKeeper;
+  readonly #wal: WalCheckpointer;
   readonly #writer: KvWriter;
   readonly #timers: Timer[];
   /** Buckets whose rows are still to be removed after a wipe, with the revision of the wipe. */
@@ -81,7 +81,7 @@ class OpenedStore {
       makeRoom: () => this.#wal.makeRoom(),
       emptyLog: () => this.#wal.empty(),
     });
-    this.#wal = new WalKeeper(database, {
+    this.#wal = new WalCheckpointer(database, {
       limitBytes: options.walLimitBytes,
       reserveBytes,
       onFull: () => this.#space.noteFull(),

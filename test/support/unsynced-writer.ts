@@ -9,7 +9,7 @@ import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
 import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { prepareDirectory, storeFiles } from "../../src/storage/store-files.ts";
-import { WalKeeper } from "../../src/storage/wal-keeper.ts";
+import { WalCheckpointer } from "../../src/storage/wal-checkpointer.ts";
 import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { plannedAttempt, plannedWrite } from "./planned-writes.ts";
 
@@ -29,7 +29,7 @@ const database = await openStore({
 database.run(`PRAGMA synchronous = ${synchronous}`);
 const space = new SpaceGuard(files.reserve);
 const writer = new KvWriter(database, new WriteTransaction(database), space);
-const wal = new WalKeeper(database, {
+const wal = new WalCheckpointer(database, {
   limitBytes: WAL_LIMIT_BYTES,
   reserveBytes: 0,
   onFull: () => space.noteFull(),

@@ -1,4 +1,4 @@
-// Keeps the write-ahead log small: when to copy its pages into the database file, when to cut it back.
+// Keeps the write-ahead log small: when to checkpoint it, which copies its pages, and when to cut it back.
 
 import type { Database, Statement } from "bun:sqlite";
 import { dirname } from "node:path";
@@ -25,7 +25,7 @@ interface WalState {
   readonly checkpointed: number;
 }
 
-export interface WalKeeperOptions {
+export interface WalCheckpointerOptions {
   readonly limitBytes: number;
   /** What is kept free for a full volume; 0 = nothing. */
   readonly reserveBytes: number;
@@ -33,7 +33,7 @@ export interface WalKeeperOptions {
   readonly onFull: () => void;
 }
 
-export class WalKeeper {
+export class WalCheckpointer {
   readonly #database: Database;
   readonly #statements: Readonly<Record<Mode, Statement<WalState, []>>>;
   readonly #limitFrames: number;
@@ -44,7 +44,7 @@ export class WalKeeper {
   #nextTruncateMs = 0;
   #frames = 0;
 
-  constructor(database: Database, { limitBytes, reserveBytes, onFull }: WalKeeperOptions) {
+  constructor(database: Database, { limitBytes, reserveBytes, onFull }: WalCheckpointerOptions) {
     this.#database = database;
     const prepare = (mode: Mode) => database.prepare<WalState, []>(`PRAGMA wal_checkpoint(${mode})`);
     this.#statements = { NOOP: prepare("NOOP"), PASSIVE: prepare("PASSIVE"), TRUNCATE: prepare("TRUNCATE") };

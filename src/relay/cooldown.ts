@@ -1,6 +1,6 @@
 // How long something is left alone: until a time that can be shown, and no longer than meant if the clock is set back.
 
-export class Pause {
+export class Cooldown {
   #untilMs = 0;
   #lengthMs = 0;
 

@@ -6,7 +6,7 @@ import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freeBytesAt } from "../../src/storage/free-space.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { WalKeeper } from "../../src/storage/wal-keeper.ts";
+import { WalCheckpointer } from "../../src/storage/wal-checkpointer.ts";
 import { has, isRoot } from "../support/needs.ts";
 import { mountSmallVolume } from "../support/small-volume.ts";
 import { tempDir } from "../support/temp-dir.ts";
@@ -14,8 +14,8 @@ import { tempDir } from "../support/temp-dir.ts";
 const MiB = 1024 * 1024;
 const LIMIT_BYTES = 1_000_000;
 
-/** A store with a keeper of its log; `write` puts that many bytes into it. */
-async function keptStore(path: string, reserveBytes = 0) {
+/** A store with a checkpointer of its log; `write` puts that many bytes into it. */
+async function storeWithLog(path: string, reserveBytes = 0) {
   const database = await openStore({ path, walLimitBytes: LIMIT_BYTES, databaseBytesMax: 0, isChecked: false });
   database.run("CREATE TABLE filler (value)");
   database.run("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -23,10 +23,10 @@ async function keptStore(path: string, reserveBytes = 0) {
   const onFull = () => {
     told.full++;
   };
-  const keeper = new WalKeeper(database, { limitBytes: LIMIT_BYTES, reserveBytes, onFull });
+  const checkpointer = new WalCheckpointer(database, { limitBytes: LIMIT_BYTES, reserveBytes, onFull });
   return {
     database,
-    keeper,
+    checkpointer,
     told,
     write: (bytes: number) => database.run("INSERT INTO filler VALUES (zeroblob(?))", [bytes]),
   };
@@ -34,13 +34,13 @@ async function keptStore(path: string, reserveBytes = 0) {
 
 test("a log that has grown past its limit is copied and cut back with the next write", async () => {
   using dir = tempDir();
-  const { database, keeper, write, told } = await keptStore(dir.file("gokv.db"));
+  const { database, checkpointer, write, told } = await storeWithLog(dir.file("gokv.db"));
   write(LIMIT_BYTES / 2);
-  keeper.afterWrite();
-  expect(keeper.usedBytes).toBeGreaterThan(LIMIT_BYTES / 2);
+  checkpointer.afterWrite();
+  expect(checkpointer.usedBytes).toBeGreaterThan(LIMIT_BYTES / 2);
   write(LIMIT_BYTES / 2);
-  keeper.afterWrite();
-  expect([keeper.usedBytes, statSync(dir.file("gokv.db-wal")).size, told.full]).toEqual([0, 0, 0]);
+  checkpointer.afterWrite();
+  expect([checkpointer.usedBytes, statSync(dir.file("gokv.db-wal")).size, told.full]).toEqual([0, 0, 0]);
   database.close(true);
 });
 
@@ -49,16 +49,16 @@ test("a log that is idle for 30 s is copied and cut back; while it is read, once
   let nowMs = 0;
   const clock = spyOn(performance, "now").mockImplementation(() => nowMs);
   try {
-    const { database, keeper, write } = await keptStore(dir.file("gokv.db"));
+    const { database, checkpointer, write } = await storeWithLog(dir.file("gokv.db"));
     const isCutAt = (ms: number) => {
       nowMs = ms;
-      keeper.whenIdle();
-      return keeper.usedBytes === 0 && statSync(dir.file("gokv.db-wal")).size === 0;
+      checkpointer.whenIdle();
+      return checkpointer.usedBytes === 0 && statSync(dir.file("gokv.db-wal")).size === 0;
     };
     const writeAt = (ms: number) => {
       nowMs = ms;
       write(1000);
-      keeper.afterWrite();
+      checkpointer.afterWrite();
     };
     writeAt(1000);
     expect(isCutAt(1000)).toBe(false);
@@ -82,14 +82,14 @@ if (has("root, to mount a small volume", isRoot())) {
   test("a log that finds no room is not copied by half", async () => {
     using volume = mountSmallVolume(2 * LIMIT_BYTES);
     const path = join(volume.path, "gokv.db");
-    const { database, keeper, write, told } = await keptStore(path);
+    const { database, checkpointer, write, told } = await storeWithLog(path);
     write(LIMIT_BYTES / 2);
     const { size } = statSync(path);
     writeFileSync(join(volume.path, "other"), new Uint8Array(freeBytesAt(volume.path) - LIMIT_BYTES / 4));
-    keeper.makeRoom();
+    checkpointer.makeRoom();
     expect([statSync(path).size, told.full]).toEqual([size, 1]);
-    keeper.afterWrite();
-    expect([keeper.usedBytes > LIMIT_BYTES / 2, statSync(path).size, told.full]).toEqual([true, size, 2]);
+    checkpointer.afterWrite();
+    expect([checkpointer.usedBytes > LIMIT_BYTES / 2, statSync(path).size, told.full]).toEqual([true, size, 2]);
     database.close(true);
   });
 
@@ -100,10 +100,10 @@ if (has("root, to mount a small volume", isRoot())) {
   ])("a log %s", async (_, volumeMiB, reserveBytes, isCopied) => {
     using volume = mountSmallVolume(volumeMiB * MiB);
     const path = join(volume.path, "gokv.db");
-    const { database, keeper, write } = await keptStore(path, reserveBytes);
+    const { database, checkpointer, write } = await storeWithLog(path, reserveBytes);
     const { size } = statSync(path);
     write(LIMIT_BYTES / 10);
-    keeper.afterWrite();
+    checkpointer.afterWrite();
     expect(statSync(path).size > size).toBe(isCopied);
     database.close(true);
   });
