@@ -1,7 +1,7 @@
 // Expiry on the wire: when an entry is gone, where it no longer shows, and what happens to its row.
 
 import { describe, expect, test } from "bun:test";
-import { eventually } from "../support/eventually.ts";
+import { eventually, untilAfter } from "../support/eventually.ts";
 import { expectError, list, put, read, readJson, remove } from "../support/kv-requests.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -23,11 +23,6 @@ interface Meta {
 
 function metaOf(target: Target, path: string): Promise<Meta> {
   return readJson<Meta>(target, `/_meta${path}`);
-}
-
-/** Waits until the clock says so; nothing else tells a client that an entry has expired. */
-async function untilAfter(timeMs: number): Promise<void> {
-  while (Date.now() <= timeMs) await Bun.sleep(Math.max(1, timeMs - Date.now()));
 }
 
 async function expiryOf(target: Target, path: string): Promise<number> {

@@ -1,13 +1,13 @@
 // What clients cost that stop reading their streams: a bounded memory, and after a while nothing.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { eventually, untilStill } from "../support/eventually.ts";
 import { startServer } from "../support/executable.ts";
 import { FaultUpstream, type Plan } from "../support/fault-upstream.ts";
 import { expectFigure, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { forgeToken } from "../support/forge-token.ts";
 import { openRaw, type RawConnection } from "../support/raw-request.ts";
+import { residentBytes } from "../support/resident-bytes.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
@@ -135,8 +135,7 @@ class Rig implements AsyncDisposable {
   }
 
   residentBytes(): number {
-    const status = readFileSync(`/proc/${this.#server.pid}/status`, "utf8");
-    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)![1]) * 1024;
+    return residentBytes(this.#server.pid);
   }
 
   async metric(name: string): Promise<number> {

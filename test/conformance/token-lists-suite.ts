@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { MiB } from "../../src/shared/bounds.ts";
-import { eventually } from "../support/eventually.ts";
+import { eventually, untilAfter } from "../support/eventually.ts";
 import { keyPath, put } from "../support/kv-requests.ts";
 import { byBytes } from "../support/list-model.ts";
 import { openRaw, type RawConnection } from "../support/raw-request.ts";
@@ -253,11 +253,6 @@ function orderTests(target: () => Target): void {
       }
     }
   });
-}
-
-/** Waits until the clock says so; nothing else tells a client that an entry has expired. */
-async function untilAfter(timeMs: number): Promise<void> {
-  while (Date.now() <= timeMs) await Bun.sleep(Math.max(1, timeMs - Date.now()));
 }
 
 function contentTests(target: () => Target): void {

@@ -2,7 +2,6 @@
 // time of other requests.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import type { NewEntry } from "../../src/storage/kv-rows.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
@@ -10,12 +9,12 @@ import { type Environment, type ServerProcess, startServer } from "../support/ex
 import { expectFigure, expectTime } from "../support/figures-in-bounds.ts";
 import { fillLargeStore, plainEntry } from "../support/large-store.ts";
 import { openRaw } from "../support/raw-request.ts";
+import { residentBytes } from "../support/resident-bytes.ts";
 import { report } from "../support/run-size.ts";
 import { mint, SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 const MiB = 1024 * 1024;
-const PAGE_BYTES = 4096;
 const MANY_KEYS = 1_000_000;
 const LONG_KEYS = 20_000;
 const RSS_RISE_MAX = 32 * MiB;
@@ -47,11 +46,6 @@ function useFilledServer(env: Environment, fill: (directory: string) => Promise<
     directory[Symbol.dispose]();
   });
   return () => ({ url: server!.url, pid: server!.pid, dbPath });
-}
-
-/** Resident memory of a process, in bytes. */
-function residentBytes(pid: number): number {
-  return Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]) * PAGE_BYTES;
 }
 
 function percentile(values: readonly number[], share: number): number {

@@ -2,7 +2,6 @@
 // nothing foreign shows, nobody waits, and memory stays flat.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { openStore } from "../../src/storage/open-store.ts";
 import { storeFiles } from "../../src/storage/store-files.ts";
 import { hashToken } from "../../src/token/app-token.ts";
@@ -11,13 +10,13 @@ import { expectFigure, expectTime } from "../support/figures-in-bounds.ts";
 import { fillLargeStore, plainEntry } from "../support/large-store.ts";
 import { byBytes } from "../support/list-model.ts";
 import { type PermissionFields, ruleMayRead } from "../support/permission-rules.ts";
+import { residentBytes } from "../support/resident-bytes.ts";
 import { report } from "../support/run-size.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { type Asked, administer, asApp, install, operatorAt } from "../support/token-client.ts";
 
 const MiB = 1024 * 1024;
-const PAGE_BYTES = 4096;
 const MANY = 100_000;
 const PAGE = 1000;
 const NO_RATES = { TOKEN_RATE_READ: "0", TOKEN_RATE_WRITE: "0", TOKEN_RATE_DELETE: "0", TOKEN_RATE_BATCH: "0" };
@@ -58,10 +57,6 @@ function useFilled(env: Environment, fill: (directory: string) => Promise<void>)
     directory[Symbol.dispose]();
   });
   return () => filled!;
-}
-
-function residentBytes(pid: number): number {
-  return Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]) * PAGE_BYTES;
 }
 
 function percentile(values: readonly number[], share: number): number {

@@ -26,3 +26,8 @@ export async function untilStill(figure: () => number): Promise<void> {
     await Bun.sleep(STILL_MS);
   }
 }
+
+/** Waits until the clock says so; nothing else tells a client that an entry has expired. */
+export async function untilAfter(timeMs: number): Promise<void> {
+  while (Date.now() <= timeMs) await Bun.sleep(Math.max(1, timeMs - Date.now()));
+}

@@ -1,4 +1,4 @@
-// What a pure function throws at a client, as a value that can be compared.
+// What a function throws at a client, as a value that can be compared.
 
 import { AppError, type ErrorCode } from "../../src/shared/errors.ts";
 
@@ -11,4 +11,12 @@ export function refusalOf(act: () => unknown): ErrorCode | null {
     if (error instanceof AppError) return error.code;
     throw error;
   }
+}
+
+/** The same of a promise, whose error may have crossed a thread border. */
+export function refusalFrom(act: Promise<unknown>): Promise<unknown> {
+  return act.then(
+    () => null,
+    (error) => error.code,
+  );
 }

@@ -1,9 +1,10 @@
 // The executable as a relay that a test kills, stops, fills up and looks into from outside.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { type Environment, type ServerProcess, startServer } from "./executable.ts";
 import { forgeToken } from "./forge-token.ts";
 import { RELAY_ENV } from "./relay-client.ts";
+import { residentBytes } from "./resident-bytes.ts";
 import { SECRET, type Target, type TargetInit } from "./targets.ts";
 
 /** Its data outlives it: whoever made the folder removes it. */
@@ -63,8 +64,7 @@ export class RelayProcess implements Target {
 
   /** Resident memory, in bytes. */
   get residentBytes(): number {
-    const status = readFileSync(`/proc/${this.#server.pid}/status`, "utf8");
-    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)![1]) * 1024;
+    return residentBytes(this.#server.pid);
   }
 
   get descriptors(): number {

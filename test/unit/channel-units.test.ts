@@ -6,6 +6,7 @@ import { ChannelStore } from "../../src/relay/channel-store.ts";
 import type { ChannelFields } from "../../src/relay/channel-units.ts";
 import { CHANNELS_MAX } from "../../src/relay/channel-units.ts";
 import type { Channel } from "../../src/relay/relay-tables.ts";
+import { refusalFrom } from "../support/refusal-of.ts";
 import { CHANNEL_FIELDS, openRelayStore, type RelayStore, versionOf } from "../support/relay-store.ts";
 
 const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
@@ -31,14 +32,6 @@ const update = (id: number, changes: Partial<ChannelFields>, key: string | null 
 
 const ban = (channel: Channel, reason = "invalid_api_key", unusable: number[] = []) =>
   channels.change("relay.banChannel", { id: channel.id, sealedKey: channel.sealedKey, reason, unusable });
-
-/** The code of the refusal, or null. */
-async function refusal(change: Promise<unknown>): Promise<unknown> {
-  return change.then(
-    () => null,
-    (error) => error.code,
-  );
-}
 
 describe("a channel", () => {
   test("is stored with all its fields and its key sealed", async () => {
@@ -96,10 +89,10 @@ describe("a channel", () => {
 
   test("moves to another host with its key only, within one host without", async () => {
     const channel = await create({ baseUrl: "https://one.example/v1" });
-    expect(await refusal(update(channel.id, { baseUrl: ELSEWHERE }))).toBe("key_required");
-    expect(await refusal(update(channel.id, { baseUrl: "http://one.example/v1" }))).toBe("key_required");
-    expect(await refusal(update(channel.id, { baseUrl: "https://one.example:444/v1" }))).toBe("key_required");
-    expect(await refusal(update(channel.id, { baseUrl: ELSEWHERE }, channel.keyMask))).toBe("key_required");
+    expect(await refusalFrom(update(channel.id, { baseUrl: ELSEWHERE }))).toBe("key_required");
+    expect(await refusalFrom(update(channel.id, { baseUrl: "http://one.example/v1" }))).toBe("key_required");
+    expect(await refusalFrom(update(channel.id, { baseUrl: "https://one.example:444/v1" }))).toBe("key_required");
+    expect(await refusalFrom(update(channel.id, { baseUrl: ELSEWHERE }, channel.keyMask))).toBe("key_required");
     expect((await channels.require(channel.id)).baseUrl).toBe("https://one.example/v1");
     const moved = await update(channel.id, { baseUrl: "https://one.example/v2" });
     expect([moved.baseUrl, channels.keyOf(moved)]).toEqual(["https://one.example/v2", KEY]);
@@ -109,17 +102,19 @@ describe("a channel", () => {
 
   test("follows the usual address of its type, but not from an address of its own", async () => {
     const usual = await create();
-    expect(await refusal(update(usual.id, { type: "DeepSeek" }))).toBe("key_required");
+    expect(await refusalFrom(update(usual.id, { type: "DeepSeek" }))).toBe("key_required");
     expect((await update(usual.id, { type: "DeepSeek" }, "sk-deep")).baseUrl).toBe("https://api.deepseek.com/v1");
     const own = await create({ type: "Custom", baseUrl: ELSEWHERE });
     expect((await update(own.id, { type: "DeepSeek" })).baseUrl).toBe(ELSEWHERE);
   });
 
   test("that does not exist can be neither changed nor deleted", async () => {
-    expect(await refusal(update(9, {}))).toBe("channel_not_found");
-    expect(await refusal(channels.change("relay.deleteChannel", { id: 9 }))).toBe("channel_not_found");
-    expect(await refusal(channels.change("relay.setChannelStatus", { id: 9, status: 0 }))).toBe("channel_not_found");
-    expect(await refusal(channels.require(9))).toBe("channel_not_found");
+    expect(await refusalFrom(update(9, {}))).toBe("channel_not_found");
+    expect(await refusalFrom(channels.change("relay.deleteChannel", { id: 9 }))).toBe("channel_not_found");
+    expect(await refusalFrom(channels.change("relay.setChannelStatus", { id: 9, status: 0 }))).toBe(
+      "channel_not_found",
+    );
+    expect(await refusalFrom(channels.require(9))).toBe("channel_not_found");
   });
 
   test("is made as the first one only when there is none", async () => {
@@ -131,7 +126,7 @@ describe("a channel", () => {
     for (let made = 0; made < CHANNELS_MAX; made += 100) {
       await Promise.all(Array.from({ length: 100 }, () => create()));
     }
-    expect(await refusal(create())).toBe("too_many");
+    expect(await refusalFrom(create())).toBe("too_many");
     expect(await channels.list()).toHaveLength(CHANNELS_MAX);
   }, 120_000);
 

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { ItemChange } from "../../src/task/item-units.ts";
+import { refusalFrom } from "../support/refusal-of.ts";
 import { ITEM_FIELDS, openTaskStore, type TaskStore } from "../support/task-store.ts";
 
 const [ANN, BEN, CID] = [1, 2, 3];
@@ -65,13 +66,6 @@ async function feedOf(userId: number): Promise<string[]> {
   return feed.map(({ event_id }) => types.get(event_id)!);
 }
 
-async function refusal(change: Promise<unknown>): Promise<unknown> {
-  return change.then(
-    () => null,
-    (error) => error.code,
-  );
-}
-
 describe("a change of a task", () => {
   test("leaves one event and reaches owner, assignee and the assignee before", async () => {
     const created = await create({ labels: ["x"] });
@@ -101,23 +95,23 @@ describe("a change of a task", () => {
     await create({ labels: ["x"], assigneeId: BEN });
     const same = await patch({ patch: { title: "A task", labels: ["x"], status: "pending", dueAtMs: null } });
     expect(same.value.version).toBe(1);
-    expect(await refusal(patch({ userId: BEN, patch: { title: "Other" } }))).toBe("forbidden");
-    expect(await refusal(patch({ userId: CID, patch: { title: "Other" } }))).toBe("not_found");
-    expect(await refusal(patch({ match: [2], patch: { title: "Other" } }))).toBe("version_mismatch");
-    expect(await refusal(patch({ isMatchRequired: true, patch: { title: "Other" } }))).toBe("if_match_required");
-    expect(await refusal(patch({ patch: { assigneeId: 99 } }))).toBe("invalid_request");
-    expect(await refusal(create({ assigneeId: 99 }))).toBe("invalid_request");
-    expect(await refusal(create({}, { userId: 99 }))).toBe("invalid_token");
-    expect(await refusal(act("task.restoreItem"))).toBe("state_conflict");
+    expect(await refusalFrom(patch({ userId: BEN, patch: { title: "Other" } }))).toBe("forbidden");
+    expect(await refusalFrom(patch({ userId: CID, patch: { title: "Other" } }))).toBe("not_found");
+    expect(await refusalFrom(patch({ match: [2], patch: { title: "Other" } }))).toBe("version_mismatch");
+    expect(await refusalFrom(patch({ isMatchRequired: true, patch: { title: "Other" } }))).toBe("if_match_required");
+    expect(await refusalFrom(patch({ patch: { assigneeId: 99 } }))).toBe("invalid_request");
+    expect(await refusalFrom(create({ assigneeId: 99 }))).toBe("invalid_request");
+    expect(await refusalFrom(create({}, { userId: 99 }))).toBe("invalid_token");
+    expect(await refusalFrom(act("task.restoreItem"))).toBe("state_conflict");
     expect(await events()).toHaveLength(1);
     expect(await tasks.rows("task_item")).toHaveLength(1);
   });
 
   test("counts against the quota until the row is gone", async () => {
     await create({}, { itemsMax: 1 });
-    expect(await refusal(create({}, { itemsMax: 1 }))).toBe("quota_exceeded");
+    expect(await refusalFrom(create({}, { itemsMax: 1 }))).toBe("quota_exceeded");
     await act("task.deleteItem");
-    expect(await refusal(create({}, { itemsMax: 1 }))).toBe("quota_exceeded");
+    expect(await refusalFrom(create({}, { itemsMax: 1 }))).toBe("quota_exceeded");
     expect((await create({}, { itemsMax: 2 })).value.body.id).toBe(2);
   });
 });
@@ -148,7 +142,7 @@ describe("a request with a key", () => {
     const first = (await create({}, { keyed })).value;
     const again = await create({}, { keyed });
     expect(again).toEqual({ value: { ...first, isReplayed: true }, effects: { userIds: [], hasJobs: false } });
-    expect(await refusal(create({}, { keyed: { ...keyed, bodyHash: "other" } }))).toBe("idempotency_mismatch");
+    expect(await refusalFrom(create({}, { keyed: { ...keyed, bodyHash: "other" } }))).toBe("idempotency_mismatch");
     expect((await create({}, { userId: BEN, keyed: { ...keyed, userId: BEN } })).value.body.id).toBe(2);
     const nextDay = { ...keyed, bodyHash: "other", nowMs: keyed.nowMs + 24 * HOUR_MS };
     expect((await create({}, { keyed: nextDay })).value).toMatchObject({ isReplayed: false, body: { id: 3 } });

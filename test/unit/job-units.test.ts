@@ -9,6 +9,7 @@ import type { Log } from "../../src/shared/log.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
 import { JobRig, QUIET, TEST_KINDS } from "../support/job-rig.ts";
+import { refusalFrom } from "../support/refusal-of.ts";
 
 const NOW_MS = 1_800_000_000_000;
 const DAY_MS = 86_400_000;
@@ -36,17 +37,10 @@ async function claimOne(kind = plain as (typeof TEST_KINDS)[keyof typeof TEST_KI
   return (await claim(1))[0]!;
 }
 
-async function refusal(change: Promise<unknown>): Promise<unknown> {
-  return change.then(
-    () => null,
-    (error) => error.code,
-  );
-}
-
 describe("enqueueing", () => {
   test("leaves nothing when the transaction around it is rolled back", async () => {
     const jobs = [{ kind: plain, payload: {}, ownerId: null, runAtMs: 0 }];
-    expect(await refusal(rig.store.run("test.enqueue", { jobs, isRefused: true }))).toBe("conflict");
+    expect(await refusalFrom(rig.store.run("test.enqueue", { jobs, isRefused: true }))).toBe("conflict");
     expect(await claim(5)).toEqual([]);
   });
 
@@ -338,7 +332,7 @@ describe("what people do with a job", () => {
     const { job, result } = await rig.store.run("jobs.cancel", named(id!));
     expect(job).toMatchObject({ id, state: "cancelled", finished_at_ms: NOW_MS + 5 });
     expect(result).toMatchObject({ outcome: "cancelled" });
-    expect(await refusal(rig.store.run("jobs.cancel", named(id!)))).toBe("state_conflict");
+    expect(await refusalFrom(rig.store.run("jobs.cancel", named(id!)))).toBe("state_conflict");
     const running = await claimOne();
     expect((await rig.store.run("jobs.cancel", named(running.id))).job).toMatchObject({
       state: "running",
@@ -364,7 +358,7 @@ describe("what people do with a job", () => {
 
   test("a dead or cancelled one is run again from its first attempt, any other is refused", async () => {
     const { id, fence } = await claimOne(patient);
-    expect(await refusal(rig.store.run("jobs.retry", named(id)))).toBe("state_conflict");
+    expect(await refusalFrom(rig.store.run("jobs.retry", named(id)))).toBe("state_conflict");
     await finish({ id, fence, end: "failed", error: "boom", isFatal: true });
     expect(await rig.store.run("jobs.retry", named(id))).toMatchObject({
       state: "ready",
@@ -378,8 +372,8 @@ describe("what people do with a job", () => {
 
   test("is refused for those who do not own it, as if it were not there", async () => {
     const [id] = await rig.enqueue(plain, 1, { ownerId: 7 });
-    expect(await refusal(rig.store.run("jobs.cancel", named(id!, 8)))).toBe("not_found");
-    expect(await refusal(rig.store.run("jobs.cancel", named(Bun.randomUUIDv7(), 7)))).toBe("not_found");
+    expect(await refusalFrom(rig.store.run("jobs.cancel", named(id!, 8)))).toBe("not_found");
+    expect(await refusalFrom(rig.store.run("jobs.cancel", named(Bun.randomUUIDv7(), 7)))).toBe("not_found");
     expect((await rig.store.run("jobs.cancel", named(id!, 7))).job.state).toBe("cancelled");
   });
 

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { hashRelayKey } from "../../src/relay/relay-key.ts";
 import type { RelayToken, RelayTokenFields } from "../../src/relay/relay-tables.ts";
 import { RelayTokenStore } from "../../src/relay/relay-token-store.ts";
+import { refusalFrom } from "../support/refusal-of.ts";
 import { CHANNEL_FIELDS, logRow, openRelayStore, type RelayStore, TOKEN_FIELDS } from "../support/relay-store.ts";
 
 let relay: RelayStore;
@@ -43,13 +44,6 @@ async function quotas(): Promise<[remain: number, used: number, open: number]> {
   const { remainQuota, usedQuota } = await tokens.require(1);
   const open = (await relay.rows("relay_reservation")).reduce((sum, { amount }) => sum + amount, 0);
   return [remainQuota, usedQuota, open];
-}
-
-async function refusal(change: Promise<unknown>): Promise<unknown> {
-  return change.then(
-    () => null,
-    (error) => error.code,
-  );
 }
 
 describe("a relay token", () => {
@@ -99,7 +93,7 @@ describe("a relay token", () => {
   test("exists once per key, and as the first one only when there is none", async () => {
     await create({}, "sk-nexus-abc", true);
     expect(await create({}, "sk-nexus-other", true)).toBeNull();
-    expect(await refusal(create())).toBe("token_exists");
+    expect(await refusalFrom(create())).toBe("token_exists");
     expect((await create({}, "sk-nexus-other")).id).toBe(2);
   });
 
@@ -107,9 +101,9 @@ describe("a relay token", () => {
     await create();
     await tokens.change("relay.deleteToken", { id: 1 });
     expect((await create()).id).toBe(2);
-    expect(await refusal(tokens.change("relay.deleteToken", { id: 1 }))).toBe("token_not_found");
-    expect(await refusal(update({}))).toBe("token_not_found");
-    expect(await refusal(tokens.require(1))).toBe("token_not_found");
+    expect(await refusalFrom(tokens.change("relay.deleteToken", { id: 1 }))).toBe("token_not_found");
+    expect(await refusalFrom(update({}))).toBe("token_not_found");
+    expect(await refusalFrom(tokens.require(1))).toBe("token_not_found");
   });
 
   test("notes its use at most every ten seconds, and none of a token that lets nobody in", async () => {
