@@ -3,8 +3,9 @@
 import { z } from "zod";
 import { AppError } from "../shared/errors.ts";
 import { type ChannelType, channelTypeOf, DEFAULT_TYPE, PROVIDER_ADDRESSES } from "./channel-types.ts";
-import type { ChannelChanges, ChannelFields } from "./channel-units.ts";
+import type { ChannelChanges } from "./channel-units.ts";
 import { flagField, groupField, modelField, modelsField, nameField, statusField } from "./management-bodies.ts";
+import type { ChannelFields } from "./relay-tables.ts";
 import { requireBaseUrl } from "./upstream-url.ts";
 
 const MAPPINGS_MAX = 1000;

@@ -9,30 +9,13 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { type ChannelType, PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
 import { bumpVersion, relayTables } from "./relay-base-units.ts";
-import { type Channel, type ChannelStatus, type RelayTables, toChannel } from "./relay-tables.ts";
+import { type Channel, type ChannelFields, type ChannelStatus, type RelayTables, toChannel } from "./relay-tables.ts";
 import { originOf } from "./upstream-url.ts";
 
 export const CHANNELS_MAX = 1000;
 /** What an operator can do about a key that no secret opens. */
 export const UNREADABLE_ADVICE =
   "Start with the old secret in MASTER_KEY_PREVIOUS or JWT_SECRET_PREVIOUS, or set the key again.";
-
-/** What an operator says of a channel, besides its key. */
-export interface ChannelFields {
-  readonly type: ChannelType;
-  readonly name: string;
-  readonly baseUrl: string;
-  readonly models: readonly string[];
-  readonly modelMapping: Readonly<Record<string, string>>;
-  readonly groups: readonly string[];
-  readonly weight: number;
-  readonly priority: number;
-  readonly status: 0 | 1;
-  readonly autoBan: boolean;
-  readonly noStreamOptions: boolean;
-  readonly ttftMs: number | null;
-  readonly totalMs: number | null;
-}
 
 /** Fields that are left out stay as they are. */
 export type ChannelChanges = { readonly [Name in keyof ChannelFields]?: ChannelFields[Name] | undefined };

@@ -92,32 +92,37 @@ export type LogRow = RelayTables["relay_log"];
 export type ChannelStatus = 0 | 1 | 3;
 export type TokenStatus = 0 | 1;
 
-/** An upstream: a provider, an address, a key. Times in ms since 1970. */
-export interface Channel {
-  /** Never used again after a delete. */
-  readonly id: number;
+/** What an operator says of a channel, besides its key. */
+export interface ChannelFields {
   readonly type: ChannelType;
   readonly name: string;
-  readonly sealedKey: string;
-  readonly keyMask: string;
   /** As the operator gave it; see upstream-url.ts. */
   readonly baseUrl: string;
   /** Empty = serves every model. */
   readonly models: readonly string[];
-  /** What its upstream said when it was last asked. */
-  readonly discoveredModels: readonly string[];
   /** Name of the request → name for the upstream. */
   readonly modelMapping: Readonly<Record<string, string>>;
   readonly groups: readonly string[];
   readonly weight: number;
   readonly priority: number;
-  readonly status: ChannelStatus;
-  readonly statusReason: string | null;
+  readonly status: 0 | 1;
   readonly autoBan: boolean;
   readonly noStreamOptions: boolean;
   /** Null = as the settings say. */
   readonly ttftMs: number | null;
   readonly totalMs: number | null;
+}
+
+/** An upstream: a provider, an address, a key. Times in ms since 1970. */
+export interface Channel extends Omit<ChannelFields, "status"> {
+  /** Never used again after a delete. */
+  readonly id: number;
+  readonly sealedKey: string;
+  readonly keyMask: string;
+  /** What its upstream said when it was last asked. */
+  readonly discoveredModels: readonly string[];
+  readonly status: ChannelStatus;
+  readonly statusReason: string | null;
   readonly createdMs: number;
   readonly updatedMs: number;
   readonly testedMs: number | null;

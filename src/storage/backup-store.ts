@@ -10,6 +10,7 @@ import { accessFailure, namingAccess } from "./access-failure.ts";
 import { requireTables } from "./inspect-store.ts";
 import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
+import { sizeOf } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 import { adviceOn, type Verification, verifyStore } from "./verify-store.ts";
 
@@ -80,7 +81,7 @@ export async function backupStore({
 
 /** To be called after every step of a copy of `source`. @throws ExitError (1) when too much is written meanwhile */
 export function logGuard(source: string, walLimitBytes: number): () => void {
-  const walBytes = () => statSync(`${source}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  const walBytes = () => sizeOf(`${source}-wal`);
   // What lies there already is none of its doing.
   const bytesMax = Math.max(WAL_LIMITS_MAX * walLimitBytes, walBytes());
   return () => {

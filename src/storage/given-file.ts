@@ -11,7 +11,7 @@ import { requireOurs, scanLog } from "./inspect-store.ts";
 import { partialOf } from "./partial-files.ts";
 import { openAsItLies } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import { storeFiles } from "./store-files.ts";
+import { sizeOf, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 import { openAndUnlink } from "./store-snapshot.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
@@ -181,10 +181,6 @@ function requireUnchanged(file: string, before: string): void {
 function besideFile(file: string, suffix: string): string {
   const path = lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink() ? realpathSync(file) : file;
   return `${path}${suffix}`;
-}
-
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 function isWritable(directory: string): boolean {

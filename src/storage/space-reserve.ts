@@ -1,9 +1,10 @@
 // The reserve file: space that is given up when the volume is full, and taken again when there is plenty.
 
-import { rmSync, statfsSync, statSync } from "node:fs";
+import { rmSync, statfsSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { freeBytesAt } from "./free-space.ts";
+import { sizeOf } from "./store-files.ts";
 
 const STEP_BYTES = 1024 * 1024;
 const PIECE_BYTES = 65_536;
@@ -80,8 +81,4 @@ function isEnough(heldBytes: number, bytes: number): boolean {
 
 function draftOf(path: string): string {
   return `${path}.new`;
-}
-
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }

@@ -35,7 +35,7 @@ import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
 import { classifySqliteError, readFailure } from "./sqlite-errors.ts";
 import type { StartThread } from "./start-thread.ts";
 import { StorageClient } from "./storage-client.ts";
-import { prepareDirectory, type StoreFiles, storeFiles } from "./store-files.ts";
+import { prepareDirectory, type StoreFiles, sizeOf, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 import { StoreWatch } from "./store-watch.ts";
 import type { StorageState } from "./thread-messages.ts";
@@ -202,7 +202,7 @@ export class SqliteStore implements KvEngine {
   }
 
   get figures(): StoreFigures {
-    const databaseBytes = statSync(this.files.database, { throwIfNoEntry: false })?.size ?? 0;
+    const databaseBytes = sizeOf(this.files.database);
     const { walBytes, sweptTotal, fullCause } = this.#state;
     return { walBytes, sweptTotal, isFull: fullCause !== null, queueLength: this.#queue.length, databaseBytes };
   }

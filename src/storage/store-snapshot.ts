@@ -10,7 +10,7 @@ import { refuseInterruptedRestore } from "./kept-store.ts";
 import { removePartial } from "./partial-files.ts";
 import { openAsItLies, openForReading, schemaVersion } from "./sqlite-connection.ts";
 import type { StartThread } from "./start-thread.ts";
-import { refuseFile, requirePlainFiles, type StoreFiles, storeFiles } from "./store-files.ts";
+import { refuseFile, requirePlainFiles, type StoreFiles, sizeOf, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 
 export interface SnapshotOptions {
@@ -88,7 +88,7 @@ export function openAndUnlink(path: string): Database {
 export function inspectBeforeCopy(files: StoreFiles): void {
   requireOurs(files.database);
   refuseInterruptedRestore(files);
-  if ((statSync(files.wal, { throwIfNoEntry: false })?.size ?? 0) === 0) return;
+  if (sizeOf(files.wal) === 0) return;
   using lock = StoreLock.tryAcquire(files.lock);
   if (lock !== null) inspectStore(files, "refuse");
 }
@@ -105,7 +105,7 @@ export function requireStore(directory: string): StoreFiles {
 }
 
 function hasLog({ database, wal }: StoreFiles): boolean {
-  return [wal, `${database}-journal`].some((path) => (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0);
+  return [wal, `${database}-journal`].some((path) => sizeOf(path) > 0);
 }
 
 /** In a directory that this user may not enter there seems to be nothing. */

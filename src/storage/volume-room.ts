@@ -1,11 +1,11 @@
 // What is left on the volume of a store, and how much of it the pages that are still in the log will take.
 
 import type { Database } from "bun:sqlite";
-import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { KiB, MiB } from "../shared/bounds.ts";
 import { freeBytesAt } from "./free-space.ts";
 import { PAGE_BYTES } from "./sqlite-connection.ts";
+import { sizeOf } from "./store-files.ts";
 
 const UNCOPIED_BYTES_MAX = 4 * MiB;
 /** For the log of what frees: with less than this a reserve is as good as none. */
@@ -34,7 +34,7 @@ export function isReserveOfUse(reserveBytes: number): boolean {
  */
 export function roomBytes(database: Database): number {
   const { filename } = database;
-  const fileBytes = statSync(filename, { throwIfNoEntry: false })?.size ?? 0;
+  const fileBytes = sizeOf(filename);
   const uncopiedBytes = Math.max(0, pagesOf(database, "page_count") * PAGE_BYTES - fileBytes);
   return freeBytesAt(dirname(filename)) - uncopiedBytes;
 }

@@ -3,9 +3,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { rekeyStore } from "../../src/app/rekey-units.ts";
 import { ChannelStore } from "../../src/relay/channel-store.ts";
-import type { ChannelFields } from "../../src/relay/channel-units.ts";
 import { CHANNELS_MAX } from "../../src/relay/channel-units.ts";
-import type { Channel } from "../../src/relay/relay-tables.ts";
+import type { Channel, ChannelFields } from "../../src/relay/relay-tables.ts";
 import { refusalFrom } from "../support/refusal-of.ts";
 import { CHANNEL_FIELDS, openRelayStore, type RelayStore, versionOf } from "../support/relay-store.ts";
 
