@@ -10,8 +10,9 @@ const NO_BYTES = new Uint8Array(0);
 /**
  * One per stream. What `push` has returned, followed by `rest`, is at any time exactly what was pushed.
  *
- * An event ends with the blank line behind it; further blank lines belong to the event that follows, as does the LF of
- * a CRLF whose CR was the last byte that had come. A comment counts as an event, as does a byte order mark.
+ * An event ends with the blank line behind it; further blank lines belong to the event that follows. The LF of a CRLF
+ * whose CR was the last byte that had come is a piece of its own: nobody knows whether it will come, and an event does
+ * not wait for it. A comment counts as an event, as does a byte order mark.
  */
 export class EventSplitter {
   /** The unfinished event is `#held.subarray(0, #heldBytes)`. */
@@ -48,6 +49,10 @@ export class EventSplitter {
     let isLineBegun = this.#isLineBegun;
     let isAfterReturn = this.#isAfterReturn;
     const length = chunk.length;
+    if (isAfterReturn && this.#heldBytes === 0 && chunk[0] === LF) {
+      events.push(length === 1 ? chunk : chunk.subarray(0, 1));
+      start = 1;
+    }
     for (let at = 0; at < length; at++) {
       const byte = chunk[at]!;
       if (byte !== LF && byte !== CR) {
@@ -113,6 +118,17 @@ export class EventSplitter {
     this.#held.set(chunk.subarray(start), this.#heldBytes);
     this.#heldBytes = needed;
   }
+}
+
+/** Whether a piece of the splitter is what was missing of the line end of the event before it. */
+export function isLateLineFeed(piece: Uint8Array): boolean {
+  return piece.length === 1 && piece[0] === LF;
+}
+
+/** Whether a piece of the splitter ends as one does of which half a line end is still to come. */
+export function lacksLineFeed(piece: Uint8Array): boolean {
+  const { length } = piece;
+  return length > 2 && piece[length - 1] === CR && piece[length - 2] === LF && piece[length - 3] === CR;
 }
 
 /** What an event says. Null: it has no such field. */

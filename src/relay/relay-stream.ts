@@ -1,6 +1,7 @@
 // A stream on its way from an upstream to a client: whole events, byte for byte, no faster than the client reads.
 
 import { UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
+import { lacksLineFeed } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import { type ErrorObject, streamError } from "./relay-errors.ts";
 import type { StreamWatch } from "./stream-watch.ts";
@@ -10,6 +11,7 @@ import type { UpstreamEvents } from "./upstream-events.ts";
 const PING_MS = 15_000;
 
 const PING = new TextEncoder().encode(": ping\n\n");
+const LINE_FEED = new TextEncoder().encode("\n");
 const DONE = new TextEncoder().encode("data: [DONE]\n\n");
 
 /** How a stream came to its end; its time was over: `late` while its upstream was waited for, `unread` otherwise. */
@@ -34,7 +36,7 @@ export interface StreamParts {
   readonly clientGone: AbortSignal;
   /** The client has left: "cancel" gives the upstream up, "drain" reads it to its end for exact usage. */
   readonly onClientGone: "cancel" | "drain";
-  /** Called for every event that is sent, for the cache. */
+  /** Called for every event that is sent, or piece of one, for the cache. */
   readonly onEvent: (event: Uint8Array) => void;
   /** Called once, when nothing more will be sent or read. */
   readonly onEnd: (end: StreamEnd) => void;
@@ -131,6 +133,11 @@ export class RelayStream {
       onEvent(passed);
       sent.push(passed);
       if (watch.isDone) {
+        // Nothing more is read, and some clients take no event before its last line end is whole.
+        if (lacksLineFeed(passed)) {
+          onEvent(LINE_FEED);
+          sent.push(LINE_FEED);
+        }
         this.#finish(controller, "complete", sent);
         return true;
       }

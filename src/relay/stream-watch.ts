@@ -1,7 +1,7 @@
 // What the events of a stream mean, one after the other: which pass, which is the last, what was used.
 
 import { isObject, parseJson } from "../shared/json-text.ts";
-import { parseEvent } from "./event-splitter.ts";
+import { isLateLineFeed, parseEvent } from "./event-splitter.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import type { ErrorObject } from "./relay-errors.ts";
 import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
@@ -26,6 +26,8 @@ export class StreamWatch {
   outputBytes = 0;
   /** The closing mark was sent. */
   isDone = false;
+  /** Whether the event before went to the client as it came. */
+  #hasPassed = true;
   /** Choices that have begun, and those of them whose end was named. */
   readonly #begun = new Set<number>();
   readonly #finished = new Set<number>();
@@ -45,8 +47,15 @@ export class StreamWatch {
     return this.isDone || (this.#finished.size > 0 && this.#finished.size === this.#begun.size);
   }
 
-  /** A whole event, with its blank line. */
+  /** A whole event, with its blank line; or the rest of its line end, which goes the same way. */
   see(event: Uint8Array): EventVerdict {
+    if (isLateLineFeed(event)) return this.#hasPassed ? "pass" : "drop";
+    const verdict = this.#judge(event);
+    this.#hasPassed = verdict === "pass";
+    return verdict;
+  }
+
+  #judge(event: Uint8Array): EventVerdict {
     const { event: name, data } = parseEvent(event);
     if (data === null) return "pass";
     if (data === DONE) {

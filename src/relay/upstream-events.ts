@@ -23,7 +23,10 @@ export class UpstreamEvents {
     this.idleMs = idleMs;
   }
 
-  /** At least one whole event, or null when the stream has ended, broke, went silent or sent too large an event. */
+  /**
+   * At least one piece of the splitter, a whole event as a rule. Null when the stream has ended, broke, went silent or
+   * sent too large an event.
+   */
   async next(): Promise<Uint8Array[] | null> {
     while (!this.#splitter.isOversized) {
       const chunk = await this.#read();

@@ -83,6 +83,28 @@ describe("a stream of chunks", () => {
     }
   });
 
+  describe.each([
+    ["LF", "\n"],
+    ["CRLF", "\r\n"],
+    ["CR", "\r"],
+  ])("with %s as line end, however its bytes are cut in two", (_, lineEnd) => {
+    const inLines = (text: string) => text.replaceAll("\n", lineEnd);
+    const opening = inLines(`: comment\n\nevent: x\n${chunk("你好")}${FINISH}`);
+    const [usage, done] = [inLines(USAGE), inLines(DONE)];
+    const bytes = new TextEncoder().encode(opening + usage + done);
+    const cases = [
+      ["with the usage", true, opening + usage + done],
+      ["without the usage that nobody asked for", false, opening + done],
+    ] as const;
+    test.each(cases)("passes byte for byte %s, and is kept so", async (_, wantsUsage, expected) => {
+      for (let at = 1; at < bytes.length; at++) {
+        const { stream, state } = open([bytes.slice(0, at), bytes.slice(at)], { wantsUsage });
+        const text = await new Response(stream.body).text();
+        expect([at, text, state.kept, state.ends]).toEqual([at, expected, expected, ["complete"]]);
+      }
+    });
+  });
+
   test("has the usage when it was asked for", async () => {
     const sent = `${chunk("a")}${FINISH}${USAGE}${DONE}`;
     const { stream } = open([sent], { wantsUsage: true });
@@ -264,6 +286,21 @@ describe("a stream of responses", () => {
     expect(await new Response(stream.body).text()).toBe(created + delta + completed);
     expect(watch.usage).toEqual({ promptTokens: 4, completionTokens: 1, cachedTokens: 0 });
     expect(watch.responseId).toBe("resp_1");
+  });
+
+  test("with CRLF as line end passes byte for byte, however its bytes are cut in two", async () => {
+    const sent = (created + delta + completed).replaceAll("\n", "\r\n");
+    for (let at = 1; at < sent.length; at++) {
+      const { stream, state } = open([sent.slice(0, at), sent.slice(at)], { endpoint: "responses" });
+      expect([at, await new Response(stream.body).text(), state.kept]).toEqual([at, sent, sent]);
+    }
+  });
+
+  test("that failed has one line end only, wherever that of its upstream was cut", async () => {
+    const data = JSON.stringify({ type: "response.failed", response: { id: "resp_1" } });
+    const failed = `event: response.failed\ndata: ${data}\n\n`;
+    const { stream } = open([`${failed.replaceAll("\n", "\r\n").slice(0, -1)}`, "\n"], { endpoint: "responses" });
+    expect(await new Response(stream.body).text()).toBe(failed);
   });
 
   test("that was cut short for its length is complete, and its usage is read", async () => {
