@@ -20,7 +20,7 @@ const PROBE_MS_MIN = 60_000;
 const PROBE_MS_MAX = 3_600_000;
 /** For a list of models. */
 const MODELS_MS_MAX = 30_000;
-/** How soon a channel that stayed enabled as the last of a group is judged again, whichever way. */
+/** How soon a channel that stayed enabled as the last of a group is judged again, if no channel was changed since. */
 const BAN_AGAIN_MS = 10_000;
 const TEST_TOKENS = 16;
 /** Models that do not know `max_tokens` think before they answer, and some refuse a bound that they cannot keep. */
@@ -46,7 +46,7 @@ export class LiveChannels implements ChannelMonitor {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #probes = new Map<number, Probe>();
-  /** When a channel was last to be disabled. */
+  /** When a channel was last to be disabled, since channels were changed. */
   readonly #bannedMs = new Map<number, number>();
   /** When the key of a channel was last refused, or that was last to be forgotten. */
   readonly #refusedMs = new Map<number, number>();
@@ -75,6 +75,12 @@ export class LiveChannels implements ChannelMonitor {
   }
 
   async changed(): Promise<void> {
+    await this.#readChannels();
+    // Groups may have others by now.
+    this.#bannedMs.clear();
+  }
+
+  async #readChannels(): Promise<void> {
     const channels = await this.#store.list();
     this.#pool.replaceAll(channels.map((channel) => ({ channel, key: this.#store.keyOf(channel) })));
     this.#planProbes();
@@ -151,7 +157,7 @@ export class LiveChannels implements ChannelMonitor {
     this.#bannedMs.set(channel.id, nowMs);
     const { id, sealedKey } = channel;
     const status = await this.#store.change("relay.banChannel", { id, sealedKey, reason, unusable: this.locked });
-    await this.changed();
+    await this.#readChannels();
     if (status === 3) this.#log.warn("a channel was disabled: its key is refused", { channel: id, reason });
   }
 
@@ -189,7 +195,7 @@ export class LiveChannels implements ChannelMonitor {
     this.#refusedMs.set(id, nowMs);
     this.#store
       .change("relay.forgetReason", { id, sealedKey, reason })
-      .then(() => this.changed())
+      .then(() => this.#readChannels())
       .catch((cause: unknown) => {
         this.#log.warn("the reason of a refused key stays noted", { channel: id, cause: messageOf(cause) });
       });

@@ -107,6 +107,23 @@ describe("a channel whose key is refused", () => {
     expect(pool.find(second)!.channel.statusReason).toBe("invalid_api_key");
   });
 
+  test("that stayed as the last of its group is out of use with its next refusal once another is there", async () => {
+    const lone = await add("lone");
+    await disable(lone);
+    const version = await versionOf(relayStore);
+    await disable(lone);
+    expect([statusOf(lone), await versionOf(relayStore)]).toEqual([1, version]);
+    const other = await add("other");
+    await disable(lone);
+    expect([statusOf(lone), statusOf(other)]).toEqual([3, 1]);
+    nowMs += MINUTE_MS;
+    await disable(other);
+    expect(statusOf(other)).toBe(1);
+    await live.probe();
+    await disable(other);
+    expect([statusOf(lone), statusOf(other)]).toEqual([1, 3]);
+  });
+
   test("is in order again when it really works later, and is not written at for each success", async () => {
     const id = await add("lone");
     const member = () => pool.find(id)!;
