@@ -15,6 +15,7 @@ import { RelayStream, type StreamEnd } from "./relay-stream.ts";
 import { StreamWatch } from "./stream-watch.ts";
 import type { BegunStream, FailedAnswer, WholeAnswer } from "./upstream-attempt.ts";
 import { createScrubber } from "./upstream-error.ts";
+import { shownProcessingMs, shownType } from "./upstream-headers.ts";
 
 export interface AnswerSettings {
   readonly onClientAbort: "cancel" | "drain";
@@ -62,10 +63,10 @@ export class RelayAnswers {
     for (const stream of this.#streams) stream.interrupt();
   }
 
-  whole(call: RelayCall, answer: WholeAnswer): Response {
+  whole(call: RelayCall, member: PoolChannel, answer: WholeAnswer): Response {
     const { scope, account, keep } = call;
     const { status, bytes, usage, outputBytes, isPending } = answer;
-    const contentType = answer.headers.get("content-type") ?? "application/json";
+    const contentType = shownType(answer.headers, member.key!);
     const outcome = { status, errorCode: null, isBilled: true, usage, outputBytes, isPending };
     const isGone = scope.request.signal.aborted;
     if (keep !== null && !isGone && status === 200) {
@@ -180,7 +181,7 @@ export class RelayAnswers {
     const { scope, account, keep, request } = call;
     const headers: ResponseHeaders = {};
     describeAttempts(scope, account.attempts, account.overheadMs);
-    const processingMs = upstream?.get("openai-processing-ms") ?? null;
+    const processingMs = upstream === null ? null : shownProcessingMs(upstream);
     if (processingMs !== null) headers["openai-processing-ms"] = processingMs;
     if (request.names.length > 1 && account.attempts > 0) headers["x-gokv-model"] = encodeURI(account.model);
     if (account.channelId !== null && this.#settings.exposesChannel) {

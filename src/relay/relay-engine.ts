@@ -323,7 +323,7 @@ export class RelayEngine {
     const { answers, responses } = this.#parts;
     const { responseId } = result;
     const respond = () =>
-      result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, result);
+      result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, member, result);
     if (responseId === null || !call.request.isStored) return respond();
     // Before the client can come back with it.
     const bound = responses.bind(responseId, call.token.id, member.channel.id);

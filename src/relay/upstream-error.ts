@@ -109,6 +109,8 @@ const KEY_PART_LENGTH_MIN = 8;
 /** Whoever has so short a key does not need one, and half of any text would be taken for it. */
 const KEY_LENGTH_MIN = 4;
 const HIDDEN = "***";
+/** Of visible ASCII, which keys are made of. */
+const NEEDS_ESCAPE = /["\\]/;
 /** Keys of others. The whole run is taken at once, which keeps this linear. */
 const KEY_LIKE = /sk-[\w-]{5,}/g;
 
@@ -117,7 +119,7 @@ const KEY_LIKE = /sk-[\w-]{5,}/g;
  * looks like a key of this trade. Takes time linear in the text, whatever stands in it.
  */
 export function createScrubber(keys: readonly string[]): Scrubber {
-  const secrets = [...new Set(keys)].filter((key) => key.length >= KEY_LENGTH_MIN);
+  const secrets = [...new Set(keys.flatMap(writtenForms))].filter((key) => key.length >= KEY_LENGTH_MIN);
   return (text) => {
     const withoutKeys = hide(
       text,
@@ -125,6 +127,17 @@ export function createScrubber(keys: readonly string[]): Scrubber {
     );
     return withoutKeys.replace(KEY_LIKE, (run, at: number) => (isKeyLike(withoutKeys, run, at) ? HIDDEN : run));
   };
+}
+
+/** A key as it is, as JSON writes it, and as JSON in a text of JSON does. */
+function writtenForms(key: string): string[] {
+  if (!NEEDS_ESCAPE.test(key)) return [key];
+  const inJson = escaped(key);
+  return [key, inJson, escaped(inJson)];
+}
+
+function escaped(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
 }
 
 /** All that is text in the error, hidden keys aside. */

@@ -318,6 +318,25 @@ function headerTests(target: () => Target): void {
     }
   });
 
+  test("the type and the time of an upstream reach the client in their form only, and without its key", async () => {
+    const key = "sk-canary-Zx81Qp03Lm77";
+    await using rig = await RelayRig.open(target(), [{ key }]);
+    for (const [type, shown, time, shownTime] of [
+      ["application/json", "application/json", "12", "12"],
+      ["application/json; charset=utf-8", "application/json; charset=utf-8", "12.5", "12.5"],
+      ['Application/JSON ;charset="utf-8"', 'Application/JSON ;charset="utf-8"', "0", "0"],
+      [`application/json; k=${key}`, "application/json; k=***", key, null],
+      [`application/${key}+json`, "application/***+json", `12 ${key}`, null],
+      ["application/json; a=b; c d=e; f=g", "application/json; a=b", "12 ms", null],
+      ["application/json, text/html", "application/json", "-1", null],
+    ] as const) {
+      rig.plan(answerJson({ choices: [] }, 200, { "Content-Type": type, "openai-processing-ms": time }));
+      const { headers } = await rig.chat();
+      const received = [headers.get("content-type"), headers.get("openai-processing-ms")];
+      expect([type, ...received]).toEqual([type, shown, shownTime]);
+    }
+  });
+
   test("every answer has an id of its own, whatever the client sends", async () => {
     await using rig = await RelayRig.open(target());
     const ids = new Set<string>();

@@ -203,6 +203,21 @@ describe("scrubbing", () => {
     expect(createScrubber([])("plain")).toBe("plain");
   });
 
+  test("hides a key as JSON writes it, and as JSON in a text of JSON does", () => {
+    const key = 'a"b\\c/d"e\\f"g\\h"i\\j"k\\l';
+    const scrub = createScrubber([key]);
+    const inside = JSON.stringify({ key });
+    expect(scrub(`sent ${inside}`)).toBe('sent {"key":"***"}');
+    for (const [body, message] of [
+      [{ why: key }, '{"why":"***"}'],
+      [{ why: `Bearer ${key.slice(0, 8)}` }, '{"why":"Bearer ***"}'],
+      [{ why: inside }, '{"why":"{\\"key\\":\\"***\\"}"}'],
+      [{ error: inside }, '{"key":"***"}'],
+    ] as const) {
+      expect(scrubError(read(body).error, scrub).message).toBe(message);
+    }
+  });
+
   test("hides what looks like anybody's key", () => {
     const scrub = createScrubber([]);
     for (const [text, expected] of [
