@@ -73,6 +73,7 @@ export class RelayAnswers {
       const kept = { contentType, chunks: [bytes], isStream: false, model: account.model };
       this.#cache.keep(keep.key, kept, keep.seconds);
     }
+    if (isGone) this.#metrics.countAbort("before_answer");
     account.settle(isGone ? { ...outcome, ...CLIENT_GONE } : outcome);
     const leave = () => {
       answer.release();

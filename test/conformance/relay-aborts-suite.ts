@@ -5,6 +5,7 @@ import { eventually, untilStill } from "../support/eventually.ts";
 import type { Plan } from "../support/fault-upstream.ts";
 import { expectTime, expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { openRaw } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
 import { dataOf, expectRelayError, type Json, RELAY_ENV } from "../support/relay-client.ts";
 import { chatTextOf, RelayRig } from "../support/relay-rig.ts";
 import type { OpenTarget } from "../support/targets.ts";
@@ -168,8 +169,10 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
     test.each<[string, Json, Plan]>([
       ["before the first event", STREAM, stream({ events: [chatChunk("one"), FINISH, usageChunk, DONE] })],
       ["before a whole answer", {}, answerWith({ usage: USAGE })],
-    ])("%s: the upstream finishes, and its usage counts", async (_, fields, plan) => {
+    ])("%s: the upstream finishes, and its usage counts, as does the client that left", async (_, fields, plan) => {
       await using rig = await RelayRig.open(target());
+      const left = () => metricOf(target(), "gokv_relay_aborts_total");
+      const leftBefore = await left();
       const more = Promise.withResolvers<void>();
       rig.plan(afterwards(more.promise, plan));
       const controller = new AbortController();
@@ -182,6 +185,7 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       more.resolve();
       const row = await rig.onlyRow();
       expect(row).toMatchObject({ status: 499, estimated: 0, prompt_tokens: 70, completion_tokens: 50, quota: 120 });
+      expect(await left()).toBe(leftBefore + 1);
     });
 
     test.each<[string, Json, Plan]>([
