@@ -241,19 +241,36 @@ function mayBeEmpty(method: AttemptRequest["method"], status: number): boolean {
 async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<AttemptFailure> {
   const { status, headers } = answer;
   const timer = setTimeout(abort, ERROR_READ_MS_MAX);
-  const bytes = await readBytes(answer, ERROR_BYTES_MAX, null, abort).catch(() => null);
+  const text = new TextDecoder().decode(await readBeginning(answer, abort));
   clearTimeout(timer);
-  const { error, numericCode } = readUpstreamError(
-    status,
-    new TextDecoder().decode(bytes ?? new Uint8Array(0)),
-    headers.get("content-type"),
-  );
+  const { error, numericCode } = readUpstreamError(status, text, headers.get("content-type"));
   const { code, type, param } = error;
   return {
     kind: "failure",
     failure: { kind: "status", status, code, type, param, numericCode, headers },
     answer: { status, error, upstreamStatus: status, retryAfter: headers.get("retry-after") },
   };
+}
+
+/** As much of a refusal as is worth reading; less when it breaks off or takes too long. */
+async function readBeginning(answer: OutboundAnswer, abort: () => void): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let total = 0;
+  try {
+    const { whole } = answer;
+    if (whole !== null && whole.lengthBytes <= ERROR_BYTES_MAX) return new Uint8Array(await whole.read());
+    for await (const chunk of answer.body ?? []) {
+      chunks.push(chunk);
+      total += chunk.length;
+      if (total > ERROR_BYTES_MAX) {
+        abort();
+        break;
+      }
+    }
+  } catch {
+    // What came may say enough.
+  }
+  return Buffer.concat(chunks).subarray(0, ERROR_BYTES_MAX);
 }
 
 async function readStream(
@@ -290,13 +307,13 @@ async function readStream(
 const UNBOUND: Pick<BegunStream, "end" | "overdue"> = { end: () => undefined, overdue: () => null };
 
 /**
- * Null when there are more than `bytesMax`. `share` grows with them; null = they are few.
+ * Null when there are more than `bytesMax`. `share` grows with them.
  * @throws RelayError overloaded
  */
 async function readBytes(
   answer: OutboundAnswer,
   bytesMax: number,
-  share: GrowingShare | null,
+  share: GrowingShare,
   abort: () => void,
 ): Promise<Uint8Array<ArrayBuffer> | null> {
   const { whole } = answer;
@@ -325,8 +342,8 @@ async function readBytes(
 }
 
 /** @throws RelayError overloaded, after `abort` */
-function growTo(share: GrowingShare | null, bytes: number, abort: () => void): void {
-  if (share === null || share.tryGrowTo(bytes)) return;
+function growTo(share: GrowingShare, bytes: number, abort: () => void): void {
+  if (share.tryGrowTo(bytes)) return;
   abort();
   throw new RelayError("overloaded", "too many answers are being received", { headers: { "Retry-After": "1" } });
 }

@@ -523,6 +523,15 @@ function upstreamTests(target: () => Target): void {
 
 const PAGE = "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>";
 
+/** A text of which nobody knows how long it is before it has come. */
+function chunkedText(text: string, status: number): Plan {
+  return async (exchange) => {
+    await exchange.head(status, { "Content-Type": "text/plain", "Transfer-Encoding": "chunked" });
+    await exchange.chunk(text);
+    await exchange.endChunks();
+  };
+}
+
 /** An error of an upstream as it comes, and as the client gets it; a type of null stands for any. */
 const ODD_ERRORS: readonly (readonly [
   what: string,
@@ -541,6 +550,16 @@ const ODD_ERRORS: readonly (readonly [
   ["a number as code", refuse(400, { code: 1210, message: "Bad." }), 400, "Bad.", "1210"],
   ["plain text", answerText("upstream is sad", "text/plain", 500), 500, "upstream is sad", null],
   ["a long text", answerText("x".repeat(5000), "text/plain", 500), 500, /^x{500}$/, null],
+  ["a text of megabytes", answerText("x".repeat(3_000_000), "text/plain", 500), 500, /^x{500}$/, null],
+  ["a text of megabytes in chunks", chunkedText("x".repeat(3_000_000), 500), 500, /^x{500}$/, null],
+  [
+    "an error with megabytes of message",
+    refuse(400, { message: "x".repeat(3_000_000) }),
+    400,
+    /^{"error":{"mess/,
+    null,
+  ],
+  ["a web page of megabytes", answerText(PAGE + "x".repeat(3_000_000), "text/html", 502), 502, /^[^<>x]{10,}$/, null],
   ["a web page", answerText(PAGE, "text/html", 502), 502, /^[^<>]{10,}$/, null],
   ["an empty body", answerText("", "application/json", 503), 503, /^.{10,}$/, null],
   ["an empty object", answerJson({}, 500), 500, /^.{10,}$/, null],

@@ -265,14 +265,17 @@ test("a stream has the time of the whole request from its beginning on, not from
   expect(performance.now() - startedMs).toBeLessThan(firstEventMs + totalMs - 50);
 });
 
-test("a refusal whose text does not end is read for five seconds", async () => {
+test("a refusal whose text does not end is read for five seconds, and what came of it is told", async () => {
   jest.useFakeTimers();
   try {
     const head = Promise.withResolvers<AbortSignal>();
     const transport: Pick<OutboundTransport, "send"> = {
       async send({ signal }) {
         const body = new ReadableStream<Uint8Array>({
-          start: (controller) => signal.addEventListener("abort", () => controller.error(new Error("aborted"))),
+          start(controller) {
+            controller.enqueue(new TextEncoder().encode("It did not work."));
+            signal.addEventListener("abort", () => controller.error(new Error("aborted")));
+          },
         });
         head.resolve(signal);
         return { status: 500, headers: new Headers(JSON_TYPE), body, whole: null };
@@ -285,7 +288,8 @@ test("a refusal whose text does not end is read for five seconds", async () => {
     expect(signal.aborted).toBe(false);
     jest.advanceTimersByTime(1);
     expect(signal.aborted).toBe(true);
-    expect(await result).toMatchObject({ kind: "failure", failure: { kind: "status", status: 500 } });
+    const answer = { error: { message: "It did not work." } };
+    expect(await result).toMatchObject({ kind: "failure", failure: { kind: "status", status: 500 }, answer });
   } finally {
     jest.useRealTimers();
   }
