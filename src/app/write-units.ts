@@ -5,7 +5,7 @@ import { createJobUnits } from "../jobs/job-units.ts";
 import { RELAY_UNITS } from "../relay/relay-units.ts";
 import type { WriteUnits } from "../storage/unit-of-work.ts";
 import { TASK_JOBS } from "../task/task-jobs.ts";
-import { TASK_SETTLEMENTS, TASK_UNITS } from "../task/task-units.ts";
+import { TASK_REQUEUES, TASK_SETTLEMENTS, TASK_UNITS } from "../task/task-units.ts";
 import { TOKEN_UNITS } from "../token/token-units.ts";
 import { REKEY_UNITS } from "./rekey-units.ts";
 
@@ -13,7 +13,11 @@ export const WRITE_UNITS = {
   ...TOKEN_UNITS,
   ...RELAY_UNITS,
   ...TASK_UNITS,
-  ...createJobUnits({ kinds: byKind(Object.values(TASK_JOBS)), settlements: TASK_SETTLEMENTS }),
+  ...createJobUnits({
+    kinds: byKind(Object.values(TASK_JOBS)),
+    settlements: TASK_SETTLEMENTS,
+    requeues: TASK_REQUEUES,
+  }),
   ...REKEY_UNITS,
 } satisfies WriteUnits;
 

@@ -5,7 +5,7 @@ import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { jobTables } from "./job-base-units.ts";
-import type { JobKind, JobOutcome, Settlement } from "./job-kinds.ts";
+import type { JobKind, JobOutcome, Requeued, Settlement } from "./job-kinds.ts";
 import { retryDelayMs } from "./job-retry.ts";
 import type { JobRow, JobTables } from "./job-tables.ts";
 
@@ -15,11 +15,21 @@ import type { JobRow, JobTables } from "./job-tables.ts";
  */
 export type Settle = (work: UnitOfWork, settlement: Settlement) => Promise<unknown>;
 
+/** Takes back what the settlement of an ended job has changed, when it is to run once more; in the same transaction. */
+export interface Requeue {
+  /** Changes nothing. @throws AppError when the job must not run again */
+  require(work: UnitOfWork, job: Requeued): Promise<void>;
+  /** The job is ready by now. */
+  settle(work: UnitOfWork, job: Requeued): Promise<void>;
+}
+
 /** What the units know of the kinds of jobs that there are. */
 export interface JobRules {
   readonly kinds: Readonly<Record<string, JobKind>>;
   /** By kind; many have nothing to settle. */
   readonly settlements: Readonly<Record<string, Settle>>;
+  /** By kind; many have nothing to take back. */
+  readonly requeues: Readonly<Record<string, Requeue>>;
 }
 
 export interface EndedRun {

@@ -62,6 +62,13 @@ export interface Settlement {
   readonly error: string | null;
 }
 
+/** A job that has ended and is to run once more, as its kind is told inside the transaction that makes it ready. */
+export interface Requeued {
+  readonly jobId: string;
+  readonly payload: unknown;
+  readonly nowMs: number;
+}
+
 export function byKind(kinds: readonly JobKind[]): Readonly<Record<string, JobKind>> {
   return Object.fromEntries(kinds.map((kind) => [kind.kind, kind]));
 }

@@ -4,11 +4,13 @@ import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { enqueueJob, jobTables } from "./job-base-units.ts";
 import type { JobRules } from "./job-finish-units.ts";
-import type { JobKind } from "./job-kinds.ts";
+import type { JobKind, Requeued } from "./job-kinds.ts";
 import type { JobRow, JobState } from "./job-tables.ts";
 
 /** Rows of one transaction of what may touch many. */
 export const JOB_SLICE_ROWS = 500;
+/** Each of them may have to do with several rows of its service. */
+const RETRIED_ROWS = 100;
 
 /** `ownerId` null: whoever owns it. */
 export interface NamedJob {
@@ -19,14 +21,19 @@ export interface NamedJob {
 
 /**
  * At once, but never before its time, and from attempt 1 on. The row as it is then.
- * @throws AppError not_found, state_conflict
+ * @throws AppError not_found, state_conflict; what its kind has against it
  */
-export async function retryJob(work: UnitOfWork, named: NamedJob): Promise<JobRow> {
+export async function retryJob({ requeues }: JobRules, work: UnitOfWork, named: NamedJob): Promise<JobRow> {
   const row = await requireJob(work, named);
   requireState(row, ["dead", "cancelled"]);
+  const requeue = requeues[row.kind];
+  const job = requeuedOf(row, named.nowMs);
+  await requeue?.require(work, job);
   // One that never ran waits for what it was made for.
   const runAtMs = row.attempts === 0 ? Math.max(named.nowMs, row.run_at_ms) : named.nowMs;
-  return change(work, row, againAt(runAtMs));
+  await change(work, row, againAt(runAtMs));
+  await requeue?.settle(work, job);
+  return requireJob(work, named);
 }
 
 /**
@@ -63,25 +70,48 @@ export async function cancelJob(
   return { job, result };
 }
 
-/** One slice of the jobs of a kind that died until `nowMs`; fewer than JOB_SLICE_ROWS when it was the last. */
+/** A place in the order in which jobs have ended. */
+export interface EndedAt {
+  readonly finishedMs: number;
+  readonly id: string;
+}
+
+/** Those of a kind that died until `nowMs`, behind `after`. */
+export interface DeadJobs {
+  readonly kind: string;
+  readonly nowMs: number;
+  readonly after: EndedAt | null;
+}
+
+/** One slice of them, but for those that their kind refuses; `last` is where the next one begins, null = nowhere. */
 export async function retryDeadJobs(
+  { requeues }: JobRules,
   work: UnitOfWork,
-  { kind, nowMs }: { readonly kind: string; readonly nowMs: number },
-): Promise<number> {
-  const db = jobTables(work);
+  { kind, nowMs, after }: DeadJobs,
+): Promise<{ retried: number; last: EndedAt | null }> {
   // Those that die again meanwhile are not tried again and again.
-  const dead = db
+  let dead = jobTables(work)
     .selectFrom("job")
-    .select("id")
+    .selectAll()
     .where("state", "=", "dead")
     .where("kind", "=", kind)
     .where("finished_at_ms", "<=", nowMs);
-  const { numUpdatedRows } = await db
-    .updateTable("job")
-    .set(againAt(nowMs))
-    .where("id", "in", dead.limit(JOB_SLICE_ROWS))
-    .executeTakeFirst();
-  return Number(numUpdatedRows);
+  if (after !== null) {
+    const { finishedMs, id } = after;
+    dead = dead.where(({ eb, refTuple, tuple }) => eb(refTuple("finished_at_ms", "id"), ">", tuple(finishedMs, id)));
+  }
+  const rows = await dead.orderBy("finished_at_ms").orderBy("id").limit(RETRIED_ROWS).execute();
+  let retried = 0;
+  for (const row of rows) {
+    const requeue = requeues[row.kind];
+    const job = requeuedOf(row, nowMs);
+    if (requeue !== undefined && (await isRefused(requeue.require(work, job)))) continue;
+    await change(work, row, againAt(nowMs));
+    await requeue?.settle(work, job);
+    retried++;
+  }
+  const last = rows.length < RETRIED_ROWS ? undefined : rows.at(-1);
+  return { retried, last: last === undefined ? null : { finishedMs: last.finished_at_ms!, id: last.id } };
 }
 
 export async function pauseQueue(
@@ -150,6 +180,21 @@ export async function fireSchedule(
     .where((row) => row.or([row("last_fire_ms", "<", atMs), row("last_fire_ms", ">", nowMs)]))
     .executeTakeFirst();
   return numUpdatedRows === 0n ? null : enqueueJob(work, { ...job, dedupKey: `${name}@${atMs}` });
+}
+
+function requeuedOf({ id, payload }: JobRow, nowMs: number): Requeued {
+  return { jobId: id, payload: JSON.parse(payload), nowMs };
+}
+
+/** Rejects with anything but an AppError. */
+async function isRefused(check: Promise<void>): Promise<boolean> {
+  try {
+    await check;
+    return false;
+  } catch (error) {
+    if (error instanceof AppError) return true;
+    throw error;
+  }
 }
 
 function againAt(runAtMs: number): Partial<JobRow> {

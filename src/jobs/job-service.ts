@@ -8,7 +8,7 @@ import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import type { Settled } from "./job-finish-units.ts";
 import { byKind, type JobHandler, type JobKind } from "./job-kinds.ts";
-import { JOB_SLICE_ROWS } from "./job-management-units.ts";
+import type { EndedAt } from "./job-management-units.ts";
 import { JobMetrics } from "./job-metrics.ts";
 import { createPurge, PURGE_KIND, PURGE_SCHEDULE } from "./job-purge.ts";
 import { JobScheduler } from "./job-scheduler.ts";
@@ -84,7 +84,7 @@ export class JobService {
     return service;
   }
 
-  /** Of a dead or cancelled job. `ownerId` null: whoever owns it. @throws AppError not_found, state_conflict */
+  /** Of a dead or cancelled job. `ownerId` null: whoever owns it. @throws AppError as retryJob */
   async retry(id: string, ownerId: number | null): Promise<JobRow> {
     const { store, clock } = this.#parts;
     const job = await store.run("jobs.retry", { id, ownerId, nowMs: clock() });
@@ -101,15 +101,22 @@ export class JobService {
     return job;
   }
 
-  /** All dead ones of a kind; how many. */
+  /** All dead ones of a kind but for those that it refuses; how many. */
   async retryDead(kind: string): Promise<number> {
     const { store, clock } = this.#parts;
     const nowMs = clock();
     let retried = 0;
-    for (let slice = JOB_SLICE_ROWS; slice === JOB_SLICE_ROWS; retried += slice) {
-      slice = await store.run("jobs.retryDead", { kind, nowMs });
+    let after: EndedAt | null = null;
+    do {
+      const slice: { retried: number; last: EndedAt | null } = await store.run("jobs.retryDead", {
+        kind,
+        nowMs,
+        after,
+      });
       this.pool.wake();
-    }
+      retried += slice.retried;
+      after = slice.last;
+    } while (after !== null);
     return retried;
   }
 

@@ -6,6 +6,7 @@ import { type EndedRun, finishRuns, type JobRules, type Settled } from "./job-fi
 import { keepLeases } from "./job-lease-units.ts";
 import {
   cancelJob,
+  type DeadJobs,
   fireSchedule,
   type NamedJob,
   pauseQueue,
@@ -25,8 +26,8 @@ export interface Exchange {
 }
 
 /** The kinds and what they settle are the service's whose jobs they are; those of the queue itself come with it. */
-export function createJobUnits({ kinds, settlements }: JobRules) {
-  const rules: JobRules = { kinds: { ...kinds, [PURGE_KIND.kind]: PURGE_KIND }, settlements };
+export function createJobUnits({ kinds, settlements, requeues }: JobRules) {
+  const rules: JobRules = { kinds: { ...kinds, [PURGE_KIND.kind]: PURGE_KIND }, settlements, requeues };
   return {
     "jobs.claim": claimJobs,
     "jobs.finish": (work: UnitOfWork, args: { readonly runs: readonly EndedRun[]; readonly nowMs: number }) =>
@@ -39,9 +40,9 @@ export function createJobUnits({ kinds, settlements }: JobRules) {
       return { ...settled, claimed: await claimJobs(work, claim) };
     },
     "jobs.heartbeat": keepLeases,
-    "jobs.retry": retryJob,
+    "jobs.retry": (work: UnitOfWork, named: NamedJob) => retryJob(rules, work, named),
     "jobs.cancel": (work: UnitOfWork, named: NamedJob) => cancelJob(rules, work, named),
-    "jobs.retryDead": retryDeadJobs,
+    "jobs.retryDead": (work: UnitOfWork, dead: DeadJobs) => retryDeadJobs(rules, work, dead),
     "jobs.pauseQueue": pauseQueue,
     "jobs.plan": planSchedules,
     "jobs.fireSchedule": fireSchedule,

@@ -1,7 +1,7 @@
 // The write units of exports: one transaction each.
 
 import type { Kysely } from "kysely";
-import type { Settlement } from "../jobs/job-kinds.ts";
+import type { Requeued, Settlement } from "../jobs/job-kinds.ts";
 import { enqueueJob, jobTables } from "../jobs/job-units.ts";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
@@ -22,6 +22,7 @@ const SLICE_ROWS = 500;
 const NOBODY = 0;
 
 type Db = Kysely<TaskTables>;
+type Wanted = Pick<TaskTables["task_export"], "user_id" | "state" | "expires_at_ms">;
 
 /** Of the job that builds an export. */
 export interface ExportPayload {
@@ -76,12 +77,10 @@ export const EXPORT_UNITS = {
     work: UnitOfWork,
     { nowMs, ...run }: ExportRun & { nowMs: number },
   ): Promise<Changed<number>> {
-    const { user_id: userId, state, expires_at_ms } = await requireRun(work, run);
+    const row = await requireRun(work, run);
     const db = taskTables(work);
-    const hasPlace = state !== "failed" && expires_at_ms > nowMs;
-    if (!hasPlace) await requirePlace(db, { userId, exportId: run.exportId, nowMs });
-    const set = { state: "pending" as const, expires_at_ms: nowMs + KEPT_MS };
-    await db.updateTable("task_export").set(set).where("id", "=", run.exportId).execute();
+    if (!hasPlace(row, nowMs)) await requirePlace(db, { userId: row.user_id, exportId: run.exportId, nowMs });
+    await awaitBuild(db, run.exportId, nowMs);
     return changed(await removeParts(db, run.exportId));
   },
 
@@ -146,6 +145,24 @@ export const EXPORT_UNITS = {
 
 export const EXPORT_SETTLEMENTS = { [TASK_JOBS.export.kind]: settleExport } as const;
 
+export const EXPORT_REQUEUES = {
+  [TASK_JOBS.export.kind]: {
+    /** @throws AppError state_conflict; quota_exceeded when others have taken its place */
+    async require(work: UnitOfWork, { payload, nowMs }: Requeued): Promise<void> {
+      const { exportId } = payload as ExportPayload;
+      const db = taskTables(work);
+      const row = await findWanted(db, exportId);
+      if (row === undefined) throw new AppError("state_conflict", "the export was deleted");
+      if (!hasPlace(row, nowMs)) await requirePlace(db, { userId: row.user_id, exportId, nowMs });
+    },
+
+    /** It waits as one that was just asked for. */
+    async settle(work: UnitOfWork, { payload, nowMs }: Requeued): Promise<void> {
+      await awaitBuild(taskTables(work), (payload as ExportPayload).exportId, nowMs);
+    },
+  },
+} as const;
+
 async function createExport(work: UnitOfWork, wanted: NewExport): Promise<Changed<QueuedExport>> {
   const { userId, format, filter, requestId, nowMs } = wanted;
   const db = taskTables(work);
@@ -172,6 +189,15 @@ async function createExport(work: UnitOfWork, wanted: NewExport): Promise<Change
     })
     .execute();
   return changed({ id, job_id, state: "pending" }, { userIds: [], hasJobs: true });
+}
+
+function hasPlace({ state, expires_at_ms }: Wanted, nowMs: number): boolean {
+  return state !== "failed" && expires_at_ms > nowMs;
+}
+
+async function awaitBuild(db: Db, exportId: string, nowMs: number): Promise<void> {
+  const set = { state: "pending" as const, expires_at_ms: nowMs + KEPT_MS };
+  await db.updateTable("task_export").set(set).where("id", "=", exportId).execute();
 }
 
 /** Is there one for `exportId` beside the others of its user? @throws AppError quota_exceeded */
@@ -218,10 +244,17 @@ function readyColumns({ rows, bytes, sha256, nowMs }: ExportReport): Partial<Tas
   return { state: "ready", row_count: rows, byte_count: bytes, sha256, expires_at_ms: nowMs + KEPT_MS };
 }
 
-async function requireRun(
-  work: UnitOfWork,
-  { exportId, jobId, fence }: ExportRun,
-): Promise<Pick<TaskTables["task_export"], "user_id" | "state" | "expires_at_ms">> {
+/** Unless its user has deleted it. */
+function findWanted(db: Db, exportId: string): Promise<Wanted | undefined> {
+  return db
+    .selectFrom("task_export")
+    .select(["user_id", "state", "expires_at_ms"])
+    .where("id", "=", exportId)
+    .where("user_id", "!=", NOBODY)
+    .executeTakeFirst();
+}
+
+async function requireRun(work: UnitOfWork, { exportId, jobId, fence }: ExportRun): Promise<Wanted> {
   const job = await jobTables(work)
     .selectFrom("job")
     .select("id")
@@ -229,12 +262,7 @@ async function requireRun(
     .where("state", "=", "running")
     .where("fence", "=", fence)
     .executeTakeFirst();
-  const wanted = await taskTables(work)
-    .selectFrom("task_export")
-    .select(["user_id", "state", "expires_at_ms"])
-    .where("id", "=", exportId)
-    .where("user_id", "!=", NOBODY)
-    .executeTakeFirst();
+  const wanted = await findWanted(taskTables(work), exportId);
   if (job === undefined) throw new AppError("conflict", "Another run builds this export now.");
   if (wanted === undefined) throw new AppError("not_found", "export not found");
   return wanted;

@@ -114,7 +114,7 @@ const ROUTES: readonly AdminRouteDoc[] = [
     summary: `To ${verb} it`,
     parameters: [id("The job", shape.uuid)],
     answers: { 200: shape.adminJob },
-    refusals: [404, 409],
+    refusals: verb === "retry" ? [403, 404, 409] : [404, 409],
   })),
   {
     path: "/_admin/queues",

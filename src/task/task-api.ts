@@ -336,7 +336,7 @@ const OUTLET_ROUTES: readonly TaskRouteDoc[] = [
     summary: `To ${verb} it`,
     parameters: [uuid("The job")],
     answers: { 200: shape.job },
-    refusals: [404, 409],
+    refusals: verb === "retry" ? [403, 404, 409] : [404, 409],
   })),
 ];
 

@@ -1,4 +1,4 @@
-// All write units of the task service, by name, and what its jobs settle.
+// All write units of the task service, by name, and what its jobs settle when they end or are to run again.
 
 import { SEAL_UNITS } from "../auth/seal-units.ts";
 import type { Settlement } from "../jobs/job-kinds.ts";
@@ -6,7 +6,7 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { ACCOUNT_UNITS } from "./account-units.ts";
 import { CLEANUP_UNITS } from "./cleanup-units.ts";
 import { COMMENT_UNITS } from "./comment-units.ts";
-import { EXPORT_SETTLEMENTS, EXPORT_UNITS } from "./export-units.ts";
+import { EXPORT_REQUEUES, EXPORT_SETTLEMENTS, EXPORT_UNITS } from "./export-units.ts";
 import { ITEM_UNITS } from "./item-units.ts";
 import { REFRESH_UNITS } from "./refresh-units.ts";
 import { REMINDER_SETTLEMENTS } from "./reminder-units.ts";
@@ -14,7 +14,7 @@ import { SESSION_UNITS } from "./session-units.ts";
 import type { Effects } from "./task-effects.ts";
 import { USER_DELETION_UNITS } from "./user-deletion-units.ts";
 import { WARMING_UNITS } from "./warming-units.ts";
-import { WEBHOOK_SETTLEMENTS, WEBHOOK_UNITS } from "./webhook-units.ts";
+import { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS, WEBHOOK_UNITS } from "./webhook-units.ts";
 
 export const TASK_UNITS = {
   ...SEAL_UNITS,
@@ -36,3 +36,6 @@ export type TaskUnits = typeof TASK_UNITS;
 export const TASK_SETTLEMENTS: Readonly<
   Record<string, (work: UnitOfWork, settlement: Settlement) => Promise<Effects>>
 > = { ...REMINDER_SETTLEMENTS, ...WEBHOOK_SETTLEMENTS, ...EXPORT_SETTLEMENTS };
+
+/** By kind of job: what is taken back when one that has ended is to run again. */
+export const TASK_REQUEUES = { ...WEBHOOK_REQUEUES, ...EXPORT_REQUEUES } as const;

@@ -198,7 +198,8 @@ export async function rankHook(
     .execute();
 }
 
-async function countPending(work: UnitOfWork, { id, pending }: Hook): Promise<void> {
+/** The one that fills the queue of its hook disables it. */
+export async function countPending(work: UnitOfWork, { id, pending }: Pick<Hook, "id" | "pending">): Promise<void> {
   await taskTables(work)
     .updateTable("task_webhook")
     .set({ pending: pending + 1 })

@@ -1,12 +1,15 @@
-// What the end of an attempt changes: its delivery, and how its hook fares.
+// What the end of an attempt changes: its delivery, and how its hook fares; and what is taken back of that when the job
+// is to run again.
 
-import type { JobOutcome, Settlement } from "../jobs/job-kinds.ts";
-import { JOB_PRIORITY } from "../jobs/job-units.ts";
+import type { JobOutcome, Requeued, Settlement } from "../jobs/job-kinds.ts";
+import { JOB_PRIORITY, jobTables } from "../jobs/job-units.ts";
+import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Effects, NO_EFFECTS } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import {
+  countPending,
   type DeliveryPayload,
   disableWebhook,
   findDelivery,
@@ -31,6 +34,41 @@ export interface AttemptReport {
 }
 
 export const WEBHOOK_SETTLEMENTS = { [TASK_JOBS.deliver.kind]: settleDelivery } as const;
+
+export const WEBHOOK_REQUEUES = {
+  [TASK_JOBS.deliver.kind]: {
+    async require(work: UnitOfWork, job: Requeued): Promise<void> {
+      await requireReopenable(work, job);
+    },
+
+    /** It waits again, behind as many others as its hook deserves by now. */
+    async settle(work: UnitOfWork, job: Requeued): Promise<void> {
+      const { row, hook } = await requireReopenable(work, job);
+      const rank = { priority: hook.job_priority };
+      await jobTables(work).updateTable("job").set(rank).where("id", "=", job.jobId).execute();
+      // Where the end of its job could not be settled it has never ceased to wait.
+      if (row.state === "pending") return;
+      await updateDelivery(taskTables(work), row.id, { state: "pending", finished_at_ms: null });
+      await countPending(work, hook);
+    },
+  },
+} as const;
+
+/** A delivery that is still this job's, and its hook, which is in use. @throws AppError state_conflict */
+async function requireReopenable(work: UnitOfWork, { jobId, payload }: Requeued) {
+  const db = taskTables(work);
+  const row = await findDelivery(db, (payload as DeliveryPayload).deliveryId);
+  if (row === null) throw new AppError("state_conflict", "the delivery is no longer in the log");
+  if (row.job_id !== jobId) throw new AppError("state_conflict", "the delivery belongs to a later job");
+  const hook = await db
+    .selectFrom("task_webhook")
+    .select(["id", "active", "pending", "job_priority"])
+    .where("id", "=", row.webhook_id)
+    .executeTakeFirst();
+  if (hook === undefined) throw new AppError("state_conflict", "the webhook was deleted");
+  if (hook.active === 0) throw new AppError("state_conflict", "the webhook is not active");
+  return { row, hook };
+}
 
 /**
  * Its hook may be gone, and it may have been given up with it: then there is nothing to note. Nor is there when it was

@@ -12,7 +12,7 @@ import { endPending, queueDelivery, rankHook, WEBHOOK_DELIVERY_UNITS } from "./w
 import { type Announced, messagesOf } from "./webhook-messages.ts";
 import { requireWebhook, type WebhookRow } from "./webhook-store.ts";
 
-export { WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
+export { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
 
 const PER_USER_MAX = 10;
 

@@ -155,4 +155,23 @@ function lifeTests(target: () => Target): void {
     const made = await sendOk<Export>(target(), ann, "GET", `/exports/${id}`);
     expect([made.state, made.row_count]).toEqual(["ready", SOME_TASKS]);
   });
+
+  test("bring back the export that they build when they are run again, unless it was deleted", async () => {
+    const ann = await signUp(target());
+    await pauseExports(target(), "pause");
+    const { id, job_id } = await startExport(target(), ann);
+    const shown = () => sendOk<Export>(target(), ann, "GET", `/exports/${id}`);
+    await sendOk(target(), ann, "POST", `/jobs/${job_id}/cancel`);
+    expect((await shown()).state).toBe("failed");
+    await sendOk(target(), ann, "POST", `/jobs/${job_id}/retry`);
+    const waiting = await shown();
+    expect(waiting.state).toBe("pending");
+    expect(Date.parse(waiting.expires_at)).toBeGreaterThan(Date.now());
+    await sendOk(target(), ann, "POST", `/jobs/${job_id}/cancel`);
+    for (let more = 0; more < 3; more++) await startExport(target(), ann);
+    expect(await refusalBy(target(), ann, "POST", `/jobs/${job_id}/retry`)).toBe("403 quota_exceeded");
+    await sendOk(target(), ann, "DELETE", `/exports/${id}`);
+    expect(await refusalBy(target(), ann, "POST", `/jobs/${job_id}/retry`)).toBe("409 state_conflict");
+    await pauseExports(target(), "resume");
+  });
 }

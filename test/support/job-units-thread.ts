@@ -1,7 +1,7 @@
 // The threads of a store whose jobs are those of tests: kinds that note in the database how they were settled.
 
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
-import { byKind, type Settlement } from "../../src/jobs/job-kinds.ts";
+import { byKind, type Requeued, type Settlement } from "../../src/jobs/job-kinds.ts";
 import { createJobUnits, enqueueJob, jobTables, type NewJob } from "../../src/jobs/job-units.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import { runReaderThread } from "../../src/storage/reader-thread.ts";
@@ -32,7 +32,22 @@ async function note(work: UnitOfWork, { jobId, attempt, outcome, report, payload
   return { jobId, outcome, report };
 }
 
-const RULES = { kinds: byKind(Object.values(TEST_KINDS)), settlements: { [TEST_KINDS.noted.kind]: note } };
+/** Notes as above that a job runs once more, unless its payload says that it was its last time. */
+const noteAgain = {
+  async require(_: UnitOfWork, { payload }: Requeued): Promise<void> {
+    if (payload === "last") throw new AppError("state_conflict", "the job is not to run again");
+  },
+  async settle(work: UnitOfWork, { jobId }: Requeued): Promise<void> {
+    const name = `settled ${jobId} 0 again`;
+    await jobTables(work).insertInto("job_queue").values({ name, paused: 0 }).execute();
+  },
+};
+
+const RULES = {
+  kinds: byKind(Object.values(TEST_KINDS)),
+  settlements: { [TEST_KINDS.noted.kind]: note },
+  requeues: { [TEST_KINDS.noted.kind]: noteAgain },
+};
 
 const UNITS = {
   ...createJobUnits(RULES),

@@ -18,6 +18,7 @@ export interface Export {
   readonly row_count: number | null;
   readonly byte_count: number | null;
   readonly sha256: string | null;
+  readonly expires_at: string;
 }
 
 export interface Job {

@@ -142,6 +142,20 @@ export class WebhookRig implements AsyncDisposable {
     }
   }
 
+  async cancelJob(id: string): Promise<void> {
+    await this.#jobs.run("jobs.cancel", { id, ownerId: USER_ID, nowMs: this.nowMs });
+  }
+
+  async retryJob(id: string): Promise<void> {
+    await this.#jobs.run("jobs.retry", { id, ownerId: USER_ID, nowMs: this.nowMs });
+  }
+
+  /** As operators do it; how many. There are few. */
+  async retryDead(): Promise<number> {
+    const dead = { kind: "webhook.deliver", nowMs: this.nowMs, after: null };
+    return (await this.#jobs.run("jobs.retryDead", dead)).retried;
+  }
+
   async hook(): Promise<WebhookRow | undefined> {
     return (await this.#tasks.rows("task_webhook"))[0] as WebhookRow | undefined;
   }

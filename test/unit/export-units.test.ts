@@ -67,6 +67,11 @@ function end({ jobId, fence }: ExportRun, how: "failed" | "cancelled") {
   return jobs.run("jobs.finish", { runs: [run], nowMs: Date.now() });
 }
 
+function retry({ jobId }: ExportRun) {
+  const jobs = rig.store as unknown as UnitRunner<JobUnits>;
+  return jobs.run("jobs.retry", { id: jobId, ownerId: null, nowMs: Date.now() });
+}
+
 async function rowOf({ exportId }: ExportRun) {
   return (await rig.rows("task_export")).find(({ id }) => id === exportId);
 }
@@ -149,6 +154,32 @@ describe("an export that has failed or was cancelled", () => {
     const late = { ...second, fence: 2 };
     await claim(late);
     expect(await refusal(begin(late))).toBe("quota_exceeded");
+  });
+});
+
+describe("an export whose job is run again", () => {
+  test("is pending from then on, for as long as a new one, and takes a place", async () => {
+    const [first] = [await startRun(16), await startRun(16)];
+    await begin(first);
+    await end(first, "failed");
+    const { expires_at_ms: endedMs } = (await rowOf(first))!;
+    await retry(first);
+    const again = await rowOf(first);
+    expect(again?.state).toBe("pending");
+    expect(again!.expires_at_ms).toBeGreaterThanOrEqual(endedMs + 86_400_000);
+    await startRun(16);
+    expect(await refusal(startRun(16))).toBe("quota_exceeded");
+  });
+
+  test("is refused where it finds no place, or nobody wants it any more", async () => {
+    const runs = [await startRun(17), await startRun(17)];
+    const [first, second] = [runs[0]!, runs[1]!];
+    for (const run of runs) await end(run, "cancelled");
+    for (let more = 0; more < 3; more++) await startRun(17);
+    expect(await refusal(retry(first))).toBe("quota_exceeded");
+    expect((await rowOf(first))?.state).toBe("failed");
+    await units.run("task.deleteExport", { id: second.exportId, userId: 17 });
+    expect(await refusal(retry(second))).toBe("state_conflict");
   });
 });
 

@@ -382,15 +382,42 @@ describe("what people do with a job", () => {
     await rig.enqueue(plain, 1);
     const jobs = await claim(4);
     await finish(...jobs.map(({ id, fence }) => ({ id, fence, end: "failed" as const, isFatal: true })));
-    const all = { kind: patient.kind, nowMs: NOW_MS + 10 };
-    expect(await rig.store.run("jobs.retryDead", { ...all, nowMs: NOW_MS })).toBe(0);
-    expect(await rig.store.run("jobs.retryDead", all)).toBe(3);
+    const all = { kind: patient.kind, nowMs: NOW_MS + 10, after: null };
+    const none = await rig.store.run("jobs.retryDead", { ...all, nowMs: NOW_MS });
+    expect(none).toEqual({ retried: 0, last: null });
+    expect(await rig.store.run("jobs.retryDead", all)).toEqual({ retried: 3, last: null });
     expect((await Promise.all(jobs.map(({ id }) => rig.row(id)))).map(({ state }) => state)).toEqual([
       "ready",
       "ready",
       "ready",
       "dead",
     ] as never);
+  });
+
+  test("one that is run again has its end taken back, or stays as it is when its kind refuses", async () => {
+    const [again] = await rig.enqueue(noted);
+    const [last] = await rig.enqueue(noted, 1, { payload: "last" });
+    for (const id of [again!, last!]) await rig.store.run("jobs.cancel", named(id));
+    expect(await rig.store.run("jobs.retry", named(again!))).toMatchObject({ state: "ready" });
+    expect(await refusalFrom(rig.store.run("jobs.retry", named(last!)))).toBe("state_conflict");
+    expect(await rig.row(last!)).toMatchObject({ state: "cancelled", finished_at_ms: NOW_MS + 5 });
+    expect(await rig.settledAs(again!)).toEqual(["again", "cancelled"]);
+    expect(await rig.settledAs(last!)).toEqual(["cancelled"]);
+  });
+
+  test("those that their kind refuses are passed over when all dead ones are run again, however many", async () => {
+    const refused = await rig.enqueue(noted, 150, { payload: "last" });
+    const [id] = await rig.enqueue(noted);
+    const jobs = await claim(151);
+    await finish(...jobs.map((job) => ({ id: job.id, fence: job.fence, end: "failed" as const, isFatal: true })));
+    const all = { kind: noted.kind, nowMs: NOW_MS + 10 };
+    const first = await rig.store.run("jobs.retryDead", { ...all, after: null });
+    expect(first.last).not.toBeNull();
+    const second = await rig.store.run("jobs.retryDead", { ...all, after: first.last });
+    expect([first.retried + second.retried, second.last]).toEqual([1, null as never]);
+    expect(await rig.row(id!)).toMatchObject({ state: "ready", attempts: 0 });
+    const states = (await Promise.all(refused.map((each) => rig.row(each)))).map(({ state }) => state);
+    expect(new Set(states)).toEqual(new Set(["dead"]));
   });
 });
 

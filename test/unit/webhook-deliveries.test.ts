@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { JOB_PRIORITY } from "../../src/jobs/job-units.ts";
+import { refusalFrom } from "../support/refusal-of.ts";
 import { isAccepted } from "../support/webhook-receiver.ts";
 import { WebhookRig } from "../support/webhook-rig.ts";
 
@@ -168,6 +169,96 @@ describe("the place of a hook among others", () => {
     const url = rig.receiver.url("/moved");
     await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true, url });
     expect(await rig.hook()).toMatchObject({ job_priority: JOB_PRIORITY.later });
+  });
+});
+
+describe("a delivery whose job is run again", () => {
+  const jobId = async () => (await rig.jobs())[0]!.id;
+
+  test("is pending again and counted with its hook, until it ends once more", async () => {
+    rig.receiver.answer("/hook", fail);
+    await rig.ping();
+    await rig.workAll();
+    await rig.cancelJob(await jobId());
+    expect(await rig.deliveries()).toMatchObject([{ state: "dead", attempts: 1, finished_at_ms: expect.any(Number) }]);
+    expect(await rig.hook()).toMatchObject({ pending: 0, job_priority: JOB_PRIORITY.last });
+    await rig.retryJob(await jobId());
+    expect(await rig.deliveries()).toMatchObject([{ state: "pending", finished_at_ms: null }]);
+    expect(await rig.hook()).toMatchObject({ pending: 1 });
+    await rig.workAll();
+    expect(await rig.deliveries()).toMatchObject([{ state: "pending", attempts: 2, finished_at_ms: null }]);
+    rig.receiver.answer("/hook", () => new Response(null, { status: 204 }));
+    rig.skewMs += HOUR_MS;
+    await rig.workAll();
+    expect(await rig.deliveries()).toMatchObject([{ state: "done", attempts: 3, finished_at_ms: expect.any(Number) }]);
+    expect(await rig.hook()).toMatchObject({ pending: 0, failures: 0 });
+  });
+
+  test("has the place of its hook as that is by then", async () => {
+    await rig.ping();
+    await rig.cancelJob(await jobId());
+    rig.receiver.answer("/hook", fail);
+    await rig.ping();
+    await rig.workAll();
+    await rig.retryJob(await jobId());
+    expect((await rig.jobs())[0]).toMatchObject({ state: "ready", priority: JOB_PRIORITY.last });
+  });
+
+  test("is refused while another job has it, so that it is sent once", async () => {
+    await rig.ping();
+    await rig.cancelJob(await jobId());
+    const [given] = await rig.deliveries();
+    await rig.store.run("task.redeliver", { ...rig.named, deliveryId: given!.id });
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    await rig.workAll();
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    expect((await rig.jobs()).map(({ state }) => state)).toEqual(["cancelled", "done"]);
+    expect(rig.receiver.seen).toHaveLength(1);
+  });
+
+  test("is refused when its hook is switched off or deleted, or when it is no longer in the log", async () => {
+    await rig.ping();
+    await rig.cancelJob(await jobId());
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: false });
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    await rig.store.run("task.deleteWebhook", rig.named);
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    const dueMs = rig.nowMs + HOUR_MS;
+    await rig.store.run("task.purgeDeliveries", { doneBeforeMs: dueMs, deadBeforeMs: dueMs, limit: 10 });
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    expect((await rig.jobs()).map(({ state }) => state)).toEqual(["cancelled"]);
+  });
+
+  test("with all dead ones is pending again as well; one that was sent by a later job is left", async () => {
+    rig.receiver.answer("/hook", () => new Response(null, { status: 410 }));
+    await rig.ping();
+    await rig.workAll();
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    await rig.ping();
+    await rig.workAll();
+    await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    rig.receiver.answer("/hook", () => new Response(null, { status: 204 }));
+    const [first] = await rig.deliveries();
+    await rig.store.run("task.redeliver", { ...rig.named, deliveryId: first!.id });
+    await rig.workAll();
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["done", "dead"]);
+    rig.skewMs += SECOND_MS;
+    expect(await rig.retryDead()).toBe(1);
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["done", "pending"]);
+    expect(await rig.hook()).toMatchObject({ pending: 1 });
+    await rig.workAll();
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["done", "done"]);
+    expect(await rig.hook()).toMatchObject({ pending: 0 });
+  });
+
+  test("as the thousandth that waits disables its hook, and is given up with it", async () => {
+    await rig.ping();
+    await rig.cancelJob(await jobId());
+    await rig.setCount("pending", 999);
+    await rig.retryJob(await jobId());
+    expect(await rig.hook()).toMatchObject({ active: 0, disabled_reason: "1000 deliveries were waiting", pending: 0 });
+    expect((await rig.deliveries())[0]).toMatchObject({ state: "dead", finished_at_ms: expect.any(Number) });
+    expect((await rig.jobs())[0]).toMatchObject({ state: "cancelled" });
   });
 });
 
