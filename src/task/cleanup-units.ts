@@ -18,16 +18,16 @@ type EndingSession = Pick<TaskTables["task_session"], "revoked_at_ms" | "idle_un
 /** All return how many rows they have removed; 0 = nothing is left to do. */
 export const CLEANUP_UNITS = {
   /**
-   * Tasks that were deleted before `beforeMs` are gone for their owners, who get their places back. What hangs on them
-   * stays noted until task.purgeRemains has removed it.
+   * Tasks that were deleted until `untilMs`, which nobody sees any more: their owners get their places back. What hangs
+   * on them stays noted until task.purgeRemains has removed it.
    */
-  async "task.purgeItems"(work: UnitOfWork, { beforeMs }: { beforeMs: number }): Promise<Changed<number>> {
+  async "task.purgeItems"(work: UnitOfWork, { untilMs }: { untilMs: number }): Promise<Changed<number>> {
     const db = taskTables(work);
     const rows = await db
       .selectFrom("task_item")
       .select(["id", "user_id"])
       .where("deleted_at_ms", ">", 0)
-      .where("deleted_at_ms", "<", beforeMs)
+      .where("deleted_at_ms", "<=", untilMs)
       .orderBy("deleted_at_ms")
       .orderBy("id")
       .limit(SLICE_ITEMS)

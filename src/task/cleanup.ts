@@ -4,6 +4,7 @@ import type { JobHandler } from "../jobs/job-kinds.ts";
 import { endedSessions } from "./cleanup-store.ts";
 import { FEED_KEPT_MS } from "./feed-store.ts";
 import { IDEMPOTENCY_MS } from "./idempotency-units.ts";
+import { goneUntilMs } from "./item-rules.ts";
 import type { TaskServices } from "./task-services.ts";
 
 const PAUSE_MS = 5;
@@ -17,10 +18,10 @@ const DELIVERIES_AT_ONCE = 250;
 type Parts = Pick<TaskServices, "writer" | "store" | "settings" | "clock">;
 
 /** Tasks that were deleted long enough ago, with everything that hangs on them. */
-export function createTaskPurge({ writer, settings, clock }: Parts): JobHandler {
+export function createTaskPurge({ writer, ...parts }: Parts): JobHandler {
   return async function purgeTasks({ signal }) {
-    const beforeMs = clock() - settings.taskPurgeAfterMs;
-    await untilNone(signal, () => writer.run("task.purgeItems", { beforeMs }));
+    const untilMs = goneUntilMs(parts);
+    await untilNone(signal, () => writer.run("task.purgeItems", { untilMs }));
     await untilNone(signal, () => writer.run("task.purgeRemains", null));
   };
 }

@@ -7,7 +7,7 @@ import { AppError } from "../shared/errors.ts";
 import { type ExportRow, ExportStore } from "./export-store.ts";
 import { fileTextOf } from "./export-text.ts";
 import type { ExportPayload, ExportReport, ExportRun } from "./export-units.ts";
-import type { TaskListStore } from "./task-list-store.ts";
+import { goneUntilMs } from "./item-rules.ts";
 import { parseListQuery } from "./task-query.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { TaskWriter } from "./task-writer.ts";
@@ -17,7 +17,7 @@ const BYTES_MAX = 64 * MiB;
 /** The rest is for the end of the job. */
 const PERCENT_BUILT = 99;
 
-type Parts = Pick<TaskServices, "writer" | "store" | "lists" | "clock">;
+type Parts = Pick<TaskServices, "writer" | "store" | "lists" | "clock" | "settings">;
 
 export function createExportBuild(parts: Parts): JobHandler {
   const exports = new ExportStore(parts.store);
@@ -29,7 +29,7 @@ export function createExportBuild(parts: Parts): JobHandler {
     await begin(parts, run, job.signal);
     try {
       const file = new ExportFile(parts.writer, run);
-      const rows = await writeRows(parts.lists, row, await exports.storeId(), file, job, parts.clock());
+      const rows = await writeRows(parts, row, await exports.storeId(), file, job);
       return { rows, ...(await file.end()), nowMs: parts.clock() };
     } catch (error) {
       await dropParts(parts.writer, run);
@@ -59,15 +59,15 @@ async function dropParts(writer: TaskWriter, run: ExportRun): Promise<void> {
 
 /** Returns how many. */
 async function writeRows(
-  lists: TaskListStore,
+  parts: Parts,
   row: ExportRow,
   storeId: string,
   file: ExportFile,
   { signal, progress }: RunningJob,
-  nowMs: number,
 ): Promise<number> {
   const { filter, sort } = parseListQuery(JSON.parse(row.filter));
-  const view = { userId: row.user_id, filter, nowMs };
+  const view = { userId: row.user_id, filter, nowMs: parts.clock(), goneUntilMs: goneUntilMs(parts) };
+  const { lists } = parts;
   const text = fileTextOf(row.format, storeId);
   const total = await lists.count(view, signal);
   await file.write(text.head);

@@ -7,7 +7,7 @@ import { respondJson } from "../http/respond.ts";
 import { respondOldestFirst } from "./history-pages.ts";
 import { readIdempotencyKey } from "./idempotency-key.ts";
 import { itemPatchOf, NewTaskBody, newItemOf, TaskPatchBody } from "./item-bodies.ts";
-import { parseVersionMatch } from "./item-rules.ts";
+import { goneUntilMs, parseVersionMatch } from "./item-rules.ts";
 import { listEvents } from "./item-store.ts";
 import { parseFields } from "./request-bodies.ts";
 import { forUsers, parseId, readJsonBody, type TaskRoutes, type UserRequest } from "./task-request.ts";
@@ -80,7 +80,7 @@ async function deleteTask({ services, scope, who, params }: UserRequest): Promis
 async function restoreTask({ services, scope, who, params }: UserRequest): Promise<Response> {
   const taskId = parseId(params.id);
   parseQuery(scope.request.url, []);
-  const act = { userId: who.userId, requestId: scope.id, taskId };
+  const act = { userId: who.userId, requestId: scope.id, taskId, goneUntilMs: goneUntilMs(services) };
   return respondTask(scope, await services.writer.run("task.restoreItem", act, [taskId]));
 }
 

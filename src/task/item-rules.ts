@@ -1,8 +1,10 @@
 // The rules of a task without its store: what a patch changes, who may change it, what a label is.
 
 import { parseTagList } from "../http/entity-tags.ts";
+import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import type { Settings } from "../shared/settings.ts";
 import { searchTextOf } from "./search-text.ts";
 import { type ItemRow, NO_DUE_MS, type TaskPriority, type TaskStatus } from "./task-tables.ts";
 import { formatTimeOrNull } from "./task-time.ts";
@@ -128,6 +130,25 @@ export function requireMatch(version: number, match: VersionMatch, isRequired: b
   }
   if (match === null || match === "*" || match.includes(version)) return;
   throw new AppError("version_mismatch", "task was changed by someone else", { details: { etag: etagOf(version) } });
+}
+
+/**
+ * What was deleted by then, ms since 1970, is gone for good: nobody finds or restores it, whether the purge has come to
+ * it or not.
+ */
+export function goneUntilMs({
+  clock,
+  settings,
+}: {
+  readonly clock: Clock;
+  readonly settings: Pick<Settings, "taskPurgeAfterMs">;
+}): number {
+  return clock() - settings.taskPurgeAfterMs;
+}
+
+/** Was it deleted, and so long ago? */
+export function isGone({ deleted_at_ms }: Pick<ItemRow, "deleted_at_ms">, untilMs: number): boolean {
+  return deleted_at_ms !== 0 && deleted_at_ms <= untilMs;
 }
 
 /** Two labels with the same key are one. */

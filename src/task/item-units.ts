@@ -22,6 +22,7 @@ import {
   fieldsOf,
   type ItemFields,
   type ItemPatch,
+  isGone,
   requireMatch,
   requireMayChange,
   requireMayDelete,
@@ -97,7 +98,7 @@ export const ITEM_UNITS = {
   },
 
   /**
-   * Restorable until it is purged.
+   * Restorable for a while: see goneUntilMs.
    * @throws AppError not_found, forbidden, version_mismatch, if_match_required, conflict
    */
   async "task.deleteItem"(
@@ -111,15 +112,18 @@ export const ITEM_UNITS = {
     return tell(work, { row: task, labels }, "task.deleted", { deleted: [false, true] }, act);
   },
 
-  /** @throws AppError not_found; state_conflict when the task is not deleted, or its owner is; conflict */
+  /**
+   * What was deleted until `goneUntilMs` is no more.
+   * @throws AppError not_found; state_conflict when the task is not deleted, or its owner is; conflict
+   */
   async "task.restoreItem"(
     work: UnitOfWork,
-    { taskId, ...act }: SupervisedAct & { readonly taskId: number },
+    { taskId, goneUntilMs, ...act }: SupervisedAct & { readonly taskId: number; readonly goneUntilMs: number },
   ): Promise<Changed<TaskView>> {
     const db = taskTables(work);
     const row = await findItem(db, taskId);
     const role = row === null ? null : roleOf(row, act.userId);
-    if (row === null || role === null || role === "assignee") throw taskNotFound();
+    if (row === null || role === null || role === "assignee" || isGone(row, goneUntilMs)) throw taskNotFound();
     if (row.deleted_at_ms === 0) throw new AppError("state_conflict", "The task is not deleted.");
     await requireOwner(db, row);
     const labels = await labelsOf(db, taskId);

@@ -10,6 +10,7 @@ import { AppError } from "../shared/errors.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
 import { readFields } from "./account-request.ts";
 import { createUser } from "./account-routes.ts";
+import { goneUntilMs, isGone } from "./item-rules.ts";
 import { findItem, labelsOf, taskNotFound } from "./item-store.ts";
 import { taskTables } from "./task-base-units.ts";
 import { parseId } from "./task-request.ts";
@@ -87,9 +88,10 @@ async function logOutUser(request: AdminRequest): Promise<Response> {
 
 async function showTask(request: AdminRequest): Promise<Response> {
   const id = idOf(request, "task");
-  const db = taskTables(request.services.tasks.store);
+  const { tasks } = request.services;
+  const db = taskTables(tasks.store);
   const row = await findItem(db, id);
-  if (row === null) throw taskNotFound();
+  if (row === null || isGone(row, goneUntilMs(tasks))) throw taskNotFound();
   const deleted_at = formatTimeOrNull(row.deleted_at_ms || null);
   return respondJson(request.scope, 200, { ...taskView(row, await labelsOf(db, id)), deleted_at });
 }
@@ -105,7 +107,7 @@ async function deleteTask(request: AdminRequest): Promise<Response> {
 async function restoreTask(request: AdminRequest): Promise<Response> {
   const { services, scope } = request;
   const taskId = idOf(request, "task");
-  const act = { userId: null, requestId: scope.id, taskId };
+  const act = { userId: null, requestId: scope.id, taskId, goneUntilMs: goneUntilMs(services.tasks) };
   const task = await services.tasks.writer.run("task.restoreItem", act, [taskId]);
   return respondJson(scope, 200, { ...task, deleted_at: null });
 }

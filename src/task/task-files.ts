@@ -6,6 +6,7 @@ import { AppError } from "../shared/errors.ts";
 import { BYTE_ORDER_MARK } from "./csv-text.ts";
 import { ExportStore } from "./export-store.ts";
 import { type FileText, fileTextOf } from "./export-text.ts";
+import { goneUntilMs } from "./item-rules.ts";
 import { FILTER_PARAMETERS, parseListQuery } from "./task-query.ts";
 import type { UserRequest } from "./task-request.ts";
 import type { View } from "./visible-task-store.ts";
@@ -37,7 +38,7 @@ async function sendFile(
   { type, name }: { readonly type: string; readonly name: string },
 ): Promise<Response> {
   const { filter, sort } = parseListQuery(parameters);
-  const view: View = { userId: who.userId, filter, nowMs: services.clock() };
+  const view: View = { userId: who.userId, filter, nowMs: services.clock(), goneUntilMs: goneUntilMs(services) };
   const total = await scope.whileReading((signal) => services.lists.count(view, signal, ROWS_MAX));
   if (total > ROWS_MAX) {
     throw new AppError(

@@ -6,6 +6,7 @@ import { nextPageHeaders } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { type ResponseHeaders, respond, respondFrom, respondJson } from "../http/respond.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { goneUntilMs } from "./item-rules.ts";
 import { taskNotFound } from "./item-store.ts";
 import { type CachedTask, cachedTask, taskHeaders } from "./task-cache.ts";
 import { formatCursor, parseCursor } from "./task-cursor.ts";
@@ -92,7 +93,7 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
     answered["Cache-Control"] = "private, no-cache";
     if (isUnchanged(headers.get("if-none-match"), answered.ETag)) return respond(scope, 304, answered);
   }
-  const view = { userId: who.userId, filter, nowMs: clock() };
+  const view = { userId: who.userId, filter, nowMs: clock(), goneUntilMs: goneUntilMs(services) };
   const { items, hasMore, total } = await scope.whileReading(async (signal) => ({
     ...(await lists.page(view, sort, { after, limit, signal })),
     total: hasCount ? await lists.count(view, signal) : null,
@@ -104,7 +105,7 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
   return respondHeldJson(scope, services.budget, shown, answered);
 }
 
-/** What only time or the purge changes is not told by the number of the last change. */
+/** What time alone changes is not told by the number of the last change. */
 function isTagged({ filter, hasUsers }: TaskListQuery): boolean {
   return filter.isOverdue === null && !filter.isDeleted && !hasUsers;
 }
@@ -137,7 +138,7 @@ async function showStats({ services, scope, who }: UserRequest): Promise<Respons
   const minute = Math.floor(nowMs / MINUTE_MS);
   const tag = weakTag(rev, `stats ${who.userId} ${minute} ${filter.scope}`);
   return respondStats({ services, scope, who }, tag, (signal) =>
-    services.stats.stats({ userId: who.userId, filter, nowMs }, signal),
+    services.stats.stats({ userId: who.userId, filter, nowMs, goneUntilMs: 0 }, signal),
   );
 }
 

@@ -106,7 +106,7 @@ export class TaskListStore {
 
   /** Up to `limit` live tasks of an owner, read on the reader thread. */
   newestOf(userId: number, limit: number): Promise<readonly ListedItem[]> {
-    const view = { userId, filter: parseFilter({ scope: "mine" }), nowMs: 0 };
+    const view = { userId, filter: parseFilter({ scope: "mine" }), nowMs: 0, goneUntilMs: 0 };
     const plan = planFor(view.filter, NEWEST_FIRST);
     return itemsAt(this.#scans, placesIn(this.#scans, view, plan, { after: null, last: null, limit }), plan);
   }

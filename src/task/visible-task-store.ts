@@ -14,6 +14,8 @@ export interface View {
   readonly filter: TaskFilter;
   /** For what is overdue. */
   readonly nowMs: number;
+  /** Tasks that were deleted by then are no more, purged or not: see goneUntilMs. */
+  readonly goneUntilMs: number;
 }
 
 /** As the indexes of deleted tasks have it: in another form, or with the number bound, none of them would be taken. */
@@ -270,13 +272,15 @@ function shownBy({ open }: Plan): Shown {
   return (column) => (open.has(column) ? bare(column) : hidden(column));
 }
 
-function conditionsOf({ userId, filter, nowMs }: View, side: Side, shown: Shown): readonly Condition[] {
+function conditionsOf({ userId, filter, nowMs, goneUntilMs }: View, side: Side, shown: Shown): readonly Condition[] {
   const { statuses, priorities, dueFromMs, dueBeforeMs, updatedFromMs, isOverdue, assignee, labels, words } = filter;
   const [due, status] = [shown("due_at_ms"), shown("status")];
   const conditions: Condition[] = [];
   const add = (column: IndexedColumn | null, holds: RawBuilder<SqlBool>, needsRow = false) => {
     conditions.push({ column, needsRow, holds });
   };
+  // No bound of an index: each of them that holds deleted tasks ends with it.
+  if (filter.isDeleted) add(null, sql`coalesce(deleted_at_ms, 0) > ${goneUntilMs}`);
   if (statuses.length > 0) add("status", isAnyOf(status, statuses));
   if (priorities.length > 0) add("priority", isAnyOf(shown("priority"), priorities));
   if (dueFromMs !== null) add("due_at_ms", sql`${due} >= ${dueFromMs}`);

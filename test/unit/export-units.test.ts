@@ -5,6 +5,7 @@ import { RequestScope } from "../../src/http/request-scope.ts";
 import { JobFailure } from "../../src/jobs/job-kinds.ts";
 import type { JobUnits } from "../../src/jobs/job-units.ts";
 import { AppError } from "../../src/shared/errors.ts";
+import { readSettings } from "../../src/shared/settings.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { createExportBuild } from "../../src/task/export-build.ts";
 import { EXPORT_ROUTES } from "../../src/task/export-routes.ts";
@@ -83,7 +84,13 @@ function build(run: ExportRun, userId: number, count: () => Promise<number>): Pr
 
 function buildFrom(lists: TaskListStore, run: ExportRun, userId: number): Promise<unknown> {
   const cache = new TaskCache({ taskCache: "off", taskCacheBytes: 0, taskCacheTtlMs: 0 }, Date.now);
-  const handler = createExportBuild({ writer: new TaskWriter(units, cache), store: rig.store, lists, clock: Date.now });
+  const handler = createExportBuild({
+    writer: new TaskWriter(units, cache),
+    store: rig.store,
+    lists,
+    clock: Date.now,
+    settings: readSettings({ JWT_SECRET: "x".repeat(32) }),
+  });
   return handler({
     id: run.jobId,
     ownerId: userId,

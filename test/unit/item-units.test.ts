@@ -38,13 +38,14 @@ const patch = (change: Partial<ItemChange>) =>
     ...change,
   });
 
-const act = (name: "task.deleteItem" | "task.restoreItem", userId: number | null = ANN) =>
+const act = (name: "task.deleteItem" | "task.restoreItem", userId: number | null = ANN, more = { goneUntilMs: 0 }) =>
   tasks.store.run(name as "task.deleteItem", {
     userId,
     requestId: "r",
     taskId: 1,
     match: null,
     isMatchRequired: false,
+    ...more,
   });
 
 async function events(): Promise<unknown[]> {
@@ -105,6 +106,18 @@ describe("a change of a task", () => {
     expect(await refusalFrom(act("task.restoreItem"))).toBe("state_conflict");
     expect(await events()).toHaveLength(1);
     expect(await tasks.rows("task_item")).toHaveLength(1);
+  });
+
+  test("can be undone when it was deleted, until its time is over, by its owner and by operators alike", async () => {
+    await create();
+    await act("task.deleteItem");
+    const { deleted_at_ms: deletedMs } = (await tasks.rows("task_item"))[0]!;
+    for (const userId of [ANN, null]) {
+      expect(await refusalFrom(act("task.restoreItem", userId, { goneUntilMs: deletedMs }))).toBe("not_found");
+    }
+    expect((await act("task.restoreItem", ANN, { goneUntilMs: deletedMs - 1 })).value.version).toBe(3);
+    // Of one that lives nothing is over.
+    expect(await refusalFrom(act("task.restoreItem", ANN, { goneUntilMs: deletedMs }))).toBe("state_conflict");
   });
 
   test("counts against the quota until the row is gone", async () => {

@@ -18,6 +18,7 @@ import {
   planForSums,
   SLICE_ROWS,
   type Stretch,
+  siftOf,
   slices,
   summedIn,
   type View,
@@ -52,7 +53,7 @@ beforeAll(async () => {
 afterAll(() => opened[Symbol.asyncDispose]());
 
 function viewOf(parameters: Parameters<typeof parseFilter>[0]): View {
-  return { userId: ME, filter: parseFilter(parameters), nowMs: TASKS / 2 };
+  return { userId: ME, filter: parseFilter(parameters), nowMs: TASKS / 2, goneUntilMs: 0 };
 }
 
 const SORTS: readonly TaskSort[] = SORT_KEYS.flatMap((by) => [
@@ -184,6 +185,23 @@ describe("what takes long", () => {
       expect([seen.length, new Set(seen).size]).toEqual([TASKS, TASKS]);
     }
     expect(await new TaskListStore(store.store).count(view, signal)).toBe(TASKS);
+  });
+
+  test("leaves out what was deleted too long ago, in each order, and looks at no more entries at once", async () => {
+    await using store = await openTaskStore();
+    // All but the last hundred, which begin behind two slices and more.
+    await addTasks(store, TASKS, "description, search_text, deleted_at_ms", `'', '', iif(n > ${TASKS - 100}, 8, 7)`);
+    const lists = new TaskListStore(store.store);
+    const view = { ...viewOf({ deleted: "true" }), goneUntilMs: 7 };
+    expect(siftOf(view, planFor(view.filter, NEWEST_FIRST))).toBe("entries");
+    for (const sort of SORTS) {
+      const { items, hasMore } = await lists.page(view, sort, { after: null, limit: 200, signal });
+      expect([items.length, hasMore]).toEqual([100, false]);
+      expect(items.every(({ row }) => row.created_at_ms > TASKS - 100)).toBe(true);
+      expect((await Array.fromAsync(lists.items(view, sort, signal))).flat()).toHaveLength(100);
+    }
+    expect(await lists.count(view, signal)).toBe(100);
+    expect(await lists.count({ ...view, goneUntilMs: 8 }, signal)).toBe(0);
   });
 
   test("looks through long texts of one letter in a moment", async () => {
