@@ -255,7 +255,9 @@ function unchangedTests(target: () => Target): void {
     const tags = await Promise.all([...queries.map((query) => tagOf(me, query)), tagOf(other, "")]);
     expect(new Set(tags).size).toBe(tags.length);
     expect(tags).not.toContain(null);
-    for (const query of ["?overdue=true", "?overdue=false", "?expand=user"]) expect(await tagOf(me, query)).toBe(null);
+    for (const query of ["?overdue=true", "?overdue=false", "?expand=user", "?deleted=true"]) {
+      expect([query, await tagOf(me, query)]).toEqual([query, null]);
+    }
   });
 
   test("show users by id and name alone, and only when asked to", async () => {
