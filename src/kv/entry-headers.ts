@@ -15,9 +15,10 @@ const METADATA_NAME = /^[a-z0-9._-]{1,64}$/;
 const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
 
 /** A media type (RFC 9110, section 8.3.1): type/subtype; parameters with tokens or quoted strings. */
-const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
-const QUOTED = String.raw`"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"`;
-const MEDIA_TYPE = new RegExp(`^${TOKEN}/${TOKEN}(?:[ \\t]*;(?:[ \\t]*${TOKEN}=(?:${TOKEN}|${QUOTED}))?)*[ \\t]*$`);
+export const MEDIA_TYPE_TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
+export const MEDIA_TYPE_QUOTED = String.raw`"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"`;
+const PARAMETER = `${MEDIA_TYPE_TOKEN}=(?:${MEDIA_TYPE_TOKEN}|${MEDIA_TYPE_QUOTED})`;
+const MEDIA_TYPE = new RegExp(`^${MEDIA_TYPE_TOKEN}/${MEDIA_TYPE_TOKEN}(?:[ \\t]*;(?:[ \\t]*${PARAMETER})?)*[ \\t]*$`);
 /** What `curl -d` sends unasked says nothing about the value. */
 const FORM = /^application\/x-www-form-urlencoded[ \t]*(?:;[^,]*)?$/i;
 

@@ -19,6 +19,7 @@ import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
 import type { AppRequest, TokenServices } from "./token-routes.ts";
 import type { Installation } from "./token-tables.ts";
+import { requireJsonType } from "./write-headers.ts";
 
 /** What a token in the body may add to the largest value: its member. */
 const CREDENTIAL_BYTES_MAX = 1024;
@@ -27,7 +28,6 @@ const CREDENTIALS_MAX = 16;
 const LIST_IDLE_SECONDS = 60;
 /** What a page of values is given before it is known what it needs. */
 const SMALL_PAGE_BYTES = MiB;
-const JSON_REQUEST_TYPE = /^(?:application\/json|[\w.+-]+\/[\w.+-]+\+json)[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?$/i;
 
 /** GET /:key */
 export function readKey(services: TokenServices, { scope, installation, key }: AppRequest): Eventually<Response> {
@@ -354,12 +354,5 @@ async function withJsonBody(
     budget.release(weightBytes);
     // A body that was read for its token is released by whoever read it.
     if (body === null) held.release();
-  }
-}
-
-function requireJsonType(headers: Headers): void {
-  const type = headers.get("content-type");
-  if (headers.has("content-encoding") || (type !== null && type !== "" && !JSON_REQUEST_TYPE.test(type))) {
-    throw new AppError("invalid_content_type", "The body must be application/json in UTF-8, not encoded otherwise.");
   }
 }

@@ -140,6 +140,14 @@ const REFUSED: readonly (readonly [what: string, init: TargetInit, code: "invali
     "application/json; charset=utf-16",
     "application/json, text/plain",
     "application/json+x",
+    "application/json; charset",
+    "application/json; charset=",
+    'application/json; charset="utf-8',
+    'application/json; foo="bar',
+    "application/json; foo=a b",
+    "application/json; foo=bar; charset=gbk",
+    "application/json; charset=utf-8; charset=gbk",
+    `application/json; foo=${"x".repeat(255)}`,
     "application/+json",
   ].map((type) => [type, { body: "{}", headers: { "Content-Type": type } }, "invalid_content_type"] as const),
   ...["gzip", "br", "identity"].map(
@@ -187,6 +195,10 @@ function refusedTests(target: () => Target): void {
       "application/vnd.api+json",
       "model/gltf+json",
       "application/problem+json; charset=utf-8",
+      'application/ld+json; profile="http://www.w3.org/ns/json-ld#compacted"',
+      "application/json; foo=bar",
+      'application/json;foo="a;charset=gbk \\" b" ; Charset=UTF-8;version=1',
+      "application/json;",
       "",
     ]) {
       await store(target(), token, "k", "{}", { headers: { "Content-Type": type } });
