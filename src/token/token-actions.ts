@@ -19,7 +19,7 @@ import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
 import type { AppRequest, TokenServices } from "./token-routes.ts";
 import type { Installation } from "./token-tables.ts";
-import { requireJsonType } from "./write-headers.ts";
+import { refuseConditions, refuseExpiry, requireJsonType } from "./write-headers.ts";
 
 /** What a token in the body may add to the largest value: its member. */
 const CREDENTIAL_BYTES_MAX = 1024;
@@ -58,6 +58,7 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   appWriteAuthMiddleware(installation, key);
   requireWritableKey(key);
   const condition = parseWriteCondition(scope.request.headers);
+  refuseExpiry(scope.request);
   const { tokenMaxValueBytes } = services.settings;
   return withJsonBody(services, request, tokenMaxValueBytes, async (text) => {
     const value = new TextEncoder().encode(text);
@@ -86,6 +87,8 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   const { scope, installation } = request;
   const { engine, settings } = services;
   if (installation.isReadOnly) throw readOnly();
+  refuseConditions(scope.request.headers);
+  refuseExpiry(scope.request);
   return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text) => {
     const { total, puts, errors } = planBatch(text, {
       bucket: installation.deviceUuid,
@@ -115,6 +118,7 @@ export async function deleteNamespace(
   if (installation.isReadOnly || !isFull(installation)) {
     throw new AppError("namespace_denied", "This token may not delete the namespace.");
   }
+  refuseConditions(scope.request.headers);
   await engine.wipe(installation.deviceUuid);
   return respond(scope, 204, {});
 }

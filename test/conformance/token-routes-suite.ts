@@ -441,6 +441,58 @@ function conditionTests(target: () => Target): void {
     await expectRefusal(await asApp(target(), token, "/k", init), "precondition_failed");
     expect(await storedText(target(), token, "k")).toBe("1");
   });
+
+  test("a condition on many keys at once is refused, and nothing is stored or deleted", async () => {
+    const { token } = await install(target());
+    const { etag } = await store(target(), token, "k", "1");
+    const requests: readonly (readonly [path: string, init: TargetInit])[] = [
+      ["/_batchimport", { method: "POST", body: '{"k":2,"new":2}' }],
+      ["/", { method: "DELETE" }],
+    ];
+    for (const [path, init] of requests) {
+      for (const [name, value] of [
+        ["If-Match", '"0"'],
+        ["If-Match", etag],
+        ["If-Match", "*"],
+        ["If-None-Match", "*"],
+        ["If-None-Match", "unquoted"],
+        ["If-Unmodified-Since", new Date(0).toUTCString()],
+      ] as const) {
+        const response = await asApp(target(), token, path, { ...init, headers: { [name]: value } });
+        expect([path, name, value, response.status]).toEqual([path, name, value, 400]);
+        await expectRefusal(response, "precondition_unsupported");
+      }
+    }
+    expect(await keysOf(target(), token)).toEqual(["k"]);
+    expect(await storedText(target(), token, "k")).toBe("1");
+    const readOnly = await install(target(), { isReadOnly: true });
+    for (const [path, init] of requests) {
+      const denied = await asApp(target(), readOnly.token, path, { ...init, headers: { "If-Match": "*" } });
+      expect(denied.status).toBe(403);
+    }
+  });
+
+  test("a time to live is refused, since what an app stores has none", async () => {
+    const { token } = await install(target());
+    for (const [path, body] of [
+      ["/k", "1"],
+      ["/_batchimport", '{"k":1}'],
+    ] as const) {
+      for (const [query, headers] of [
+        ["?ttl=60", {}],
+        ["?x=1&%74tl=60", {}],
+        ["?ttl", {}],
+        ["", { "X-TTL": "60" }],
+      ] as const) {
+        const response = await asApp(target(), token, `${path}${query}`, { method: "POST", body, headers });
+        expect([path, query, response.status]).toEqual([path, query, 400]);
+        await expectRefusal(response, "invalid_parameter");
+      }
+    }
+    expect(await keysOf(target(), token)).toEqual([]);
+    const other = await asApp(target(), token, "/k?x=1", { method: "POST", body: "1" });
+    expect(other.status).toBe(200);
+  });
 }
 
 const KEY_ALLOW = "GET, HEAD, POST, DELETE, OPTIONS";
