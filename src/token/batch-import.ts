@@ -9,7 +9,7 @@ import { requireWritableKey } from "./token-keys.ts";
 export const JSON_TYPE = "application/json";
 
 export interface RefusedMember {
-  /** Cut to KEY_SHOWN_MAX characters. */
+  /** Cut to KEY_SHOWN_MAX characters; half a one is shown as U+FFFD. */
   readonly key: string;
   readonly error: string;
   readonly code: string;
@@ -51,9 +51,14 @@ export function planBatch(text: string, rules: BatchRules): Batch {
     const value = new TextEncoder().encode(text.slice(valueStart, end));
     const problem = problemOf(key, value, rules);
     if (problem === null) puts.push(jsonPut(rules.bucket, key, value, rules.creatorIp));
-    else errors.push({ key: key.slice(0, KEY_SHOWN_MAX), error: problem.message, code: problem.code });
+    else errors.push({ key: shownKey(key), error: problem.message, code: problem.code });
   }
   return { total: members.length, puts, errors };
+}
+
+/** Whole characters, so that any parser can read them; none has more than two units. */
+function shownKey(key: string): string {
+  return [...key.slice(0, 2 * KEY_SHOWN_MAX)].slice(0, KEY_SHOWN_MAX).join("").toWellFormed();
 }
 
 /** A write of the token API replaces the whole entry: no metadata, no expiry. */

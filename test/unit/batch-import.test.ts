@@ -94,6 +94,15 @@ describe("a batch", () => {
     expect([refused!.key, refused!.code]).toEqual(["k".repeat(256), "key_invalid"]);
   });
 
+  test("shows no half of a character of a refused key, so that every parser can read the answer", () => {
+    const shown = (key: string) => plan(`{${JSON.stringify(key)}:1}`).refused[0]![0];
+    const face = "\u{1f600}";
+    expect(shown(`${"a".repeat(255)}${face.repeat(300)}`)).toBe(`${"a".repeat(255)}${face}`);
+    expect(shown(face.repeat(300))).toBe(face.repeat(256));
+    expect(shown("a\ud83d")).toBe("a\ufffd");
+    expect(shown("\ude00a")).toBe("\ufffda");
+  });
+
   test("is an object of at least one key, at most as many as allowed, none of them twice", () => {
     for (const [text, code] of [
       ["[]", "invalid_json"],
