@@ -52,7 +52,9 @@ export async function describeValue(
   const entry = await services.engine.describe(bucket, key);
   if (judge(entry) === "unchanged") return notModified(scope, entry!);
   if (entry === null) throw keyNotFound();
-  return respond(scope, 200, { ...entryHeaders(entry), "Content-Length": `${entry.sizeBytes}` });
+  const size = `${entry.sizeBytes}`;
+  const streamed: ResponseHeaders = entry.sizeBytes > INLINE_VALUE_BYTES_MAX ? { "X-Size": size } : {};
+  return respond(scope, 200, { ...entryHeaders(entry), ...streamed, "Content-Length": size });
 }
 
 export function keyNotFound(): AppError {

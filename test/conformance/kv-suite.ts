@@ -180,6 +180,7 @@ function headTests(target: () => Target): void {
       const head = await target().fetch(`/head/${size}`, { method: "HEAD" });
       expect([head.status, await head.text()]).toEqual([200, ""]);
       expect(head.headers.get("content-length")).toBe(`${size}`);
+      expect(head.headers.get("x-size")).toBe(get.headers.get("x-size"));
       expect(comparable(head.headers)).toEqual(comparable(get.headers));
       // Whole seconds, which go on between the two.
       for (const { headers } of [get, head]) expect(Number(headers.get("x-ttl"))).toBeWithin(604_700, 604_801);
