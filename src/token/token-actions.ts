@@ -5,7 +5,7 @@ import { streamPieces, takeShare } from "../http/held-bytes.ts";
 import { type HeldBody, readBody, reserveParsed } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
-import { describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
+import { DEFAULT_CONTENT_TYPE, describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
 import { INLINE_VALUE_BYTES_MAX, MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
@@ -311,8 +311,10 @@ function valuesBody(entries: readonly OffsetEntry[], rest: object): Uint8Array<A
   for (const [index, { key, json, contentType, sizeBytes, createdAtMs, updatedAtMs }] of entries.entries()) {
     if (index > 0) text += ",";
     const times = { createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
-    if (json === null) text += JSON.stringify({ key, value: null, contentType, size: sizeBytes, ...times });
-    else {
+    if (json === null) {
+      const type = contentType ?? DEFAULT_CONTENT_TYPE;
+      text += JSON.stringify({ key, value: null, contentType: type, size: sizeBytes, ...times });
+    } else {
       parts.push(Buffer.from(`${text}{"key":${JSON.stringify(key)},"value":`), json);
       text = `,${JSON.stringify(times).slice(1)}`;
     }

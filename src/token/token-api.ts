@@ -97,7 +97,7 @@ const APP_ROUTES: readonly AppRoute[] = [
           items: {
             type: "array",
             items: object(
-              { key: text, value: anyValue, createdAt: time, updatedAt: time, contentType: textOrNull, size: count },
+              { key: text, value: anyValue, createdAt: time, updatedAt: time, contentType: text, size: count },
               ["key", "value", "createdAt", "updatedAt"],
             ),
           },

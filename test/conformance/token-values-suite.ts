@@ -373,7 +373,9 @@ function operatorTests(target: () => Target): void {
     const { createdAt, updatedAt } = first!;
     const expected = { key: "logo.png", value: null, contentType: "image/png", size: PNG.length, createdAt, updatedAt };
     expect(JSON.stringify(first)).toBe(JSON.stringify(expected));
-    expect([second!.key, second!.value, second!.size]).toEqual(["plain", null, 4]);
+    const plain = await asApp(target(), token, "/plain");
+    expect(plain.headers.get("content-type")).toBe("application/octet-stream");
+    expect(second).toMatchObject({ key: "plain", value: null, contentType: "application/octet-stream", size: 4 });
     expect(Object.keys(second!)).toEqual(Object.keys(expected));
     expect(await keysOf(target(), token)).toEqual(["logo.png", "plain"]);
     const metadata = JSON.parse(await textOf(await asApp(target(), token, "/logo.png/metadata"))) as object;
