@@ -77,9 +77,9 @@ function queryToken(url: string): string | null {
   }
 }
 
-/** Undefined for what is no JSON. */
+/** Undefined for what is no string: only that is given to the parser, for it may be nested as deep as one likes. */
 function memberValue(text: string, { valueStart, end }: JsonMember): unknown {
-  return parseJson(text.slice(valueStart, end));
+  return text[valueStart] === '"' ? parseJson(text.slice(valueStart, end)) : undefined;
 }
 
 function tokenMembers(text: string): JsonMember[] {

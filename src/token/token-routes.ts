@@ -125,7 +125,7 @@ async function actWithBody(
     const credential = services.appGate.credentialOfBody(scope, text);
     const who = await services.appGate.admit(scope, credential, action.kind);
     // Not before: strangers are not to have megabytes parsed.
-    if (!isValid(text!)) throw missingToken();
+    requireCarrier(scope, body!.bytes);
     return await action.act(services, { ...who, scope, mount, key: keyOf(path), body });
   } finally {
     body?.release();
@@ -145,12 +145,23 @@ async function readTokenBody({ appGate, settings, strangers }: TokenServices, sc
   }
 }
 
-/** What may yet turn out to be no JSON. */
+/** What may yet turn out to be no JSON, or nested too deeply: no parser is to see it before that is known. */
 function textOrNull(bytes: Uint8Array): string | null {
   try {
-    return requireShallowText(bytes);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return null;
+  }
+}
+
+/** What has a token must be JSON. @throws AppError token_missing, json_too_deep */
+function requireCarrier({ request }: RequestScope, bytes: Uint8Array): void {
+  try {
+    if (!isValid(requireShallowText(bytes))) throw missingToken();
+  } catch (error) {
+    // Whoever would store it refuses this too, but looks at the right first.
+    const isLeftToAction = request.method === "POST" && error instanceof AppError && error.code === "json_too_deep";
+    if (!isLeftToAction) throw error;
   }
 }
 

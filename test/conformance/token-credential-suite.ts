@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import type { ErrorCode } from "../../src/shared/errors.ts";
+import { expectTime } from "../support/figures-in-bounds.ts";
 import { expectError } from "../support/kv-requests.ts";
 import { sendRaw } from "../support/raw-request.ts";
 import { growthOf } from "../support/reason-figure.ts";
@@ -112,6 +113,33 @@ function sourceTests(target: () => Target): void {
     const plain = { method: "DELETE", body, headers: { "Content-Type": "text/plain" } };
     expect((await ask(target(), "/", plain)).status).toBe(204);
     expect(await keysOf(target(), token)).toEqual([]);
+  });
+
+  test("it counts in a body that is nested too deeply to be JSON, which then is refused as that", async () => {
+    const { token } = await install(target());
+    const deep = (credential: string) => `{"token":"${credential}","data":${"[".repeat(512)}${"]".repeat(512)}}`;
+    for (const path of ["/k", "/_batchimport"]) {
+      await expectRefusal(await ask(target(), path, { method: "POST", body: deep(token) }), "json_too_deep");
+      await expectRefusal(await ask(target(), path, { method: "POST", body: deep(UNKNOWN) }), "token_invalid");
+    }
+    await store(target(), token, "k", "1");
+    for (const path of ["/k", "/"]) {
+      await expectRefusal(await ask(target(), path, { method: "DELETE", body: deep(token) }), "json_too_deep");
+    }
+    expect(await keysOf(target(), token)).toEqual(["k"]);
+    const readOnly = await install(target(), { isReadOnly: true });
+    await expectRefusal(await ask(target(), "/k", { method: "POST", body: deep(readOnly.token) }), "read_only_token");
+  });
+
+  test("a member of that name that is nested too deeply is none, and costs no time", async () => {
+    const body = `{"token":${"[".repeat(400_000)}${"]".repeat(400_000)}}`;
+    const times: number[] = [];
+    for (let tries = 0; tries < 3; tries++) {
+      const startMs = performance.now();
+      await expectRefusal(await ask(target(), "/k", { method: "POST", body }), "token_missing");
+      times.push(performance.now() - startMs);
+    }
+    expectTime("looking for a token in what is nested too deeply", Math.min(...times), 50);
   });
 
   test("it is taken from a body that is sent in chunks", async () => {
