@@ -339,7 +339,7 @@ export function readSettings(env: Environment, devSecret?: () => Uint8Array<Arra
   const parsed = parseRows(env, problems);
   const secrets = readSecrets(parsed, problems, devSecret);
   const { masterKey, olderMasterKeys } = readMasterKeys(parsed, problems);
-  judgeStrength(parsed, secrets[0], masterKey, { problems, warnings });
+  judgeStrength(parsed, secrets, masterKey, { problems, warnings });
   const bounds = boundsOf(env, parsed, problems);
   const bootstrap = readBootstrap(parsed, problems);
   refuseForeignDatabases(env, problems);
@@ -386,20 +386,31 @@ function refuseForeignDatabases(env: Environment, problems: string[]): void {
 
 function judgeStrength(
   { mode, allowWeakSecret, services }: Parsed,
-  signing: Uint8Array | undefined,
+  [signing, ...older]: readonly Uint8Array[],
   masterKey: Uint8Array | null,
   { problems, warnings }: { problems: string[]; warnings: string[] },
 ): void {
+  const judge = (weak: string, remedy: string) => {
+    if (mode === "release" && !allowWeakSecret) {
+      problems.push(`${weak}. ${remedy} ALLOW_WEAK_SECRET=1 to accept the risk`);
+    } else warnings.push(weak);
+  };
+  const weakSizes = older.map((secret) => secret.length).filter((bytes) => bytes < SECRET_BYTES_MIN);
+  // An older one forges tokens as well as the one that signs. One that opens what is sealed, and no more, does not.
+  if (weakSizes.length > 0) {
+    const which = `secrets under ${SECRET_BYTES_MIN} bytes (${weakSizes.join(", ")})`;
+    judge(`JWT_SECRET_PREVIOUS holds ${which}; whoever guesses one can sign tokens`, "Remove them, or set");
+  }
   if (masterKey !== null && masterKey.length < SECRET_BYTES_MIN) {
     problems.push(
       `MASTER_KEY has ${masterKey.length} bytes; use ${SECRET_BYTES_MIN} or more (openssl rand -base64 48)`,
     );
   }
   if (signing === undefined || signing.length >= SECRET_BYTES_MIN) return;
-  const weak = `JWT_SECRET has ${signing.length} bytes; use ${SECRET_BYTES_MIN} or more (openssl rand -base64 48)`;
-  if (mode === "release" && !allowWeakSecret) {
-    problems.push(`${weak}. Set a longer one, or ALLOW_WEAK_SECRET=1 to accept the risk`);
-  } else warnings.push(weak);
+  judge(
+    `JWT_SECRET has ${signing.length} bytes; use ${SECRET_BYTES_MIN} or more (openssl rand -base64 48)`,
+    "Set a longer one, or",
+  );
   if (masterKey === null && services.has("relay")) {
     warnings.push(
       "the keys of channels are sealed with JWT_SECRET, and only as strong; set MASTER_KEY or a longer one",
@@ -538,7 +549,8 @@ function readSecrets(
 ): Uint8Array<ArrayBuffer>[] {
   const current = readSecret("JWT_SECRET", parsed.jwtSecret, parsed.jwtSecretFile, problems);
   const previous = readSecret("JWT_SECRET_PREVIOUS", parsed.jwtSecretPrevious, parsed.jwtSecretPreviousFile, problems);
-  const older = previous === null ? [] : splitLines(previous);
+  const older = secretsOf("JWT_SECRET_PREVIOUS", previous, problems);
+  refuseBlank("JWT_SECRET", current, problems);
   if (current !== null) return [current, ...older];
   if (parsed.jwtSecret !== null || parsed.jwtSecretFile !== null) return [];
   if (devSecret !== undefined) return [devSecret(), ...older];
@@ -550,7 +562,8 @@ function readMasterKeys(parsed: Parsed, problems: string[]) {
   const { masterKeyFile, masterKeyPrevious, masterKeyPreviousFile } = parsed;
   const masterKey = readSecret("MASTER_KEY", parsed.masterKey, masterKeyFile, problems);
   const previous = readSecret("MASTER_KEY_PREVIOUS", masterKeyPrevious, masterKeyPreviousFile, problems);
-  return { masterKey, olderMasterKeys: previous === null ? [] : splitLines(previous) };
+  refuseBlank("MASTER_KEY", masterKey, problems);
+  return { masterKey, olderMasterKeys: secretsOf("MASTER_KEY_PREVIOUS", previous, problems) };
 }
 
 /** The keys of the first channel and the first relay token. */
@@ -603,6 +616,23 @@ export function dropLineEnd(text: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuff
   let end = text.length;
   if (text[end - 1] === 0x0a) end -= text[end - 2] === 0x0d ? 2 : 1;
   return text.slice(0, end);
+}
+
+/** One secret per line; lines with nothing in them are none. */
+function secretsOf(env: string, text: Uint8Array<ArrayBuffer> | null, problems: string[]): Uint8Array<ArrayBuffer>[] {
+  const secrets = text === null ? [] : splitLines(text);
+  if (secrets.some(isBlank)) {
+    problems.push(`${env} holds a line of spaces alone, which would count as a secret; remove it`);
+  }
+  return secrets;
+}
+
+function refuseBlank(env: string, secret: Uint8Array | null, problems: string[]): void {
+  if (secret !== null && isBlank(secret)) problems.push(`${env} holds nothing but spaces`);
+}
+
+function isBlank(secret: Uint8Array): boolean {
+  return new TextDecoder().decode(secret).trim() === "";
 }
 
 function splitLines(text: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>[] {

@@ -448,7 +448,7 @@ describe("the secret", () => {
 
   test("never shows in a refusal", () => {
     const shown = problems({ JWT_SECRET: "canary", JWT_SECRET_PREVIOUS: "canary", GIN_MODE: "release", PORT: "x" });
-    expect(shown).toHaveLength(2);
+    expect(shown).toHaveLength(3);
     expect(shown.join("\n")).not.toContain("canary");
   });
 
@@ -463,6 +463,35 @@ describe("the secret", () => {
     expect(read({ JWT_SECRET_PREVIOUS: "\n\n" }).secrets).toHaveLength(1);
     const both = { JWT_SECRET, JWT_SECRET_PREVIOUS: "a", JWT_SECRET_PREVIOUS_FILE: fileWith("previous", "b") };
     expect(problems(both)).toEqual(["JWT_SECRET_PREVIOUS and JWT_SECRET_PREVIOUS_FILE are both set; keep one of them"]);
+  });
+
+  test("must be as long among the predecessors, each of which verifies as well as the one that signs", () => {
+    const env = { JWT_SECRET, JWT_SECRET_PREVIOUS: `short\n${"x".repeat(32)}\r\n\n${"y".repeat(31)}\n` };
+    const warning = expect.stringMatching(/^JWT_SECRET_PREVIOUS holds secrets under 32 bytes \(5, 31\)/);
+    expect(readSettings(env).warnings).toEqual([warning]);
+    expect(problems({ ...env, GIN_MODE: "release" })).toEqual([warning]);
+    expect(problems({ ...env, GIN_MODE: "release" })[0]).toContain("ALLOW_WEAK_SECRET=1");
+    expect(readSettings({ ...env, GIN_MODE: "release", ALLOW_WEAK_SECRET: "1" }).warnings).toEqual([warning]);
+    const file = fileWith("weak", "short\n");
+    expect(problems({ JWT_SECRET, JWT_SECRET_PREVIOUS_FILE: file, GIN_MODE: "release" })).toHaveLength(1);
+    const strong = { JWT_SECRET, JWT_SECRET_PREVIOUS: `${"x".repeat(32)}\n${"y".repeat(40)}`, GIN_MODE: "release" };
+    expect(readSettings(strong).warnings).toEqual([]);
+  });
+
+  test("is never made of spaces alone, in whatever line it stands", () => {
+    const blank = " ".repeat(40);
+    for (const name of ["JWT_SECRET_PREVIOUS", "MASTER_KEY_PREVIOUS"]) {
+      for (const text of [`${JWT_SECRET}\n  \n`, `\t\r\n${JWT_SECRET}`, blank]) {
+        expect(problems({ JWT_SECRET, [name]: text })).toEqual([
+          `${name} holds a line of spaces alone, which would count as a secret; remove it`,
+        ]);
+      }
+    }
+    expect(problems({ JWT_SECRET: blank })).toEqual(["JWT_SECRET holds nothing but spaces"]);
+    expect(problems({ JWT_SECRET, MASTER_KEY: blank })).toEqual(["MASTER_KEY holds nothing but spaces"]);
+    expect(problems({ JWT_SECRET_FILE: fileWith("blank", `${blank}\n\n`) })).toEqual([
+      "JWT_SECRET holds nothing but spaces",
+    ]);
   });
 
   test("of the development mode stands in for a missing one only", () => {
