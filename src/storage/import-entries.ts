@@ -11,6 +11,7 @@ import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
+import { findRepeated, StrictOrder } from "./repeated-keys.ts";
 import { reserveBytesOf } from "./space-reserve.ts";
 import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
@@ -48,13 +49,25 @@ export interface ImportReport {
 const PAGES_PER_ROW_BYTES = 8192;
 /** With more free than this it was not the volume that refused a page. */
 const VOLUME_REST_BYTES_MAX = 65_536;
+/** Another one may be a misspelt one. */
+const MEMBERS: Readonly<Record<keyof ExportedEntry, true>> = {
+  bucket: true,
+  key: true,
+  value: true,
+  content_type: true,
+  metadata: true,
+  created_at: true,
+  updated_at: true,
+  expires_at: true,
+  creator_ip: true,
+};
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 /**
  * Stores the entries of the export `file` with new revisions, times kept. To be called by the holder of the store lock.
- * @throws ExitError (1) bad lines, a cut or altered export, a key that exists in mode "fail", or values that find no
- *   room within the limit: nothing was stored; rows that find none: those before them were; (4) the store is damaged
- *   or not ours
+ * @throws ExitError (1) bad lines, a cut or altered export, a key that exists or comes twice in mode "fail", or
+ *   values that find no room within the limit: nothing was stored; rows that find none: those before them were; (4) the
+ *   store is damaged or not ours
  */
 export async function importEntries(files: StoreFiles, file: string, options: ImportOptions): Promise<ImportReport> {
   inspectStore(files, "refuse");
@@ -201,6 +214,7 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
   let badLines = 0;
   let growthBytes = 0;
   let end: { count: number; sha256: string } | null = null;
+  const order = new StrictOrder();
   const refuse = (problem: string) => {
     badLines++;
     options.onBadLine(lineNumber, problem);
@@ -218,9 +232,9 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
         const isLookedUp = options.mode === "fail" || options.databaseBytesMax > 0;
         const row = isLookedUp ? (store?.rows.find(entry.bucket, entry.key) ?? null) : null;
         growthBytes += growthOf(entry, row, options);
-        const name = `${JSON.stringify(entry.key)} of bucket ${JSON.stringify(entry.bucket)}`;
+        order.see(entry);
         if (options.mode === "fail" && row !== null && isLive(row, options.nowMs)) {
-          refuse(`the key ${name} exists already; use --mode skip or --mode overwrite`);
+          refuse(`${nameOf(entry)} exists already; use --mode skip or --mode overwrite`);
         }
       } catch (error) {
         refuse((error as Error).message);
@@ -233,8 +247,25 @@ async function checkExport(store: OpenedStore | null, file: string, options: Imp
   if (end.count !== count || end.sha256 !== hash.digest("hex")) {
     throw new ExitError(EXIT.failed, "Count or hash of the export do not match: it was altered. Nothing was imported.");
   }
+  if (options.mode === "fail" && !order.isKept) await refuseRepeated(file, count, options);
   requireWithinLimit(growthBytes, store, options);
   return count;
+}
+
+/** Of an export whose lines are all good. @throws ExitError (1) */
+async function refuseRepeated(file: string, count: number, { onBadLine }: ImportOptions): Promise<void> {
+  let badLines = 0;
+  const entries = () => entriesOf(file) as AsyncGenerator<ExportedEntry>;
+  await findRepeated(entries, count, (index, entry) => {
+    badLines++;
+    // The first line is the head.
+    onBadLine(index + 2, `${nameOf(entry)} stands in the export twice; use --mode skip or --mode overwrite`);
+  });
+  if (badLines > 0) throw new ExitError(EXIT.failed, `${badLines} bad lines; nothing was imported.`);
+}
+
+function nameOf({ bucket, key }: Pick<ExportedEntry, "bucket" | "key">): string {
+  return `the key ${JSON.stringify(key)} of bucket ${JSON.stringify(bucket)}`;
 }
 
 /**
@@ -288,6 +319,8 @@ function isEnd(value: unknown): value is { count: number; sha256: string } {
 function parseEntry(value: unknown, options: ImportOptions): NewEntry {
   const entry = value as ExportedEntry | null | undefined;
   if (typeof entry !== "object" || entry === null) throw new Error("not a JSON object");
+  const unknown = Object.keys(entry).find((name) => !Object.hasOwn(MEMBERS, name));
+  if (unknown !== undefined) throw new Error(`there is no member ${JSON.stringify(unknown.slice(0, 64))}`);
   const { bucket, key, content_type: contentType, metadata, creator_ip: creatorIp } = entry;
   if (typeof bucket !== "string" || typeof key !== "string") throw new Error("bucket and key must be strings");
   if (!isTextOrNull(contentType) || !isTextOrNull(creatorIp))

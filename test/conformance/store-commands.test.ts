@@ -624,6 +624,19 @@ function exportOf(rows: readonly object[]): string {
   return `${lines}${JSON.stringify({ count: rows.length, sha256 })}\n`;
 }
 
+/** An entry as an export holds it. */
+const ENTRY = {
+  bucket: "b",
+  key: "k",
+  value: "",
+  content_type: null,
+  metadata: {},
+  creator_ip: null,
+  expires_at: null,
+  created_at: "2026-01-01T00:00:00.000Z",
+  updated_at: "2026-01-01T00:00:00.000Z",
+};
+
 describe("gokv export and import", () => {
   /** An export of the sample store. The data directory stays. */
   async function exported(): Promise<string> {
@@ -799,18 +812,7 @@ describe("gokv export and import", () => {
   });
 
   test("an entry that no request could have made is named and refused", async () => {
-    const entry = {
-      bucket: "b",
-      key: "k",
-      value: "",
-      content_type: null,
-      metadata: {},
-      creator_ip: null,
-      expires_at: null,
-      created_at: "2026-01-01T00:00:00.000Z",
-      updated_at: "2026-01-01T00:00:00.000Z",
-    };
-    expect((await gokv(["import", "-"], "control", exportOf([entry]))).stdout).toStartWith("stored 1,");
+    expect((await gokv(["import", "-"], "control", exportOf([ENTRY]))).stdout).toStartWith("stored 1,");
     const bad: object[] = [
       { key: ".." },
       { key: "a/../b" },
@@ -839,11 +841,13 @@ describe("gokv export and import", () => {
       { created_at: 0 },
       { updated_at: "2026-02-30T00:00:00.000Z" },
       { expires_at: "2026-01-01" },
+      { expires: "2026-01-02T00:00:00.000Z" },
+      { EXPIRES_AT: null },
     ];
     const finished = await gokv(
       ["import", "-"],
       "second",
-      exportOf([entry, ...bad.map((change) => ({ ...entry, ...change }))]),
+      exportOf([ENTRY, ...bad.map((change) => ({ ...ENTRY, ...change }))]),
     );
     expect([finished.exitCode, finished.stdout]).toEqual([1, ""]);
     const named = [...finished.stderr.matchAll(/^line (\d+): \S/gm)].map((match) => Number(match[1]));
@@ -851,6 +855,30 @@ describe("gokv export and import", () => {
     expect(named).toEqual(bad.map((_, index) => index + 3));
     expect(finished.stderr).toContain(`${bad.length} bad lines; nothing was imported`);
     expect(await whileServing("second", readContents)).toEqual({});
+  });
+
+  test("a key that an export names twice is refused as one that exists, in whatever order its lines are", async () => {
+    const keys = (...names: string[]) => names.map((key) => ({ ...ENTRY, key, value: btoa(key) }));
+    const twice = { ...ENTRY, key: "a", value: btoa("second") };
+    const problem = 'the key "a" of bucket "b" stands in the export twice';
+    for (const [rows, line] of [
+      [[...keys("a"), twice, ...keys("c")], 3],
+      [[...keys("c", "a", "b"), twice], 5],
+    ] as const) {
+      for (const flags of [[], ["--mode", "fail"], ["--dry-run"]]) {
+        const finished = await gokv(["import", "-", ...flags], "data", exportOf(rows));
+        expect([finished.exitCode, finished.stdout]).toEqual([1, ""]);
+        expect(finished.stderr).toStartWith(`line ${line}: ${problem}; `);
+        expect(finished.stderr).toContain("1 bad lines; nothing was imported");
+      }
+    }
+    expect(await whileServing("data", readContents)).toEqual({});
+    const unordered = exportOf([...keys("c", "a", "b"), { ...ENTRY, bucket: "a", key: "a" }]);
+    expect((await gokv(["import", "-"], "data", unordered)).stdout).toStartWith("stored 4,");
+    const doubled = exportOf([...keys("a"), twice]);
+    expect((await gokv(["import", "-", "--mode", "overwrite"], "data", doubled)).stdout).toStartWith("stored 2,");
+    const sha256 = createHash("sha256").update("second").digest("hex");
+    expect((await whileServing("data", readContents))["b\0a"]).toMatchObject({ sha256 });
   });
 
   test("a value over MAX_VALUE_BYTES is refused, because no server would serve it", async () => {
