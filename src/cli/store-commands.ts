@@ -132,6 +132,8 @@ export const exportCommand: StrictCommand = {
     prefix: { type: "string", valueHint: "text", description: "Only keys that start with it" },
   },
   async run({ bucket, prefix }) {
+    // No bucket has it: all entries would be missing from a backup that looks whole.
+    if (bucket === "") throw new Misuse("the name of the bucket is empty");
     const filter = { bucket: (bucket as string | undefined) ?? null, prefix: (prefix as string | undefined) ?? "" };
     await namingFailure(async () => {
       using snapshot = await openSnapshot(readDbPath(process.env));

@@ -143,6 +143,8 @@ describe("the command line", () => {
       [["export", "--bucket"], "--bucket lacks its value"],
       [["export", "--bucket", "--prefix"], "--bucket lacks its value"],
       [["export", "--bucket=a", "--bucket=b"], "--bucket is given twice"],
+      [["export", "--bucket", ""], "the name of the bucket is empty"],
+      [["export", "--bucket="], "the name of the bucket is empty"],
       [["import"], "FILE is not given"],
       [["import", "f", "--mode", "sometimes"], "--mode takes fail, skip, overwrite"],
       [["import", "f", "--dryrun"], "there is no flag --dryrun"],
