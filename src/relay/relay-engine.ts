@@ -248,6 +248,9 @@ export class RelayEngine {
     const { id, noStreamOptions, ttftMs, totalMs } = member.channel;
     const model = upstreamModelOf(member.channel, name);
     const settle = member.breaker.enter();
+    // However long it is read on: another one may try whether the channel works, and nothing of this one counts.
+    if (settings.onClientAbort === "drain")
+      scope.request.signal.addEventListener("abort", () => settle("none"), { once: true });
     account.begin(id, name, model);
     const isStream = ask.method === "POST" ? request.isStream : null;
     const startedMs = performance.now();
@@ -343,12 +346,15 @@ export class RelayEngine {
   }
 
   /**
+   * What comes after its client has left does nothing to the channel, not even what the next one will find true.
    * Whatever a client asked for, a channel that is asked too much waits. How an upstream describes what it keeps says
    * nothing of how it answers models.
    */
   #judge({ blamesChannel, scope }: RelayCall, { failure }: AttemptFailure): Verdict {
     const verdict = judgeFailure(failure, this.#parts.settings.retriesTimeouts);
-    const isOfStored = failure.kind === "bad_response" && scope.request.method !== "POST";
+    const { method, signal } = scope.request;
+    if (signal.aborted) return { ...verdict, effect: "none" };
+    const isOfStored = failure.kind === "bad_response" && method !== "POST";
     return (blamesChannel && !isOfStored) || verdict.effect === "cool" ? verdict : { ...verdict, effect: "none" };
   }
 

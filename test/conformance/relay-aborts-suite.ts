@@ -13,13 +13,17 @@ import {
   afterMs,
   afterwards,
   answerNormally,
+  answerText,
   answerWith,
   chatChunk,
   DONE,
   event,
+  rateLimit,
   refuse,
+  resetAtOnce,
   stayStill,
   stream,
+  wrongKey,
 } from "../support/upstream-plans.ts";
 import { useTarget } from "../support/use-target.ts";
 
@@ -241,6 +245,33 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       const row = await rig.rows(1);
       expect(row).toMatchObject([{ status: 499, error_code: "client_closed_request", attempts: 1, quota: 0 }]);
       expect(rig.calls).toEqual([1, 0]);
+    });
+
+    test.each<[string, Plan]>([
+      ["fails", refuse(500)],
+      ["breaks off", resetAtOnce],
+      ["sends what cannot be read", answerText("<html>", "text/html")],
+      ["refuses its key", wrongKey],
+      ["is asked too much", rateLimit({ "retry-after": "60" })],
+      ["does not know the model", refuse(404, { code: "model_not_found", param: "model" })],
+    ])("before an upstream %s: that counts against no channel", async (_, plan) => {
+      await using rig = await RelayRig.open(target(), [{}, {}]);
+      const more = Promise.withResolvers<void>();
+      rig.plan(afterwards(more.promise, plan));
+      const count = 6;
+      for (let asked = 0; asked < count; asked++) {
+        const controller = new AbortController();
+        const answer = rig.chat({}, { signal: controller.signal });
+        await rig.upstream.request(asked);
+        controller.abort();
+        await answer.catch(() => undefined);
+      }
+      await Bun.sleep(CLOSE_MS_MAX);
+      more.resolve();
+      const rows = await rig.rows(count);
+      expect(rows.map(({ status, attempts }) => [status, attempts])).toEqual(rows.map(() => [499, 1]));
+      const untouched = { status: 1, state: "closed", failures: 0, cooling: [], models_off: [] };
+      expect([await rig.health(0), rig.calls]).toMatchObject([untouched, [count, 0]]);
     });
 
     test("an upstream that never ends is given up when the time of the request is over", async () => {

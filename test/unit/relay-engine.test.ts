@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
+import { OutboundFailure } from "../../src/http/outbound-transport.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { ChannelPool } from "../../src/relay/channel-pool.ts";
 import type { CircuitBreaker } from "../../src/relay/circuit-breaker.ts";
@@ -29,8 +30,8 @@ const SETTINGS = {
 };
 const nothing = () => undefined;
 
-function incoming(endpoint: Endpoint, body: Json, tokenFields: Json = {}): IncomingRequest {
-  const request = new Request(`http://h/v1${endpoint.path}`, { method: "POST" });
+function incoming(endpoint: Endpoint, body: Json, tokenFields: Json = {}, signal?: AbortSignal): IncomingRequest {
+  const request = new Request(`http://h/v1${endpoint.path}`, { method: "POST", ...(signal && { signal }) });
   const token = { id: 1, name: "t", groups: ["g"], isUnlimited: true, cacheTtlSeconds: 0, ...tokenFields };
   return {
     scope: new RequestScope(request, null, STATE),
@@ -42,7 +43,8 @@ function incoming(endpoint: Endpoint, body: Json, tokenFields: Json = {}): Incom
   };
 }
 
-const chat = () => incoming(ENDPOINTS.chat, { model: "m", messages: [{ role: "user", content: "hi" }] });
+const CHAT = { model: "m", messages: [{ role: "user", content: "hi" }] };
+const chat = () => incoming(ENDPOINTS.chat, CHAT);
 
 /** A channel that is half-open. */
 function halfOpenPool(): { pool: ChannelPool; breaker: CircuitBreaker; nowMs: number } {
@@ -120,3 +122,30 @@ test("of many that follow a response and pay from a quota, one asks a half-open 
   expect([calls, statuses]).toEqual([1, [500, ...new Array<number>(29).fill(503)]]);
   expect(breaker.openUntilMs - nowMs).toBe(2 * OPEN_MS);
 });
+
+test.each(["cancel", "drain"])(
+  "a client that leaves gives back the one request that tries a half-open channel, whatever its upstream does: %s",
+  async (onClientAbort) => {
+    const { pool, breaker } = halfOpenPool();
+    const client = new AbortController();
+    const seen = () => [breaker.state, breaker.isPassable];
+    const atWork = Promise.withResolvers<unknown[]>();
+    const engine = engineWith(pool, 1_000_000, {
+      settings: { ...SETTINGS, onClientAbort },
+      answers: { failure: () => new Response(), gone: () => new Response() },
+      transport: {
+        async send({ signal }: { signal: AbortSignal }) {
+          client.abort();
+          if (signal.aborted) throw new OutboundFailure("aborted");
+          atWork.resolve(seen());
+          return { status: 500, headers: new Headers(), body: null, whole: null };
+        },
+      },
+    });
+    await engine.relay(incoming(ENDPOINTS.chat, CHAT, {}, client.signal));
+    atWork.resolve(seen());
+    expect([await atWork.promise, seen()]).toEqual(new Array(2).fill(["half_open", true]));
+    expect((await engineWith(pool, 1_000_000).relay(chat())).status).toBe(200);
+    expect(breaker.state).toBe("closed");
+  },
+);
