@@ -5,6 +5,7 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { JOB_PRIORITY, jobTables } from "./job-base-units.ts";
 import { type Bound, type Bounds, JobPick, Running } from "./job-pick-units.ts";
 import type { JobTables } from "./job-tables.ts";
+import type { Turns } from "./owner-turns.ts";
 
 /** So that one slow receiver does not take all slots of a node. */
 const GROUP_RUNNING_MAX = 2;
@@ -27,6 +28,8 @@ export interface QueueClaim {
   readonly slots: number;
   /** So that one user does not take all slots of a node. */
   readonly owners?: OwnerBound;
+  /** Who has had one; without it nobody. */
+  readonly turns?: Turns;
   /** Jobs that are not of the usual priority; without it they are bounded as all are. */
   readonly yielding?: {
     /** At most so many. */
@@ -62,8 +65,8 @@ type Db = Kysely<JobTables>;
 
 /**
  * Due jobs of queues that are not paused become running: by priority; among those of one, whoever has few that run goes
- * before whoever has many; then by time and id. At most two of a group at once, one of a group that yields, and of an
- * owner as many as the queue allows.
+ * before whoever has many; of these whoever had no turn yet; then by time and id. At most two of a group at once, one
+ * of a group that yields, and of an owner as many as the queue allows.
  */
 export async function claimJobs(work: UnitOfWork, claim: Claim): Promise<ClaimedJob[]> {
   const db = jobTables(work);
@@ -79,7 +82,7 @@ export async function claimJobs(work: UnitOfWork, claim: Claim): Promise<Claimed
 /** Ids of up to `slots` jobs; `groups` counts them. */
 async function pickOf(
   db: Db,
-  { queue, slots, owners, yielding }: QueueClaim,
+  { queue, slots, owners, turns, yielding }: QueueClaim,
   groups: Running<string>,
   nowMs: number,
 ): Promise<string[]> {
@@ -95,7 +98,7 @@ async function pickOf(
     const yields = priority > JOB_PRIORITY.usual;
     // They come last, one priority behind the other.
     if (yields) end ??= Math.min(slots, pick.ids.length + (yielding?.slots ?? slots));
-    await pick.fill(priority, end ?? slots, yields ? late : usual);
+    await pick.fill(priority, end ?? slots, yields ? late : usual, new Set(turns?.[priority]));
     if (pick.ids.length >= (end ?? slots)) break;
   }
   return pick.ids;

@@ -38,12 +38,26 @@ export interface Bounds {
   readonly owners: readonly [Bound<number>, ...Bound<number>[]];
 }
 
+/** Jobs of one priority that are looked for. */
+interface Search {
+  readonly priority: number;
+  /** Jobs picked in all when it is over. */
+  readonly end: number;
+  readonly bounds: Bounds;
+  /** Jobs picked before, of other priorities. */
+  readonly before: number;
+}
+
+const NOBODY: ReadonlySet<number> = new Set();
+
 export class JobPick {
   /** In the order in which they were picked. */
   readonly ids: string[] = [];
   readonly #db: Kysely<JobTables>;
   readonly #queue: string;
   readonly #nowMs: number;
+  /** Whose jobs are all that is left of the priority, but for full groups; null = nobody has looked so far. */
+  #left: ReadonlySet<number> | null = null;
 
   constructor(db: Kysely<JobTables>, queue: string, nowMs: number) {
     this.#db = db;
@@ -51,15 +65,19 @@ export class JobPick {
     this.#nowMs = nowMs;
   }
 
-  /** Picks due jobs of a priority until there are `end` in all; the bounds count them. */
-  async fill(priority: number, end: number, { groups, owners }: Bounds): Promise<void> {
+  /**
+   * Picks due jobs of a priority until there are `end` in all; the bounds count them. Among owners with as many that
+   * run `rested` come last: they have had their turn.
+   */
+  async fill(priority: number, end: number, { groups, owners }: Bounds, rested: ReadonlySet<number>): Promise<void> {
     const before = this.ids.length;
     const [first, ...rest] = owners;
+    this.#left = null;
     for (let turn = 1; this.ids.length < end; ) {
       // In this turn nobody gets beyond so many.
       const max = Math.min(turn, first.max);
-      const now: Bounds = { groups, owners: [{ ...first, max }, ...rest] };
-      await this.#fillTurn(priority, end, now, this.ids.slice(before));
+      const search: Search = { priority, end, before, bounds: { groups, owners: [{ ...first, max }, ...rest] } };
+      if (await this.#hasPassedOver(rested, search)) await this.#hasPassedOver(NOBODY, search);
       const passedOver = first.running
         .from(max)
         .filter(
@@ -71,28 +89,48 @@ export class JobPick {
     }
   }
 
-  async #fillTurn(priority: number, end: number, bounds: Bounds, picked: readonly string[]): Promise<void> {
+  /** Picks what is found of others than `rested`, and tells whether something of those was found. */
+  async #hasPassedOver(rested: ReadonlySet<number>, { priority, end, before, bounds }: Search): Promise<boolean> {
     const { groups, owners } = bounds;
-    // Each round fills slots or finds a group or an owner that is full now, so there are few.
+    const picked = this.ids.slice(before);
+    let passedOver = NOBODY;
+    // Each round fills slots, or finds a group or an owner that is full now or rests, so there are few.
     for (let after: Candidate | null = null; this.ids.length < end; ) {
+      const others = new Set([...passedOver, ...fullOwners(bounds)]);
+      if (this.#left?.isSubsetOf(others)) break;
       const limit = end - this.ids.length;
-      const rows: Candidate[] = await this.#candidates(priority, bounds, picked, after).limit(limit).execute();
+      const rows: Candidate[] = await this.#candidates(priority, [...others], groups, picked, after)
+        .limit(limit)
+        .execute();
       for (const { id, group_key, owner_id } of rows) {
         if (groups.running.has(group_key, groups.max)) continue;
         if (owners.some((bound) => bound.running.has(owner_id, bound.max))) continue;
+        if (owner_id !== null && rested.has(owner_id)) {
+          passedOver = rested;
+          continue;
+        }
         groups.running.add(group_key);
         for (const bound of owners) bound.running.add(owner_id);
         this.ids.push(id);
       }
-      if (rows.length < limit) break;
+      if (rows.length < limit) {
+        this.#left = new Set([...passedOver, ...fullOwners(bounds)]);
+        break;
+      }
       after = rows.at(-1)!;
     }
+    return passedOver.size > 0;
   }
 
-  /** Those behind `after`, by time and id, without those of whom there are enough. */
-  #candidates(priority: number, { groups, owners }: Bounds, picked: readonly string[], after: Candidate | null) {
+  /** Those behind `after`, by time and id, without those of `others` and of groups of which there are enough. */
+  #candidates(
+    priority: number,
+    others: readonly number[],
+    groups: Bound<string>,
+    picked: readonly string[],
+    after: Candidate | null,
+  ) {
     const fullGroups = groups.running.from(groups.max).map(([key]) => key);
-    const fullOwners = [...new Set(owners.flatMap((bound) => bound.running.from(bound.max).map(([key]) => key)))];
     let query = this.#db
       .selectFrom("job")
       .select(["id", "group_key", "owner_id", "run_at_ms"])
@@ -109,9 +147,14 @@ export class JobPick {
     if (fullGroups.length > 0) {
       query = query.where(({ eb, or }) => or([eb("group_key", "is", null), eb("group_key", "not in", fullGroups)]));
     }
-    if (fullOwners.length > 0) {
-      query = query.where(({ eb, or }) => or([eb("owner_id", "is", null), eb("owner_id", "not in", fullOwners)]));
+    if (others.length > 0) {
+      query = query.where(({ eb, or }) => or([eb("owner_id", "is", null), eb("owner_id", "not in", others)]));
     }
     return query.orderBy("run_at_ms").orderBy("id");
   }
+}
+
+/** Of whom there are enough. */
+function fullOwners({ owners }: Bounds): number[] {
+  return owners.flatMap(({ max, running }) => running.from(max).map(([owner]) => owner));
 }

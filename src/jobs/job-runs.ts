@@ -6,6 +6,7 @@ import type { Claim, ClaimedJob, QueueClaim } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
 import type { Heartbeat } from "./job-lease-units.ts";
 import type { JobRun } from "./job-run.ts";
+import { OwnerTurns } from "./owner-turns.ts";
 
 /** A job may be here twice, if it was lost and claimed again: its fences differ. */
 interface Named {
@@ -16,6 +17,7 @@ interface Named {
 export class JobRuns {
   readonly #slots: Readonly<Record<QueueName, number>>;
   readonly #runs = new Map<string, JobRun>();
+  readonly #turns = new OwnerTurns();
 
   constructor(slots: Readonly<Record<QueueName, number>>) {
     this.#slots = slots;
@@ -25,8 +27,10 @@ export class JobRuns {
     return this.#runs.size;
   }
 
+  /** In the order in which they were claimed. */
   add(run: JobRun): void {
     this.#runs.set(keyOf(run.job), run);
+    this.#turns.note(run.job);
   }
 
   remove(named: Named): void {
@@ -41,7 +45,7 @@ export class JobRuns {
     return this.#runs.values();
   }
 
-  /** What is free of each of `queues` when `ending` are gone, and who runs then. */
+  /** What is free of each of `queues` when `ending` are gone, who runs then, and whose turn it was. */
   room(
     queues: readonly QueueName[],
     ending: readonly EndedRun[] = [],
@@ -57,6 +61,7 @@ export class JobRuns {
       return {
         queue,
         slots: slots - jobs.length,
+        turns: this.#turns.of(queue),
         owners: { max: ownerMax(slots), busy: countBy(jobs, ({ ownerId }) => ownerId) },
         yielding: {
           slots: Math.max(0, lateSlots - late.length),

@@ -294,6 +294,33 @@ describe("slots", () => {
     expect(states.toSorted()).toEqual(["ready", "running", "running"]);
   });
 
+  test.each([
+    ["a queue with one slot", { default: 1, webhook: 0 }, plain, 0],
+    ["jobs that yield in a queue with two", { default: 0, webhook: 2 }, hook, 2],
+    ["a queue with fewer slots than owners", { default: 3, webhook: 0 }, plain, 0],
+  ] as const)("of %s go by turns: nobody waits for the backlog of another", async (_, slots, kind, priority) => {
+    const owners = [7, 8, 9, 10];
+    for (const ownerId of owners) await rig.enqueue(kind, ownerId === 9 ? 1 : 20, { ownerId, priority });
+    const taken: number[] = [];
+    const drained = Promise.withResolvers<void>();
+    rig.pool(
+      {
+        [kind.kind]: async ({ ownerId }) => {
+          if (taken.push(ownerId!) === 61) drained.resolve();
+        },
+      },
+      { slots: { ...slots, export: 0, system: 0 } },
+    );
+    await drained.promise;
+    expect(taken.slice(0, 4)).toEqual(owners);
+    const counts: Record<number, number> = { 7: 0, 8: 0, 10: 0 };
+    for (const ownerId of taken.slice(0, 55)) {
+      if (ownerId !== 9) counts[ownerId]!++;
+      const turns = Object.values(counts);
+      expect(Math.max(...turns) - Math.min(...turns)).toBeLessThanOrEqual(2);
+    }
+  });
+
   test("of a queue without any take nothing", async () => {
     const [id] = await rig.enqueue(plain);
     const ids = await rig.enqueue(hook);

@@ -59,3 +59,19 @@ test("those that run already count, whatever makes them yield; those that are en
   for (let job = 0; job < 3; job++) running(runs, { priority: JOB_PRIORITY.last });
   expect(room()).toEqual([[1, { 7: 3 }, 0, { 7: 2 }]]);
 });
+
+test("an owner has had a turn until it gets another one, of each priority; few owners are remembered", () => {
+  const runs = new JobRuns(SLOTS);
+  const turns = (queue: "default" | "webhook") => runs.room([queue]).queues[0]!.turns;
+  const end = (job: ClaimedJob) => runs.remove(job);
+  expect(turns("webhook")).toEqual({});
+  for (const ownerId of [7, 8, null]) end(running(runs, { ownerId }));
+  end(running(runs, { ownerId: 7, priority: JOB_PRIORITY.last }));
+  end(running(runs, { ownerId: 9, queue: "default" }));
+  expect([turns("webhook"), turns("default")]).toEqual([{ 0: [7, 8], 2: [7] }, { 0: [9] }]);
+  end(running(runs, { ownerId: 8 }));
+  expect(turns("webhook")).toEqual({ 0: [8], 2: [7] });
+  for (let ownerId = 1; ownerId <= 1000; ownerId++) end(running(runs, { queue: "default", ownerId: 10 + ownerId }));
+  const remembered = turns("default")![0]!;
+  expect([remembered.length, remembered.at(-1)]).toEqual([100, 1010]);
+});

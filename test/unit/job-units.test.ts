@@ -161,6 +161,25 @@ describe("a claim", () => {
     }
   });
 
+  test("takes of owners with as many that run those that had no turn yet, then the others; by priority", async () => {
+    const queue = "webhook";
+    const [greedy, busy, modest] = [7, 8, 9].map((ownerId) => ({ ownerId, groupKey: `g${ownerId}` }));
+    const first = await rig.enqueue(hook, 40, greedy);
+    const second = await rig.enqueue(hook, 40, busy);
+    const third = await rig.enqueue(hook, 1, modest);
+    const nobodys = await rig.enqueue(hook, 1);
+    const claimAs = (turns: Record<number, number[]>, slots: number, running: Record<string, number> = {}) =>
+      claim(slots, { queues: [{ queue, slots, turns, owners: { max: 4, busy: running } }] });
+    expect(idsOf(await claimAs({ 0: [7, 8] }, 1))).toEqual(third);
+    expect(idsOf(await claimAs({ 0: [7, 8, 9] }, 1))).toEqual(nobodys);
+    expect(idsOf(await claimAs({ 0: [8], 1: [7] }, 1))).toEqual([first[0]!]);
+    expect(idsOf(await claimAs({ 0: [7] }, 2))).toEqual([second[0]!, first[1]!]);
+    expect(idsOf(await claimAs({ 0: [7, 8] }, 3))).toEqual([first[2]!, second[1]!, first[3]!]);
+    // Few that run come before a turn.
+    expect(idsOf(await claimAs({ 0: [7] }, 1, { 8: 1 }))).toEqual([first[4]!]);
+    expect(idsOf(await claimAs({ 0: [7] }, 1, { 7: 1, 8: 1 }))).toEqual([second[2]!]);
+  });
+
   test("passes over as much of full owners as ten hooks of each can have waiting", async () => {
     for (let ownerId = 1; ownerId <= 9; ownerId++)
       await rig.enqueue(hook, 10_000, { ownerId, groupKey: `g${ownerId}` });
