@@ -150,14 +150,22 @@ export class GrowingShare {
 
   /** False = the budget has no such room, and the share is what it was. */
   tryGrowTo(bytes: number): boolean {
-    if (bytes <= this.#bytes) return true;
-    if (!this.#budget.tryReserve(bytes - this.#bytes)) return false;
-    this.#bytes = bytes;
+    const more = bytes - this.#bytes;
+    if (more <= 0) return true;
+    if (!this.#budget.tryReserve(more)) return false;
+    // Not `bytes`: what it had may have been given up to make room for this.
+    this.#bytes += more;
     return true;
   }
 
+  /** Gives back what lies above `bytes`. */
+  shrinkTo(bytes: number): void {
+    const spare = Math.max(0, this.#bytes - bytes);
+    this.#bytes -= spare;
+    this.#budget.release(spare);
+  }
+
   release(): void {
-    this.#budget.release(this.#bytes);
-    this.#bytes = 0;
+    this.shrinkTo(0);
   }
 }

@@ -3,7 +3,8 @@
 import { BODY_STEP_BYTES, IDLE_SECONDS, KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { parsedBytes } from "../shared/json-text.ts";
-import type { ByteBudget } from "./byte-budget.ts";
+import { type ByteBudget, GrowingShare, type Yielding } from "./byte-budget.ts";
+import { GatheredBytes } from "./gathered-bytes.ts";
 import type { BodyReader } from "./linger.ts";
 import type { RequestScope } from "./request-scope.ts";
 
@@ -115,52 +116,87 @@ async function readPieces(
 ): Promise<HeldBody> {
   const reader: BodyReader = scope.request.body!.getReader();
   const stepBytes = sender === "operator" ? BODY_STEP_BYTES : SMALL_STEP_BYTES;
-  const chunks: Uint8Array[] = [];
-  let total = 0;
-  let reserved = 0;
-  const { promise: evicted, reject: evict } = Promise.withResolvers<never>();
-  const giveWay = () => {
-    budget.release(reserved);
-    reserved = 0;
-    chunks.length = 0;
-    evict(refuse(scope, overloaded(), reader));
-  };
+  // Not beyond what is to come: a body as large as the budget fits into it.
+  const bytesMax = Math.min(lengthBytes ?? maxBytes, budget.limitBytes);
+  const arriving = new ArrivingBody(reader, budget);
   // With a byte now and then users would hold what is there for ever, and operators would find no room.
-  const yielding = { heldBytes: () => reserved, giveWay };
-  const endYielding = sender === "operator" ? () => undefined : budget.yieldWhenOld(yielding);
+  const endYielding = sender === "operator" ? () => undefined : budget.yieldWhenOld(arriving);
   scope.place?.leave(scope);
   try {
     for (;;) {
-      const { done, value } = await Promise.race([reader.read(), evicted]);
-      if (done) break;
+      const piece = await arriving.next();
+      if (piece === null) break;
       // The runtime counts less than 16 KiB a second as silence.
       if (sender !== "stranger") scope.extendIdleTimeout(IDLE_SECONDS);
-      total += value.length;
+      const total = arriving.bytes.length + piece.length;
       if (total > maxBytes) throw refuse(scope, tooLarge(maxBytes), reader);
-      // Not beyond what is to come: a body as large as the budget fits into it.
-      const bytesMax = Math.min(lengthBytes ?? maxBytes, budget.limitBytes);
       const wanted = Math.min(Math.ceil(total / stepBytes) * stepBytes, Math.max(total, bytesMax));
-      if (wanted > reserved) {
-        const more = wanted - reserved;
-        if (!budget.tryReserve(more)) throw refuse(scope, overloaded(), reader);
-        // Not all of `wanted`, if it has just given way to itself.
-        reserved += more;
-      }
-      chunks.push(value);
+      if (!arriving.tryAdd(piece, wanted)) break;
     }
     endYielding();
+    if (arriving.hasNoRoom) throw refuse(scope, overloaded(), reader);
+    const { bytes, share } = arriving;
     if (lengthBytes === null) await requireProperEnd(scope);
-    else if (total !== lengthBytes) throw incomplete();
+    else if (bytes.length !== lengthBytes) throw incomplete();
     scope.place?.enter(scope);
-    scope.bytesIn = total;
+    scope.bytesIn = bytes.length;
     // Of a body in chunks the last step may have been longer than what came.
-    budget.release(reserved - total);
-    reserved = total;
-    return { bytes: concat(chunks, total), release: () => budget.release(total) };
+    share.shrinkTo(bytes.length);
+    return { bytes: bytes.joined(), release: () => share.release() };
   } catch (error) {
     endYielding();
-    budget.release(reserved);
+    arriving.share.release();
     throw error instanceof AppError ? error : incomplete(error);
+  }
+}
+
+/** What has come of a body, with its share of the budget; all of it goes at once when others need the room. */
+class ArrivingBody implements Yielding {
+  readonly bytes = new GatheredBytes();
+  readonly share: GrowingShare;
+  readonly #reader: BodyReader;
+  #hasNoRoom = false;
+  #wake: () => void = () => undefined;
+
+  constructor(reader: BodyReader, budget: ByteBudget) {
+    this.#reader = reader;
+    this.share = new GrowingShare(budget);
+  }
+
+  /** It was refused more room, or has given way: there is nothing left of it. */
+  get hasNoRoom(): boolean {
+    return this.#hasNoRoom;
+  }
+
+  /** The next piece; null at the end, and as soon as there is no room for it any more. */
+  async next(): Promise<Uint8Array | null> {
+    // A promise of its own for each piece: one that is raced for all of them would gather what waits for it.
+    const result = await new Promise<{ readonly value?: Uint8Array | undefined } | null>((resolve, reject) => {
+      this.#wake = () => resolve(null);
+      this.#reader.read().then(resolve, reject);
+    });
+    // It may have given way after the piece came, in the same turn.
+    return this.#hasNoRoom ? null : (result?.value ?? null);
+  }
+
+  /** Adds `piece` to a share of `wantedBytes` then. */
+  tryAdd(piece: Uint8Array, wantedBytes: number): boolean {
+    if (!this.share.tryGrowTo(wantedBytes)) this.giveWay();
+    // It may have given way to itself.
+    if (this.#hasNoRoom) return false;
+    this.bytes.add(piece);
+    return true;
+  }
+
+  heldBytes(): number {
+    return this.share.bytes;
+  }
+
+  giveWay(): void {
+    this.#hasNoRoom = true;
+    this.share.release();
+    this.bytes.clear();
+    this.#wake();
   }
 }
 
@@ -171,16 +207,6 @@ async function readPieces(
 async function requireProperEnd({ request }: RequestScope): Promise<void> {
   await new Promise(setImmediate);
   if (request.signal.aborted) throw incomplete();
-}
-
-function concat(chunks: readonly Uint8Array[], total: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(total);
-  let offset = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset);
-    offset += chunk.length;
-  }
-  return bytes;
 }
 
 /** The rest of the body is not wanted: the answer lingers over it, then the connection closes. */

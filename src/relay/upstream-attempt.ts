@@ -1,6 +1,7 @@
 // One request to one channel: either something that can be given to the client, or why not.
 
 import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
+import { GatheredBytes } from "../http/gathered-bytes.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import type { Eventually } from "../shared/eventual.ts";
@@ -327,18 +328,17 @@ async function readBytes(
   }
   const { body } = answer;
   if (body === null) return new Uint8Array(0);
-  const chunks: Uint8Array[] = [];
-  let total = 0;
+  const gathered = new GatheredBytes();
   for await (const chunk of body) {
-    total += chunk.length;
+    const total = gathered.length + chunk.length;
     if (total > bytesMax) {
       abort();
       return null;
     }
     growTo(share, Math.min(bytesMax, Math.ceil(total / SMALL_STEP_BYTES) * SMALL_STEP_BYTES), abort);
-    chunks.push(chunk);
+    gathered.add(chunk);
   }
-  return new Uint8Array(Buffer.concat(chunks, total));
+  return gathered.joined();
 }
 
 /** @throws RelayError overloaded, after `abort` */
