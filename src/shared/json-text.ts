@@ -103,10 +103,10 @@ const COLON = 0x3a;
 
 /**
  * About what a parsed text takes in memory beyond the length of the text, in bytes: an object, an array, a string each
- * have a head and a place, which of `[{},{},…]` is twenty times what was sent, and of ordinary text nothing.
+ * have a head and a place, which of `[{},{},…]` is twenty times what was sent, and of ordinary text nothing. The first
+ * few KiB are free.
  */
 export function parsedBytes(text: string): number {
-  if (text.length < LIGHT_CHARS_MAX) return 0;
   let nodes = 0;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
@@ -114,12 +114,12 @@ export function parsedBytes(text: string): number {
     nodes++;
     if (code === QUOTE) at = endOfString(text, at) - 1;
   }
-  return Math.max(0, nodes * NODE_BYTES - text.length);
+  return Math.max(0, nodes * NODE_BYTES - text.length - FREE_BYTES);
 }
 
 const NODE_BYTES = 64;
-/** Not worth a look. */
-const LIGHT_CHARS_MAX = 64 * KiB;
+/** More than a chat of ordinary length takes. As much for each of two thousand calls at work is a third of the budget. */
+const FREE_BYTES = 8 * KiB;
 
 /**
  * The members of an object in order; null when `text` is another value. Of a text that is no valid JSON it finds what

@@ -203,12 +203,23 @@ test("looking for members comes to an end, whatever the text is", () => {
   fc.assert(fc.property(text, (garbage) => topLevelMembers(garbage) !== null && membersNamed(garbage, "a") !== null));
 });
 
-test("what a text takes when it is parsed is told by its objects, arrays and strings", () => {
-  const count = 100_000;
-  const objects = `[${"{},".repeat(count)}0]`;
-  expect(parsedBytes(objects)).toBe(64 * (count + 1) - objects.length);
-  expect(parsedBytes(`["${"[{".repeat(count)}"]`)).toBe(0);
-  expect(parsedBytes(`[${"1234,".repeat(count)}0]`)).toBe(0);
-  // What is short is not worth a look.
-  expect(parsedBytes("[{}]")).toBe(0);
+describe("what a text takes when it is parsed", () => {
+  const free = 8 * 1024;
+
+  test("is told by its objects, arrays and strings", () => {
+    const count = 100_000;
+    const objects = `[${"{},".repeat(count)}0]`;
+    expect(parsedBytes(objects)).toBe(64 * (count + 1) - objects.length - free);
+    expect(parsedBytes(`["${"[{".repeat(count)}"]`)).toBe(0);
+    expect(parsedBytes(`[${"1234,".repeat(count)}0]`)).toBe(0);
+  });
+
+  test("counts beyond its first 8 KiB however short the text is, and not at all where that is enough", () => {
+    for (const count of [200, 1000, 16_000]) {
+      const arrays = `[${"[],".repeat(count)}0]`;
+      expect(parsedBytes(arrays)).toBe(64 * (count + 1) - arrays.length - free);
+    }
+    const messages = Array.from({ length: 60 }, () => ({ role: "user", content: "x".repeat(200) }));
+    expect(parsedBytes(JSON.stringify({ model: "m", messages }))).toBe(0);
+  });
 });
