@@ -7,7 +7,7 @@ import type { ServerState } from "../http/request-scope.ts";
 import { Admission } from "../http/surface.ts";
 import { CachedKvEngine } from "../kv/cached-kv-engine.ts";
 import { GcraLimiter } from "../limits/gcra-limiter.ts";
-import { MiB } from "../shared/bounds.ts";
+import { KiB, MiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
@@ -35,6 +35,12 @@ export interface AppParts {
 
 export type SharedParts = ReturnType<typeof createSharedParts>;
 
+/** Of the memory for bodies. Calls of the relay hold their part for as long as an upstream takes to answer. */
+const USERS_SHARE = 7 / 8;
+const RELAY_SHARE = 3 / 4;
+/** What a body may hold beside what its bound is about. */
+const BODY_SLACK_BYTES = 64 * KiB;
+
 /** One engine, one gate, one budget, one limiter of those that have none of their own. */
 export function createSharedParts({ settings, clock, metrics, store }: AppParts) {
   const gate = new JwtGate({
@@ -43,16 +49,45 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
     onFailure: (reason) => metrics.countAuthFailure(reason),
   });
   const admission = new Admission(settings.maxInflight);
+  const budget = new ByteBudget(settings.bodyBudgetBytes);
+  const usersBudget = budget.part(usersBytes(settings));
   return {
     admission,
     surface: { gate, admission },
     engine: CachedKvEngine.over(store, settings.readCacheBytes),
-    budget: new ByteBudget(settings.bodyBudgetBytes),
+    /** Of operators, who alone may have all of it. */
+    budget,
+    /** Of all others: so many bodies and answers as they may hold leave room for operators. */
+    usersBudget,
+    /** Of clients of the relay: it leaves room for other users. */
+    relayBudget: usersBudget.part(relayBytes(settings)),
     strangers: new ByteBudget(strangersBytes(settings)),
     limiter: new GcraLimiter(clock, LIMITER_BYTES),
     templates: new WeakMap<KvEntry, Headers>(),
     reservedBuckets: reservedBuckets(settings.services),
   };
+}
+
+function usersBytes(settings: Settings): number {
+  const { services, bodyBudgetBytes, maxValueBytes, tokenMaxBatchBytes, taskBodyMax } = settings;
+  const ofApps = services.has("token") ? Math.max(maxValueBytes, tokenMaxBatchBytes) : 0;
+  const ofTasks = services.has("task") ? taskBodyMax : 0;
+  return shareOf(bodyBudgetBytes, USERS_SHARE, Math.max(ofApps, ofTasks, largestCallBytes(settings)));
+}
+
+function relayBytes(settings: Settings): number {
+  return shareOf(settings.bodyBudgetBytes, RELAY_SHARE, largestCallBytes(settings));
+}
+
+/** A call holds its body while its answer comes. */
+function largestCallBytes({ services, relayBodyMax, relayResponseMax }: Settings): number {
+  return services.has("relay") ? relayBodyMax + relayResponseMax : 0;
+}
+
+/** All of it, where the settings permit one of them something that would not fit into the share even alone. */
+function shareOf(bodyBudgetBytes: number, share: number, largestBytes: number): number {
+  const bytes = Math.floor(bodyBudgetBytes * share);
+  return largestBytes + BODY_SLACK_BYTES <= bytes ? bytes : bodyBudgetBytes;
 }
 
 /** At least what one of them may send. */

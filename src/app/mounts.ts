@@ -47,7 +47,7 @@ export function tokenMounts({ settings, clock, metrics, store }: AppParts, share
   const tokens = new TokenStore(store);
   const onFailure = (reason: string) => metrics.countAuthFailure(reason);
   const appGate = new AppGate({ tokens, limiter, clock, settings, onFailure });
-  const services = { ...shared, settings, tokens, appGate, searchTurns: new LoopTurns() };
+  const services = { ...shared, budget: shared.usersBudget, settings, tokens, appGate, searchTurns: new LoopTurns() };
   return {
     "/kv/token/*": createTokenHandler(services, "/kv/token"),
     ...(settings.tokenKvAlias ? { "/kv/*": createTokenHandler(services, "/kv") } : {}),
@@ -59,10 +59,10 @@ export function tokenMounts({ settings, clock, metrics, store }: AppParts, share
 }
 
 export function relayOpening({ settings, clock, metrics, store, log }: AppParts, shared: SharedParts): Opening<Relay> {
-  const { surface, budget, limiter } = shared;
+  const { surface, budget, relayBudget, limiter } = shared;
   return new Opening(async () => {
     const { Relay } = await import("../relay/relay-service.ts");
-    return Relay.open({ settings, store, surface, budget, limiter, metrics, clock, log });
+    return Relay.open({ settings, store, surface, budget, relayBudget, limiter, metrics, clock, log });
   });
 }
 
@@ -85,7 +85,7 @@ export function relayMounts(relay: Opening<Relay>): Mounts {
 
 export function taskOpening(
   { settings, clock, metrics, store, log }: AppParts,
-  { admission, budget }: SharedParts,
+  { admission, usersBudget: budget }: SharedParts,
 ): Opening<TaskService> {
   return new Opening(async () => {
     const { TaskService } = await import("../task/task-service.ts");

@@ -13,52 +13,61 @@ export interface Yielding {
   giveWay(): void;
 }
 
-type Registered = { yielding: Yielding | null; readonly oldFromMs: number };
+type Registered = { yielding: Yielding | null; readonly oldFromMs: number; readonly budget: ByteBudget };
 type Waiting = { readonly bytes: number; grant(isGranted: boolean): void };
 
 export class ByteBudget {
   readonly limitBytes: number;
   readonly #now: Clock;
+  /** Itself, and what it is a part of, the nearest first. */
+  readonly #levels: readonly ByteBudget[];
+  readonly #parts: ByteBudget[] = [];
   #used = 0;
   readonly #waiting: Waiting[] = [];
-  /** In the order in which they began. */
+  #isGranting = false;
+  /** Those of its parts, too, in the order in which they began. */
   readonly #yielding = new Set<Registered>();
 
-  constructor(limitBytes: number, now: Clock = monotonicMs) {
+  constructor(limitBytes: number, now: Clock = monotonicMs, whole: ByteBudget | null = null) {
     this.limitBytes = limitBytes;
     this.#now = now;
+    this.#levels = whole === null ? [this] : [this, ...whole.#levels];
+    if (whole !== null) whole.#parts.push(this);
+  }
+
+  /** For some who together may hold `limitBytes` of it, so that there is room for others; it is not set aside. */
+  part(limitBytes: number): ByteBudget {
+    return new ByteBudget(limitBytes, this.#now, this);
   }
 
   get usedBytes(): number {
     return this.#used;
   }
 
-  /** What has been asked for and is not granted yet. */
+  /** What has been asked for and is not granted yet, but of its parts. */
   get waitingBytes(): number {
     return this.#waiting.reduce((total, { bytes }) => total + bytes, 0);
   }
 
   /** Takes the bytes at once or not at all. What has been held for long by those who yield makes room. */
   tryReserve(bytes: number): boolean {
-    if (this.#used + bytes > this.limitBytes && !this.#makeRoom(bytes)) return false;
-    this.#used += bytes;
+    for (const level of this.#levels) if (!level.#fits(bytes) && !level.#makeRoom(bytes)) return false;
+    // Making room in one may have let somebody into another who waited.
+    if (!this.#levels.every((level) => level.#fits(bytes))) return false;
+    for (const level of this.#levels) level.#used += bytes;
     return true;
   }
 
   /** After a while `yielding` is asked to give way when somebody else needs what it holds. Returns what ends that. */
   yieldWhenOld(yielding: Yielding): () => void {
-    const registered: Registered = { yielding, oldFromMs: this.#now() + OLD_AFTER_MS };
-    this.#yielding.add(registered);
-    return () => {
-      this.#yielding.delete(registered);
-      // A set may refer for a while to what it has let go of.
-      registered.yielding = null;
-    };
+    const registered: Registered = { yielding, oldFromMs: this.#now() + OLD_AFTER_MS, budget: this };
+    for (const level of this.#levels) level.#yielding.add(registered);
+    return () => this.#forget(registered);
   }
 
   /** Waits in order for up to `waitMs`. False = not granted, nothing reserved. */
   async reserve(bytes: number, waitMs: number): Promise<boolean> {
-    if (this.#waiting.length === 0 && this.tryReserve(bytes)) return true;
+    if (this.#levels.every((level) => level.#waiting.length === 0) && this.tryReserve(bytes)) return true;
     if (bytes > this.limitBytes) return false;
     return new Promise<boolean>((resolve) => {
       const waiting: Waiting = {
@@ -71,15 +80,19 @@ export class ByteBudget {
       const timer = setTimeout(() => {
         this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
         waiting.grant(false);
-        this.#grantWaiting();
+        this.#grantAllWaiting();
       }, waitMs);
       this.#waiting.push(waiting);
     });
   }
 
   release(bytes: number): void {
-    this.#used -= bytes;
-    this.#grantWaiting();
+    for (const level of this.#levels) level.#used -= bytes;
+    this.#grantAllWaiting();
+  }
+
+  #fits(bytes: number): boolean {
+    return this.#used + bytes <= this.limitBytes;
   }
 
   /** The oldest give way, as many as it takes; none of them when all of them were not enough. */
@@ -94,17 +107,36 @@ export class ByteBudget {
     }
     if (missing > 0) return false;
     for (const registered of leaving) {
-      this.#yielding.delete(registered);
-      registered.yielding!.giveWay();
+      const { yielding } = registered;
+      // Whoever was let in by the one before may have sent it away.
+      if (yielding === null) continue;
+      this.#forget(registered);
+      yielding.giveWay();
     }
     // Those who waited for room come first.
-    return this.#used + bytes <= this.limitBytes;
+    return this.#fits(bytes);
+  }
+
+  #forget(registered: Registered): void {
+    // A set may refer for a while to what it has let go of.
+    registered.yielding = null;
+    for (const level of registered.budget.#levels) level.#yielding.delete(registered);
+  }
+
+  /** Room in a part may be room in another, and the whole comes first. */
+  #grantAllWaiting(): void {
+    this.#levels.at(-1)!.#grantWaiting();
   }
 
   #grantWaiting(): void {
+    // Making room for one releases what others had, and would grant him the same again.
+    if (this.#isGranting) return;
+    this.#isGranting = true;
     while (this.#waiting[0] !== undefined && this.tryReserve(this.#waiting[0].bytes)) {
       this.#waiting.shift()!.grant(true);
     }
+    this.#isGranting = false;
+    if (this.#waiting.length === 0) for (const part of this.#parts) part.#grantWaiting();
   }
 }
 

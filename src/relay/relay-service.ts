@@ -44,7 +44,10 @@ export interface RelayParts {
   readonly settings: Settings;
   readonly store: TableStore<RelayUnits>;
   readonly surface: OperatorSurface;
+  /** Of operators. */
   readonly budget: ByteBudget;
+  /** Of clients. */
+  readonly relayBudget: ByteBudget;
   readonly limiter: GcraLimiter;
   readonly metrics: Metrics;
   readonly clock: Clock;
@@ -70,7 +73,7 @@ export class Relay implements AsyncDisposable {
 
   /** Gives back what requests of the last life had set aside, and reads the channels. Throws what the store throws. */
   static async open(parts: RelayParts): Promise<Relay> {
-    const { settings, store, surface, budget, limiter, metrics, clock, log } = parts;
+    const { settings, store, surface, budget, relayBudget, limiter, metrics, clock, log } = parts;
     const returned = await store.run("relay.returnReservations", null);
     if (returned > 0) log.info("quota that was set aside for unfinished requests came back", { requests: returned });
     const channelStore = await ChannelStore.open(store, settings.sealingSecrets);
@@ -93,14 +96,14 @@ export class Relay implements AsyncDisposable {
     }));
     const { relayOnClientAbort: onClientAbort, relayExposeChannel: exposesChannel } = settings;
     const cache = new AnswerCache(clock, settings.relayCacheBytes);
-    const answers = new RelayAnswers({ onClientAbort, exposesChannel }, budget, cache, relayMetrics);
+    const answers = new RelayAnswers({ onClientAbort, exposesChannel }, relayBudget, cache, relayMetrics);
     const { relayAttemptsMax: attemptsMax, relayRetryTimeouts: retriesTimeouts } = settings;
     const engine = new RelayEngine({
       settings: { ...bounds, attemptsMax, retriesTimeouts, onClientAbort },
       pool,
       channels,
       transport,
-      budget,
+      budget: relayBudget,
       answers,
       limits: new RelayLimits(limiter),
       usageLog,
@@ -114,7 +117,7 @@ export class Relay implements AsyncDisposable {
     const { relayBodyMax: bodyBytesMax, relayMaxInflight: maxInflight } = settings;
     warnOfLocked(channels, log);
     return new Relay({
-      handle: createRelayHandler({ gate, engine, tokens, pool, budget, bodyBytesMax, maxInflight }),
+      handle: createRelayHandler({ gate, engine, tokens, pool, budget: relayBudget, bodyBytesMax, maxInflight }),
       adminServices: {
         ...surface,
         channels: channelStore,

@@ -69,7 +69,7 @@ export const SETTINGS = {
   bodyBudgetBytes: row(
     "BODY_BUDGET_BYTES",
     "48MiB",
-    "memory for bodies, what their JSON becomes, and large answers together; at least MAX_VALUE_BYTES",
+    "memory for bodies, their JSON and large answers, a part of it for operators alone; at least MAX_VALUE_BYTES",
     bytes(1, 64 * GiB),
   ),
   readCacheBytes: row("READ_CACHE_BYTES", "16MiB", "memory for hot entries up to 16 KiB; 0 = off", bytes(0, 64 * GiB)),

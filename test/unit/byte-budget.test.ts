@@ -55,6 +55,20 @@ describe("who yields", () => {
     expect(await waiting).toBe(true);
     expect(budget.usedBytes).toBe(80);
   });
+
+  test("makes room once for whoever waited until then", async () => {
+    const budget = new ByteBudget(100, () => nowMs);
+    hold(budget, 90);
+    expect(budget.tryReserve(10)).toBe(true);
+    const waiting = [budget.reserve(40, LONG_MS), budget.reserve(60, LONG_MS)];
+    nowMs += LONG_MS;
+    budget.release(1);
+    expect(await waiting[0]).toBe(true);
+    expect(budget.usedBytes).toBe(49);
+    budget.release(9);
+    expect(await waiting[1]).toBe(true);
+    expect(budget.usedBytes).toBe(100);
+  });
 });
 
 describe("a byte budget", () => {
@@ -130,18 +144,104 @@ describe("a byte budget", () => {
   });
 
   test("keeps its limit and ends at zero under any order of use", async () => {
-    const budget = new ByteBudget(1000);
+    const whole = new ByteBudget(1000);
+    const budgets = [whole, whole.part(700)];
+    budgets.push(budgets[1]!.part(500));
     const random = randomFrom(7);
     const use = async () => {
       const bytes = random.below(600);
+      const budget = budgets[random.below(3)]!;
       const isHeld = random.chance(0.5) ? budget.tryReserve(bytes) : await budget.reserve(bytes, random.below(5));
-      expect(budget.usedBytes).toBeLessThanOrEqual(1000);
+      for (const { usedBytes, limitBytes } of budgets) expect(usedBytes).toBeLessThanOrEqual(limitBytes);
       if (!isHeld) return;
       if (random.chance(0.5)) await new Promise(setImmediate);
       budget.release(bytes);
     };
     await Promise.all(Array.from({ length: 500 }, use));
-    expect(budget.usedBytes).toBe(0);
+    expect(budgets.map(({ usedBytes, waitingBytes }) => usedBytes + waitingBytes)).toEqual([0, 0, 0]);
+  });
+});
+
+describe("a part of a byte budget", () => {
+  test("never holds more than its limit, and no more than the whole has left; the rest is for others", () => {
+    const whole = new ByteBudget(100);
+    const part = whole.part(70);
+    expect([part.tryReserve(71), part.tryReserve(70), part.tryReserve(1)]).toEqual([false, true, false]);
+    expect([whole.tryReserve(31), whole.tryReserve(30)]).toEqual([false, true]);
+    part.release(70);
+    expect([part.usedBytes, whole.usedBytes]).toEqual([0, 30]);
+    expect(whole.tryReserve(50)).toBe(true);
+    expect([part.tryReserve(21), part.tryReserve(20)]).toEqual([false, true]);
+    expect([part.usedBytes, whole.usedBytes]).toEqual([20, 100]);
+  });
+
+  test("may have parts of its own", () => {
+    const whole = new ByteBudget(100);
+    const users = whole.part(80);
+    const calls = users.part(60);
+    expect([calls.tryReserve(60), calls.tryReserve(1), users.tryReserve(21), users.tryReserve(20)]).toEqual([
+      true,
+      false,
+      false,
+      true,
+    ]);
+    calls.release(60);
+    expect([calls.usedBytes, users.usedBytes, whole.usedBytes]).toEqual([0, 20, 20]);
+  });
+
+  test("lets those wait who do not fit into it, without anybody waiting for them", async () => {
+    const whole = new ByteBudget(100);
+    const part = whole.part(70);
+    expect(part.tryReserve(60)).toBe(true);
+    const waiting = part.reserve(20, LONG_MS);
+    expect(await whole.reserve(30, LONG_MS)).toBe(true);
+    part.release(60);
+    expect(await waiting).toBe(true);
+    expect([part.usedBytes, whole.usedBytes]).toEqual([20, 50]);
+  });
+
+  test("gets what comes free in the whole after those who wait there", async () => {
+    const whole = new ByteBudget(100);
+    const part = whole.part(70);
+    expect(whole.tryReserve(100)).toBe(true);
+    const order: string[] = [];
+    const all = [part.reserve(50, LONG_MS), whole.reserve(60, LONG_MS)];
+    all[0]!.then(() => order.push("part"));
+    all[1]!.then(() => order.push("whole"));
+    whole.release(60);
+    await all[1];
+    expect(order).toEqual(["whole"]);
+    whole.release(40);
+    await Promise.resolve();
+    expect(order).toEqual(["whole"]);
+    whole.release(60);
+    expect(await all[0]).toBe(true);
+  });
+
+  test("has those who yield in it make room in it and in the whole, and nobody outside for what it lacks itself", () => {
+    let nowMs = 0;
+    const whole = new ByteBudget(100, () => nowMs);
+    const users = whole.part(80);
+    const calls = users.part(50);
+    const hold = (budget: ByteBudget, bytes: number) => {
+      const state = { held: bytes };
+      expect(budget.tryReserve(bytes)).toBe(true);
+      budget.yieldWhenOld({
+        heldBytes: () => state.held,
+        giveWay() {
+          budget.release(state.held);
+          state.held = 0;
+        },
+      });
+      return state;
+    };
+    const held = [hold(users, 30), hold(calls, 20), hold(calls, 30)];
+    nowMs = LONG_MS;
+    expect(calls.tryReserve(10)).toBe(true);
+    expect(held.map((state) => state.held)).toEqual([30, 0, 30]);
+    expect(whole.tryReserve(40)).toBe(true);
+    expect(held.map((state) => state.held)).toEqual([0, 0, 30]);
+    expect([calls.usedBytes, users.usedBytes, whole.usedBytes]).toEqual([40, 40, 80]);
   });
 });
 

@@ -1,0 +1,90 @@
+// Who may hold how much of the memory for bodies: calls of the relay leave room for other users, and users for operators.
+
+import { expect, test } from "bun:test";
+import { eventually } from "../support/eventually.ts";
+import { put } from "../support/kv-requests.ts";
+import { openRaw } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
+import { RELAY_ENV } from "../support/relay-client.ts";
+import { RelayRig } from "../support/relay-rig.ts";
+import { openBinary } from "../support/targets.ts";
+import { ask, signUp, UNLIMITED } from "../support/task-client.ts";
+import { asApp, install, JSON_TYPE } from "../support/token-client.ts";
+import { stayStill } from "../support/upstream-plans.ts";
+import { useTarget } from "../support/use-target.ts";
+
+const MiB = 1024 * 1024;
+const WAIT_MS = 10_000;
+const ENV = {
+  ...RELAY_ENV,
+  ...UNLIMITED,
+  METRICS: "open",
+  BODY_BUDGET_BYTES: "8MiB",
+  MAX_VALUE_BYTES: "1MiB",
+  TOKEN_MAX_BATCH_BYTES: "1MiB",
+  RELAY_BODY_MAX: "1MiB",
+  RELAY_RESPONSE_MAX: "1MiB",
+};
+
+const target = useTarget(openBinary, ENV);
+const used = () => metricOf(target(), "gokv_body_budget_used_bytes");
+
+/** Calls that hold all that calls of a relay token can get, until `signal` ends them. Returns how many there are. */
+async function fillWithCalls(rig: RelayRig, signal: AbortSignal): Promise<number> {
+  rig.plan(stayStill);
+  const isAtWork = async (size: number) => {
+    const before = rig.calls[0]!;
+    const answer = rig.chat({ messages: [{ role: "user", content: "x".repeat(size) }] }, { signal });
+    const refused = answer.then(
+      ({ status }) => status,
+      () => null,
+    );
+    const begun = eventually("the call is answered, or at work", WAIT_MS, async () => {
+      return rig.calls[0]! > before || Bun.peek.status(refused) !== "pending";
+    });
+    await begun;
+    return rig.calls[0]! > before;
+  };
+  let calls = 0;
+  for (let size = MiB - 1000; size > 50; ) {
+    if (await isAtWork(size)) calls++;
+    else size = Math.floor(size / 2);
+  }
+  return calls;
+}
+
+test("calls of the relay that wait for their upstream leave room for bodies of all others", async () => {
+  const app = await install(target());
+  const account = await signUp(target());
+  await using rig = await RelayRig.open(target());
+  const calls = new AbortController();
+  expect(await fillWithCalls(rig, calls.signal)).toBeGreaterThan(5);
+  expect(await used()).toBeWithin(5.5 * MiB, 6 * MiB + 1);
+  expect((await rig.chat({ messages: [{ role: "user", content: "x".repeat(1000) }] })).status).toBe(503);
+
+  await put(target(), "/shares/small", "x".repeat(100));
+  await put(target(), "/shares/large", "x".repeat(MiB));
+  const value = JSON.stringify("x".repeat(500_000));
+  expect((await asApp(target(), app.token, "/k", { method: "POST", body: value })).status).toBe(200);
+  expect((await ask(target(), "POST", "/tasks", { ...account, body: { title: "x" } })).status).toBe(201);
+  calls.abort();
+  await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
+});
+
+test("bodies of users that have come but for their end leave room for those of operators", async () => {
+  const { token } = await install(target());
+  const { host } = new URL(target().url);
+  const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\nContent-Type: application/json\r\n`;
+  using connections = new DisposableStack();
+  for (let count = 0; count < 9; count++) {
+    const connection = connections.use(await openRaw(target().url));
+    connection.send(`${head}Content-Length: ${MiB}\r\n\r\n${" ".repeat(MiB - 1)}`);
+  }
+  await eventually("they hold their share", WAIT_MS, async () => (await used()) > 6.5 * MiB);
+  expect(await used()).toBeLessThanOrEqual(7 * MiB);
+  const body = JSON.stringify("x".repeat(900_000));
+  expect((await asApp(target(), token, "/k", { method: "POST", body, headers: JSON_TYPE })).status).toBe(503);
+  await put(target(), "/shares/operator", "x".repeat(MiB));
+  connections.dispose();
+  await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
+});
