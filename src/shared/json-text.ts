@@ -118,7 +118,7 @@ export function parsedBytes(text: string): number {
 }
 
 const NODE_BYTES = 64;
-/** More than a chat of ordinary length takes. As much for each of two thousand calls at work is a third of the budget. */
+/** More than a chat of ordinary length takes. As much for each of two thousand calls is a third of the budget. */
 const FREE_BYTES = 8 * KiB;
 
 /**

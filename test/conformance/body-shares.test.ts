@@ -1,4 +1,4 @@
-// Who may hold how much of the memory for bodies: calls of the relay leave room for other users, and users for operators.
+// Who may hold how much of the memory for bodies: calls of the relay leave room for other users, users for operators.
 
 import { expect, test } from "bun:test";
 import { eventually } from "../support/eventually.ts";
@@ -74,7 +74,8 @@ test("calls of the relay that wait for their upstream leave room for bodies of a
 test("bodies of users that have come but for their end leave room for those of operators", async () => {
   const { token } = await install(target());
   const { host } = new URL(target().url);
-  const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\nContent-Type: application/json\r\n`;
+  const type = "Content-Type: application/json\r\n";
+  const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${type}`;
   using connections = new DisposableStack();
   for (let count = 0; count < 9; count++) {
     const connection = connections.use(await openRaw(target().url));

@@ -218,7 +218,7 @@ describe("a part of a byte budget", () => {
     expect(await all[0]).toBe(true);
   });
 
-  test("has those who yield in it make room in it and in the whole, and nobody outside for what it lacks itself", () => {
+  test("has those who yield in it make room in it and in the whole, and nobody outside for its own bound", () => {
     let nowMs = 0;
     const whole = new ByteBudget(100, () => nowMs);
     const users = whole.part(80);
