@@ -59,7 +59,7 @@ export async function respondHeldJson(
 /** Waits for it, but not long. @throws AppError overloaded */
 export async function takeShare(budget: ByteBudget, bytes: number): Promise<BudgetShare> {
   if (bytes > budget.limitBytes) {
-    throw new AppError("overloaded", "This value is larger than all memory for bodies. Raise BODY_BUDGET_BYTES.");
+    throw new AppError("overloaded", "This value is larger than the memory for bodies. Raise BODY_BUDGET_BYTES.");
   }
   const share = await BudgetShare.take(budget, bytes, STREAM_WAIT_MS);
   if (share === null) throw tooManyRead();

@@ -68,7 +68,7 @@ export function reserveParsed(
 ): number {
   const bytes = Math.min(parsedBytes(text), bytesMax);
   if (heldBytes + bytes > budget.limitBytes) {
-    const message = "The JSON holds too many values: parsed, it would be larger than all memory for bodies.";
+    const message = "The JSON holds too many values: parsed, it would be larger than the memory for bodies.";
     throw new AppError("body_too_large", message);
   }
   if (bytes > 0 && !budget.tryReserve(bytes)) throw overloaded();
