@@ -11,6 +11,11 @@ export class GatheredBytes {
   #blockBytes = 0;
   #length = 0;
 
+  /** `announcedBytes` are got at once, so that they need not be joined; 0 = nobody knows how many will come. */
+  constructor(announcedBytes = 0) {
+    if (announcedBytes > 0) this.#block = new Uint8Array(announcedBytes);
+  }
+
   get length(): number {
     return this.#length;
   }
@@ -25,16 +30,18 @@ export class GatheredBytes {
         return;
       }
       this.#block ??= new Uint8Array(SMALL_STEP_BYTES);
-      const fitting = rest.subarray(0, SMALL_STEP_BYTES - this.#blockBytes);
+      const fitting = rest.subarray(0, this.#block.length - this.#blockBytes);
       this.#block.set(fitting, this.#blockBytes);
       this.#blockBytes += fitting.length;
       rest = rest.subarray(fitting.length);
-      if (this.#blockBytes === SMALL_STEP_BYTES) this.#endBlock();
+      if (this.#blockBytes === this.#block.length) this.#endBlock();
     }
   }
 
   /** All of them in one array of their own. */
   joined(): Uint8Array<ArrayBuffer> {
+    const [first] = this.#parts;
+    if (first?.length === this.#length && isWhole(first)) return first;
     const bytes = new Uint8Array(this.#length);
     let offset = 0;
     for (const part of this.#parts) {
@@ -57,4 +64,9 @@ export class GatheredBytes {
     this.#block = null;
     this.#blockBytes = 0;
   }
+}
+
+/** Shares its buffer with nothing else. */
+function isWhole(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
+  return bytes.length === bytes.buffer.byteLength && bytes.buffer instanceof ArrayBuffer;
 }

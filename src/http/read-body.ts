@@ -20,11 +20,8 @@ export interface HeldBody {
  */
 export type Sender = "operator" | "user" | "stranger";
 
-/** What was announced is held back from others for so long. */
-const IDLE_SECONDS_MAX = 60;
-const SLOWEST_BYTES_PER_SECOND = 4 * KiB;
-/** What arrives in the time that every connection may be idle. */
-const QUICK_BYTES = IDLE_SECONDS * SLOWEST_BYTES_PER_SECOND;
+/** What the client of an operator announces up to this is read at once, in the time that any connection may be idle. */
+const QUICK_BYTES = 40 * KiB;
 
 const EMPTY: Promise<HeldBody> = Promise.resolve({ bytes: new Uint8Array(0), release: () => undefined });
 
@@ -49,8 +46,8 @@ export function readBody(
     return Promise.reject(refuse(scope, new AppError("body_incomplete", "Content-Length is given twice.")));
   }
   const lengthBytes = length === null ? null : Number(length);
-  const isSimple =
-    sender === "operator" || lengthBytes! <= SMALL_STEP_BYTES || lengthBytes! > maxBytes || request.body === null;
+  const simpleBytes = sender === "operator" ? QUICK_BYTES : SMALL_STEP_BYTES;
+  const isSimple = lengthBytes! <= simpleBytes || lengthBytes! > maxBytes || request.body === null;
   if (lengthBytes !== null && isSimple) return readKnownLength(scope, lengthBytes, maxBytes, budget, sender);
   if (request.body === null || (length === null && !request.headers.has("transfer-encoding"))) return EMPTY;
   return readPieces(scope, lengthBytes, maxBytes, budget, sender);
@@ -85,7 +82,6 @@ async function readKnownLength(
   if (lengthBytes > maxBytes) throw refuse(scope, tooLarge(maxBytes));
   let isHeld = sender === "operator";
   if (isHeld && !budget.tryReserve(lengthBytes)) throw refuse(scope, overloaded());
-  if (sender !== "stranger" && lengthBytes > QUICK_BYTES) scope.extendIdleTimeout(uploadSeconds(lengthBytes));
   scope.place?.leave(scope);
   try {
     const bytes = new Uint8Array(await scope.request.arrayBuffer());
@@ -101,11 +97,6 @@ async function readKnownLength(
   }
 }
 
-/** The runtime counts less than 16 KiB a second as silence, which a slow line is not: it gets the time it needs. */
-function uploadSeconds(lengthBytes: number): number {
-  return Math.min(IDLE_SECONDS_MAX, Math.ceil(lengthBytes / SLOWEST_BYTES_PER_SECOND));
-}
-
 /** `lengthBytes` null = it comes in chunks. */
 async function readPieces(
   scope: RequestScope,
@@ -118,7 +109,9 @@ async function readPieces(
   const stepBytes = sender === "operator" ? BODY_STEP_BYTES : SMALL_STEP_BYTES;
   // Not beyond what is to come: a body as large as the budget fits into it.
   const bytesMax = Math.min(lengthBytes ?? maxBytes, budget.limitBytes);
-  const arriving = new ArrivingBody(reader, budget);
+  const announcedBytes = sender === "operator" ? (lengthBytes ?? 0) : 0;
+  const arriving = new ArrivingBody(reader, budget, announcedBytes);
+  if (arriving.hasNoRoom) throw refuse(scope, overloaded(), reader);
   // With a byte now and then users would hold what is there for ever, and operators would find no room.
   const endYielding = sender === "operator" ? () => undefined : budget.yieldWhenOld(arriving);
   scope.place?.leave(scope);
@@ -152,15 +145,18 @@ async function readPieces(
 
 /** What has come of a body, with its share of the budget; all of it goes at once when others need the room. */
 class ArrivingBody implements Yielding {
-  readonly bytes = new GatheredBytes();
+  readonly bytes: GatheredBytes;
   readonly share: GrowingShare;
   readonly #reader: BodyReader;
   #hasNoRoom = false;
   #wake: () => void = () => undefined;
 
-  constructor(reader: BodyReader, budget: ByteBudget) {
+  /** `announcedBytes` are its share from the first; 0 = it has to get what it needs bit by bit. */
+  constructor(reader: BodyReader, budget: ByteBudget, announcedBytes: number) {
     this.#reader = reader;
     this.share = new GrowingShare(budget);
+    this.#hasNoRoom = !this.share.tryGrowTo(announcedBytes);
+    this.bytes = new GatheredBytes(this.#hasNoRoom ? 0 : announcedBytes);
   }
 
   /** It was refused more room, or has given way: there is nothing left of it. */
