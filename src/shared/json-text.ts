@@ -102,24 +102,65 @@ const COMMA = 0x2c;
 const COLON = 0x3a;
 
 /**
- * About what a parsed text takes in memory beyond the length of the text, in bytes: an object, an array, a string each
- * have a head and a place, which of `[{},{},…]` is twenty times what was sent, and of ordinary text nothing. The first
- * few KiB are free.
+ * About what a parsed text takes in memory beyond the length of the text, in bytes. An object, an array, a string that
+ * was not there before have a head and a place each: of `[{},{},…]` twenty times what was sent, of ordinary text
+ * nothing. The schemas of tools, small objects with few names, count about three times. The first few KiB are free.
  */
 export function parsedBytes(text: string): number {
-  let nodes = 0;
+  // Whatever it holds, it stays below what is free.
+  if (text.length * DENSEST_BYTES_PER_CHAR <= FREE_BYTES) return 0;
+  const seen = new SeenStrings(text);
+  let bytes = 0;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
-    if (code !== QUOTE && code !== OPEN_BRACE && code !== OPEN_BRACKET) continue;
-    nodes++;
-    if (code === QUOTE) at = endOfString(text, at) - 1;
+    if (code === OPEN_BRACE || code === OPEN_BRACKET) bytes += CONTAINER_BYTES;
+    else if (code === QUOTE) {
+      const end = endOfString(text, at);
+      bytes += seen.see(at, end) ? PLACE_BYTES : STRING_BYTES;
+      at = end - 1;
+    }
   }
-  return Math.max(0, nodes * NODE_BYTES - text.length - FREE_BYTES);
+  return Math.max(0, bytes - text.length - FREE_BYTES);
 }
 
-const NODE_BYTES = 64;
+const CONTAINER_BYTES = 72;
+const STRING_BYTES = 64;
+/** Of a string that the parser has made already. */
+const PLACE_BYTES = 16;
+/** `[` after `[`. */
+const DENSEST_BYTES_PER_CHAR = CONTAINER_BYTES;
 /** More than a chat of ordinary length takes. As much for each of two thousand calls is a third of the budget. */
 const FREE_BYTES = 8 * KiB;
+
+/** Which strings of a text came before, by a table of a fixed size: one that was overwritten counts as new. */
+class SeenStrings {
+  readonly #text: string;
+  readonly #starts = new Int32Array(SEEN_SLOTS).fill(-1);
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  /** Its quotes included. */
+  see(start: number, end: number): boolean {
+    const length = end - start;
+    // Of a long one the text is what counts.
+    if (length > SEEN_LENGTH_MAX) return false;
+    const text = this.#text;
+    const ends = text.charCodeAt(start + 1) * 31 + text.charCodeAt(end - 2);
+    const slot = (ends * 31 + text.charCodeAt(start + (length >> 1)) + length * 7) % SEEN_SLOTS;
+    const earlier = this.#starts[slot]!;
+    this.#starts[slot] = start;
+    if (earlier < 0) return false;
+    for (let at = 1; at < length; at++) {
+      if (text.charCodeAt(earlier + at) !== text.charCodeAt(start + at)) return false;
+    }
+    return true;
+  }
+}
+
+const SEEN_SLOTS = 512;
+const SEEN_LENGTH_MAX = 40;
 
 /**
  * The members of an object in order; null when `text` is another value. Of a text that is no valid JSON it finds what

@@ -209,15 +209,23 @@ describe("what a text takes when it is parsed", () => {
   test("is told by its objects, arrays and strings", () => {
     const count = 100_000;
     const objects = `[${"{},".repeat(count)}0]`;
-    expect(parsedBytes(objects)).toBe(64 * (count + 1) - objects.length - free);
+    expect(parsedBytes(objects)).toBe(72 * (count + 1) - objects.length - free);
     expect(parsedBytes(`["${"[{".repeat(count)}"]`)).toBe(0);
     expect(parsedBytes(`[${"1234,".repeat(count)}0]`)).toBe(0);
+  });
+
+  test("is less for strings that came before: a name is made once, however often it stands there", () => {
+    const count = 2000;
+    const same = `[${'"name",'.repeat(count)}"name"]`;
+    expect(parsedBytes(same)).toBe(72 + 64 + 16 * count - same.length - free);
+    const others = JSON.stringify(Array.from({ length: count }, (_, index) => `${100_000 + index}`));
+    expect(parsedBytes(others)).toBe(72 + 64 * count - others.length - free);
   });
 
   test("counts beyond its first 8 KiB however short the text is, and not at all where that is enough", () => {
     for (const count of [200, 1000, 16_000]) {
       const arrays = `[${"[],".repeat(count)}0]`;
-      expect(parsedBytes(arrays)).toBe(64 * (count + 1) - arrays.length - free);
+      expect(parsedBytes(arrays)).toBe(72 * (count + 1) - arrays.length - free);
     }
     const messages = Array.from({ length: 60 }, () => ({ role: "user", content: "x".repeat(200) }));
     expect(parsedBytes(JSON.stringify({ model: "m", messages }))).toBe(0);
