@@ -91,9 +91,10 @@ export const restoreCommand: StrictCommand = {
       () => removePartial(files.restoring),
       () => restoreStore(source, files, systemClock()),
     );
-    const what = report.isWhole ? "the old store is" : "what was left of the old store is";
-    const before = report.before === null ? "" : `; ${what} ${report.before}`;
-    writeOut(`${files.database}: ${contentsOf(report)}, revision ${report.revision}${before}\n`);
+    const { revision, before } = report;
+    const what = before?.isWhole ? "the old store is" : "what was left of the old store is";
+    const kept = before === null ? "" : `; ${what} ${before.path}`;
+    writeOut(`${files.database}: ${contentsOf(report)}, revision ${revision}${kept}\n`);
     return EXIT.done;
   },
 };

@@ -1,7 +1,7 @@
 // A consistent copy of a store that may be in use: copied page by page, proven, and only then given its name.
 
 import { Database } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
@@ -12,15 +12,13 @@ import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import { sizeOf } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
+import { tryLink } from "./try-link.ts";
 import { adviceOn, type Verification, verifyStore } from "./verify-store.ts";
 
 /** Pages per step; between two steps writes and reads go on. */
 const STEP_PAGES = 1000;
 /** While a copy is made the log cannot restart. Past this many times its limit the copy is given up instead. */
 const WAL_LIMITS_MAX = 4;
-
-/** Of file systems without links, such as FAT and some that are mounted over a network. */
-const LINKS_REFUSED: ReadonlySet<unknown> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES"]);
 
 /** Called after every step; what it throws gives the copy up. */
 export type OnStep = (copiedPages: number, totalPages: number) => void;
@@ -96,16 +94,15 @@ export function logGuard(source: string, walLimitBytes: number): () => void {
 /** A rename would take the place of a file that has appeared meanwhile. @throws ExitError (1) there is one */
 function giveName(draft: string, target: string): void {
   try {
-    linkSync(draft, target);
+    if (tryLink(draft, target)) {
+      rmSync(draft);
+      return;
+    }
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST") throw existsAlready(target);
-    if (!LINKS_REFUSED.has(code)) throw error;
-    if (existsSync(target)) throw existsAlready(target);
-    renameSync(draft, target);
-    return;
+    throw (error as NodeJS.ErrnoException).code === "EEXIST" ? existsAlready(target) : error;
   }
-  rmSync(draft);
+  if (existsSync(target)) throw existsAlready(target);
+  renameSync(draft, target);
 }
 
 function existsAlready(target: string): ExitError {

@@ -1,12 +1,12 @@
 // Puts a backup in the place of a store, and keeps the old one.
 
 import { Database } from "bun:sqlite";
-import { existsSync, realpathSync, renameSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
-import { keepOldStore } from "./kept-store.ts";
+import { interruptedRestore, type KeptStore, removeReady, replaceStore } from "./kept-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { leapCounters, REVISION_LEAP } from "./leap-counters.ts";
 import { removePartial } from "./partial-files.ts";
@@ -22,10 +22,8 @@ export interface RestoreReport {
   readonly entries: number;
   readonly serviceRows: number;
   readonly revision: number;
-  /** Where the old store is now, or what was left of it; null when there was none. */
-  readonly before: string | null;
-  /** That this is its database file, and not only a log. */
-  readonly isWhole: boolean;
+  /** Where the old store is now; null when there was none. */
+  readonly before: KeptStore | null;
 }
 
 /**
@@ -44,18 +42,14 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
     const { entries, serviceRows, revision: backedUp } = proveGiven(file, draft);
     // A signal that came meanwhile is heard now; from here on nothing gets between.
     await Bun.sleep(SIGNALS_HEARD_MS);
-    const old = existsSync(files.database) ? settleOldStore(files) : null;
-    const revision = Math.max(backedUp, old ?? 0) + REVISION_LEAP;
+    const revision = Math.max(backedUp, lastRevisionIn(files)) + REVISION_LEAP;
     writeRevision(draft, revision, backedUp);
     giveToOwnerOfDirectory(draft);
     sync(draft);
-    const isWhole = existsSync(files.database);
-    const before = keepOldStore(files, nowMs);
-    renameSync(draft, files.database);
-    sync(files.directory);
-    return { entries, serviceRows, revision, before, isWhole };
+    return { entries, serviceRows, revision, before: replaceStore(files, nowMs) };
   } finally {
     removePartial(draft);
+    removeReady(files);
   }
 }
 
@@ -66,6 +60,13 @@ function requireOther(file: string, files: StoreFiles): void {
     EXIT.failed,
     `${file} is the store itself. Name a backup of it, or set DB_PATH to another store.`,
   );
+}
+
+/** Of the old store, wherever it is; 0 where there was none. */
+function lastRevisionIn(files: StoreFiles): number {
+  if (existsSync(files.database)) return settleOldStore(files);
+  const before = interruptedRestore(files);
+  return before === null ? 0 : revisionAsItLies(before);
 }
 
 /**

@@ -12,6 +12,7 @@ import type { Settings } from "../shared/settings.ts";
 import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
 import { inspectStore, type StoreInspection } from "./inspect-store.ts";
+import { removeReady } from "./kept-store.ts";
 import type {
   BucketPageQuery,
   KeyPageQuery,
@@ -103,6 +104,7 @@ export class SqliteStore implements KvEngine {
       const inspection = inspectStore(files, settings.walDamage);
       // What a restore, an import and commands beside the server before have left when they were killed.
       removePartial(files.restoring);
+      removeReady(files);
       removePutAside(files.directory);
       removeAbandoned(files.directory, systemClock());
       const readerThread = new ReaderClient(files.database, startThread);

@@ -141,26 +141,27 @@ describe("a store whose database file was lost, and whose log was not", () => {
 describe("a restore that was killed when it had moved the old log away", () => {
   if (!has("strace", hasProgram("strace"))) return;
 
-  /** Killed in the last rename, which gives the new file its name. */
+  /** Killed in the last rename: those before it are of the draft, and of the log and its index. */
   async function killedRestore(): Promise<void> {
-    const [target, renames] = [dir.file("data", "gokv.db.restoring"), ["rename", "renameat", "renameat2"]];
-    const wrapper = strace({
-      output: dir.file("trace"),
-      calls: renames,
-      inject: [`${renames.join(",")}:signal=KILL`],
-      paths: [target],
-    });
+    const calls = ["rename", "renameat", "renameat2"];
+    const inject = [`${calls.join(",")}:signal=KILL:when=4`];
+    const wrapper = strace({ output: dir.file("trace"), calls, inject });
     const options = { env: { DB_PATH: dir.file("data") }, cwd: dir.path };
     expect((await run([...wrapper, GOKV, "restore", "backup.db"], options)).exitCode).toBe(137);
-    expect(existsSync(target)).toBe(true);
+    expect(namesIn()).toContainEqual(expect.stringMatching(/^gokv\.db\.restored-/));
+  }
+
+  /** So that the log is not copied into the file first. */
+  function damageLog(): void {
+    const log = readFileSync(dir.file("data", "gokv.db-wal"));
+    log[log.length - 12 * FRAME_BYTES + 100]! ^= 1;
+    writeFileSync(dir.file("data", "gokv.db-wal"), log);
   }
 
   test("is told by the server and every command, and done by the next restore, which keeps the old store", async () => {
     await backupAndKilledStore();
-    // Damage, so that the log is not copied into the file first.
+    damageLog();
     const log = readFileSync(dir.file("data", "gokv.db-wal"));
-    log[log.length - 12 * FRAME_BYTES + 100]! ^= 1;
-    writeFileSync(dir.file("data", "gokv.db-wal"), log);
     const database = readFileSync(dir.file("data", "gokv.db"));
     await killedRestore();
     expect(namesIn()).not.toContain("gokv.db-wal");
@@ -179,12 +180,49 @@ describe("a restore that was killed when it had moved the old log away", () => {
     rmSync(dir.file("data", "gokv.db"));
     await killedRestore();
     await expectRefusals(4, /A restore was interrupted: .* Run gokv restore FILE again/);
+    writeFileSync(dir.file("bad.db"), "notes\n".repeat(1000));
+    expect((await gokv(["restore", "bad.db"])).exitCode).toBe(4);
+    await expectRefusals(4, /A restore was interrupted: /);
     expect(await gokv(["restore", "backup.db"])).toMatchObject(DONE);
     expect(await keysIn()).toEqual(numbers(3));
+    expect(namesIn().filter((name) => name.includes("restor"))).toEqual([]);
+  });
+
+  test("says which files to move for the old store to be back", async () => {
+    await backupAndKilledStore();
+    damageLog();
+    await killedRestore();
+    const { stderr } = await gokv(["check"]);
+    const [, from, to] = / to go back to the old store, rename (\S+) to (\S+)\.\n$/.exec(stderr)!;
+    expect(to).toBe(dir.file("data", "gokv.db-wal"));
+    renameSync(from!, to!);
+    const problem = /gokv\.db-wal is damaged: \d acknowledged transactions would be lost/;
+    await expectRefusals(4, problem);
+    // The server, started once without them, leaves nothing of the restore.
+    const env = { JWT_SECRET: SECRET, DB_PATH: dir.file("data"), WAL_DAMAGE: "accept" };
+    await using server = await startServer(env);
+    expect((await keysAt(server.url)).length).toBeGreaterThan(3);
+    expect(namesIn().filter((name) => name.includes("restor") || KEPT.test(name))).toEqual([]);
+    await stop(server);
   });
 });
 
 describe("something else by the name of a file of the store", () => {
+  test("a link that leads nowhere, named as the log of a store that was kept, is nobody's concern", async () => {
+    await whileKilled(serve("data"), (url) => put(url, 0, 5));
+    for (const [name, target] of [
+      ["gokv.db.before-20260101T000000000Z-wal", "/missing/log"],
+      ["gokv.db.before-20260101T000000001Z-wal", "gokv.db.before-20260101T000000001Z-wal"],
+      ["gokv.db.restored-20260101T000000001Z", "/missing/store"],
+    ] as const) {
+      symlinkSync(target, dir.file("data", name));
+    }
+    expect((await gokv(["check"])).stdout).toStartWith("sound: 5 entries");
+    expect(await gokv(["backup", "b.db"])).toMatchObject(DONE);
+    expect(await keysIn()).toEqual(numbers(5));
+    expect((await gokv(["restore", "b.db"])).stdout).toContain(": 5 entries");
+  });
+
   test("a link is refused by the server and every command; the directory may be one", async () => {
     await whileKilled(serve("real"), (url) => put(url, 0, 5));
     mkdirSync(dir.file("data"), { mode: 0o700 });
