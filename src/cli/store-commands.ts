@@ -163,7 +163,7 @@ export const importCommand: StrictCommand = {
     using _ = lock;
     removePutAside(files.directory);
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
-    const isStream = source === "-" || statSync(source, { throwIfNoEntry: false })?.isFile() === false;
+    const isStream = source === "-" || isNoPlainFile(source);
     const file = isStream ? putAsideIn(files.directory) : source;
     const remove = () => {
       if (isStream) rmSync(file, { force: true });
@@ -200,6 +200,15 @@ async function importFrom(files: StoreFiles, file: string, flags: FlagValues): P
 
 function contentsOf({ entries, serviceRows }: { entries: number; serviceRows: number }): string {
   return `${entries} entries, ${serviceRows} rows of services`;
+}
+
+function isNoPlainFile(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isFile() === false;
+  } catch {
+    // Reading it says why.
+    return false;
+  }
 }
 
 async function putAside(source: string, file: string): Promise<void> {

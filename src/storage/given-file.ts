@@ -1,6 +1,16 @@
 // A database file that a command is given: read together with its log, and never changed.
 
-import { accessSync, chmodSync, constants, existsSync, lstatSync, realpathSync, type Stats, statSync } from "node:fs";
+import {
+  accessSync,
+  type BigIntStats,
+  chmodSync,
+  constants,
+  existsSync,
+  lstatSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from "node:fs";
 import { copyFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -11,7 +21,7 @@ import { requireOurs, scanLog } from "./inspect-store.ts";
 import { partialOf } from "./partial-files.ts";
 import { openAsItLies } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import { sizeOf, storeFiles } from "./store-files.ts";
+import { storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 import { openAndUnlink } from "./store-snapshot.ts";
 import { type Verification, verifyStore } from "./verify-store.ts";
@@ -70,7 +80,7 @@ export function verifyGiven(file: string): Verification {
  * the file.
  */
 export function hasLog(file: string): boolean {
-  return LOGS.some((suffix) => sizeOf(besideFile(file, suffix)) > 0);
+  return LOGS.some((suffix) => logBytesOf(besideFile(file, suffix)) > 0);
 }
 
 /** Where such a copy may be made. */
@@ -107,7 +117,7 @@ export async function copyGiven(file: string, copy: string): Promise<void> {
   try {
     for (const suffix of ["", ...LOGS]) {
       const path = besideFile(file, suffix);
-      if (suffix !== "" && sizeOf(path) === 0) continue;
+      if (suffix !== "" && logBytesOf(path) === 0) continue;
       await copyFile(path, `${copy}${suffix}`, constants.COPYFILE_EXCL);
       // With the content comes the mode, which may be that of a file for everybody, or for nobody to write.
       chmodSync(`${copy}${suffix}`, 0o600);
@@ -163,7 +173,7 @@ function namingFile<T>(file: string, act: () => T): T {
 /** Tells whether the database or its log was written to in the meantime. */
 function fingerprint(file: string): string {
   const parts = ["", ...LOGS].map((suffix) => {
-    const stats = statSync(besideFile(file, suffix), { bigint: true, throwIfNoEntry: false });
+    const stats = statsOf(besideFile(file, suffix));
     return stats === undefined ? "" : `${stats.ino} ${stats.size} ${stats.mtimeNs}`;
   });
   return parts.join();
@@ -181,6 +191,22 @@ function requireUnchanged(file: string, before: string): void {
 function besideFile(file: string, suffix: string): string {
   const path = lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink() ? realpathSync(file) : file;
   return `${path}${suffix}`;
+}
+
+function logBytesOf(path: string): number {
+  return Number(statsOf(path)?.size ?? 0);
+}
+
+/** @throws ExitError (1) a link in a circle, or a directory, is in the place of the file */
+function statsOf(path: string): BigIntStats | undefined {
+  let stats: BigIntStats | undefined;
+  try {
+    stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+  } catch (cause) {
+    throw new ExitError(EXIT.failed, `${path} cannot be read: ${fileReason(cause)}.`, { cause });
+  }
+  if (!stats?.isDirectory()) return stats;
+  throw new ExitError(EXIT.failed, `${path} is a directory, where the log of a database would be. Move it away.`);
 }
 
 function isWritable(directory: string): boolean {

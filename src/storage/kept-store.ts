@@ -4,7 +4,7 @@ import { existsSync, lstatSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { basename } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
-import { inodeOf, type StoreFiles, utcStamp } from "./store-files.ts";
+import { inodeOf, type StoreFiles, sizeOf, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 import { tryLink } from "./try-link.ts";
 
@@ -137,11 +137,6 @@ function canTakeMore(before: string, database: string): boolean {
 function newKeptName(database: string, nowMs: number): string {
   const before = `${database}.before-${utcStamp(nowMs)}`;
   return SUFFIXES.some((suffix) => existsSync(`${before}${suffix}`)) ? newKeptName(database, nowMs + 1) : before;
-}
-
-function sizeOf(path: string): number {
-  const stats = lstatSync(path, { throwIfNoEntry: false });
-  return stats?.isFile() ? stats.size : 0;
 }
 
 function namesIn(directory: string): string[] {

@@ -2,6 +2,7 @@
 
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { namingAccess } from "./access-failure.ts";
 import { requireOurs } from "./inspect-store.ts";
 
 /** What SQLite may leave beside a database. */
@@ -31,7 +32,7 @@ export function putAsideIn(directory: string): string {
 
 /** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
 export function removePutAside(directory: string): void {
-  const names = readdirSync(directory).filter((name) => PUT_ASIDE.test(name));
+  const names = namingAccess(directory, () => readdirSync(directory)).filter((name) => PUT_ASIDE.test(name));
   for (const name of names) rmSync(join(directory, name), { force: true });
 }
 

@@ -2,6 +2,7 @@
 
 import { Database } from "bun:sqlite";
 import { existsSync, realpathSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
@@ -12,7 +13,7 @@ import { leapCounters, REVISION_LEAP } from "./leap-counters.ts";
 import { removePartial } from "./partial-files.ts";
 import { openAsItLies, openForWriting } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
-import type { StoreFiles } from "./store-files.ts";
+import { isWorkedWith, type StoreFiles } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 
 /** For those that came while the thread was held up. */
@@ -53,13 +54,14 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
   }
 }
 
+/** It would be lost on the way, and reading the lock through the file API would drop it. */
 function requireOther(file: string, files: StoreFiles): void {
   requireFile(file);
-  if (!existsSync(files.database) || realpathSync(file) !== realpathSync(files.database)) return;
-  throw new ExitError(
-    EXIT.failed,
-    `${file} is the store itself. Name a backup of it, or set DB_PATH to another store.`,
-  );
+  const path = realpathSync(file);
+  const name = basename(path);
+  if (dirname(path) !== realpathSync(files.directory) || !isWorkedWith(name)) return;
+  const what = name === basename(files.database) ? "the store itself" : "a file that the store works with";
+  throw new ExitError(EXIT.failed, `${file} is ${what}. Name a backup of it, or set DB_PATH to another store.`);
 }
 
 /** Of the old store, wherever it is; 0 where there was none. */

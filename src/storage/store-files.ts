@@ -37,6 +37,14 @@ export function storeFiles(directory: string): StoreFiles {
   };
 }
 
+const WORKED_WITH =
+  /^(gokv\.db(\.restoring)?(-wal|-shm|-journal)?|gokv\.db\.restored-.+|lock\.db(-journal)?|reserve(\.new)?)$/;
+
+/** Whether a file of this name in a data directory may be changed or removed by whoever opens the store. */
+export function isWorkedWith(name: string): boolean {
+  return WORKED_WITH.test(name);
+}
+
 /** A time for file names, sortable, without characters that shells or Windows shares dislike: `20260102T030405678Z`. */
 export function utcStamp(nowMs: number): string {
   return new Date(nowMs).toISOString().replace(/[-:.]/g, "");
@@ -102,7 +110,8 @@ export function inodeOf(path: string): bigint | null {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
 }
 
-/** In bytes; 0 when there is no such file. */
+/** In bytes; 0 when there is no such file, or something else in its place: none of ours is a link. */
 export function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  return stats?.isFile() ? stats.size : 0;
 }

@@ -243,6 +243,34 @@ describe("something else by the name of a file of the store", () => {
     expect((await gokv(["restore", "link.db"])).stdout).toContain(": 5 entries");
   });
 
+  test("beside a file that is given, where its log would be, is named in words", async () => {
+    await backupAndKilledStore();
+    symlinkSync("circle.db-wal", dir.file("circle.db-wal"));
+    mkdirSync(dir.file("folder.db-wal"));
+    for (const [name, problem] of [
+      ["circle", "cannot be read: its links lead in a circle (ELOOP)."],
+      ["folder", "is a directory, where the log of a database would be. Move it away."],
+    ] as const) {
+      cpSync(dir.file("backup.db"), dir.file(`${name}.db`));
+      for (const command of ["check", "restore"]) {
+        const stderr = `gokv: ${name}.db-wal ${problem}\n`;
+        const finished = await gokv([command, `${name}.db`], "other");
+        expect([command, name, finished]).toEqual([command, name, { exitCode: 1, stdout: "", stderr }]);
+      }
+    }
+    symlinkSync("circle.ndjson", dir.file("circle.ndjson"));
+    const imported = await gokv(["import", "circle.ndjson"], "other");
+    const stderr = "gokv: circle.ndjson cannot be read: its links lead in a circle (ELOOP).\n";
+    expect(imported).toEqual({ exitCode: 1, stdout: "", stderr });
+  });
+
+  test("a reserve that is a link in a circle is replaced by one", async () => {
+    await whileKilled(serve("data"), (url) => put(url, 0, 5));
+    rmSync(dir.file("data", "reserve"), { force: true });
+    symlinkSync("reserve", dir.file("data", "reserve"));
+    expect(await keysIn()).toEqual(numbers(5));
+  });
+
   test("a directory, or a pipe, is refused by the server and every command, and stays", async () => {
     for (const name of ["gokv.db", "gokv.db-wal", "gokv.db.restoring", "lock.db"]) {
       mkdirSync(dir.file(name, name), { recursive: true, mode: 0o700 });
@@ -270,6 +298,39 @@ describe("something else by the name of a file of the store", () => {
       ]);
       expect([args, stderr]).not.toEqual([args, expect.stringContaining("owner and rights")]);
     }
+  });
+});
+
+describe("a file of the store that is named as a backup", () => {
+  test("is refused by restore before anything is touched", async () => {
+    await backupAndKilledStore();
+    const own = [
+      ...["", "-wal", "-shm", "-journal", ".restoring", ".restoring-journal"].map((suffix) => `gokv.db${suffix}`),
+      "gokv.db.restored-20260101T000000000Z",
+      ...["lock.db", "reserve", "reserve.new"],
+    ];
+    for (const name of own) {
+      if (!existsSync(dir.file("data", name))) cpSync(dir.file("backup.db"), dir.file("data", name));
+    }
+    const log = readFileSync(dir.file("data", "gokv.db-wal"));
+    // What a lock that was killed has left goes with the next one.
+    const names = () =>
+      readdirSync(dir.file("data"))
+        .filter((name) => name !== "lock.db-journal")
+        .sort();
+    const before = names();
+    symlinkSync(dir.file("data"), dir.file("link"));
+    for (const name of own) {
+      const finished = await gokv(["restore", `link/${name}`]);
+      const what = name === "gokv.db" ? "the store itself" : "a file that the store works with";
+      const stderr = `gokv: link/${name} is ${what}. Name a backup of it, or set DB_PATH to another store.\n`;
+      expect([name, finished]).toEqual([name, { exitCode: 1, stdout: "", stderr }]);
+      expect(names()).toEqual(before);
+    }
+    expect(readFileSync(dir.file("data", "gokv.db-wal"))).toEqual(log);
+    // A store that was kept is a backup.
+    cpSync(dir.file("backup.db"), dir.file("data", "gokv.db.before-20260101T000000000Z"));
+    expect(await gokv(["restore", "link/gokv.db.before-20260101T000000000Z"])).toMatchObject(DONE);
   });
 });
 
