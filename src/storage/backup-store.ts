@@ -7,6 +7,7 @@ import { backup, DatabaseSync } from "node:sqlite";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure, namingAccess } from "./access-failure.ts";
+import { giveToOwnerOfStore } from "./file-owner.ts";
 import { requireTables } from "./inspect-store.ts";
 import { partialOf, removePartial } from "./partial-files.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
@@ -56,6 +57,7 @@ export async function backupStore({
   if (existsSync(target)) throw existsAlready(target);
   createDraft(draft, target);
   try {
+    giveToOwnerOfStore(draft, source);
     using pages = openPages(source);
     await copyPages(pages.database, draft, onStep);
     const { entries, serviceRows, revision } = proveCopy(draft, "The store", adviceOn);

@@ -18,3 +18,8 @@ export function giveToOwnerOfDirectory(path: string): void {
     // A file system without owners, or root without that right: it stays as it is.
   }
 }
+
+/** Of a copy of `store`: only who owns that already may come to own what is in it. */
+export function giveToOwnerOfStore(path: string, store: string): void {
+  if (statSync(store).uid === statSync(dirname(path)).uid) giveToOwnerOfDirectory(path);
+}

@@ -1249,6 +1249,37 @@ describe("what gokv creates", () => {
     }
   });
 
+  test("by root for another user, a backup too, belongs to that user, and elsewhere to root alone", async () => {
+    if (!has("root, to work for another user", isRoot())) return;
+    chmodSync(dir.path, 0o755);
+    cpSync(GOKV, dir.file("gokv"));
+    for (const name of ["home", "home/data", "stranger"]) mkdirSync(dir.file(name), { mode: 0o700 });
+    for (const name of ["home", "home/data"]) chownSync(dir.file(name), 65534, 65534);
+    chownSync(dir.file("stranger"), 65533, 65533);
+    const asUser = (args: readonly string[], data = "home/data") =>
+      run([...ORDINARY_USER, dir.file("gokv"), ...args], { env: { DB_PATH: dir.file(data) }, cwd: dir.file("home") });
+    const env = { DB_PATH: dir.file("home", "data"), JWT_SECRET: SECRET };
+    await using server = await startServer(env, ORDINARY_USER);
+    await putNumbers(server.url, 0, 3);
+    expect((await fetch(`${server.url}/_admin/backup`, { method: "POST", headers })).status).toBe(200);
+    // Beside the server, and without it.
+    const own = dir.file("home", "data", "backups", "beside.db");
+    expect(await gokv(["backup", own], "home/data")).toMatchObject(DONE);
+    await stop(server);
+    for (const file of [dir.file("home", "alone.db"), dir.file("stranger", "b.db"), dir.file("b.db")]) {
+      expect(await gokv(["backup", file], "home/data")).toMatchObject(DONE);
+    }
+    const files = [own, dir.file("home", "alone.db"), dir.file("stranger", "b.db"), dir.file("b.db")];
+    expect(files.map((file) => [statSync(file).uid, modeOf(file)])).toEqual(
+      [65534, 65534, 0, 0].map((uid) => [uid, "600"]),
+    );
+    expect((await asUser(["check", own])).stdout).toStartWith("sound: 3 entries");
+    expect(await asUser(["restore", own])).toMatchObject(DONE);
+    // Directories that are made on the way, as well.
+    expect(await gokv(["restore", "b.db"], "home/deep/er")).toMatchObject(DONE);
+    expect((await asUser(["check"], "home/deep/er")).stdout).toStartWith("sound: 3 entries");
+  });
+
   test("by a command is for its user alone too", async () => {
     await whileServing("data", fillStore);
     const shell = (command: string) =>
