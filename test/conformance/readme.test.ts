@@ -1,10 +1,12 @@
 // The README's examples, pasted: every command is run, and what it prints is compared with what the README shows.
 
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cleanEnv, ROOT, run } from "../support/executable.ts";
+import { EXIT } from "../../src/shared/errors.ts";
+import { cleanEnv, GOKV, ROOT, run } from "../support/executable.ts";
 import { freePort } from "../support/free-port.ts";
+import { has, hasProgram } from "../support/needs.ts";
 import { SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
@@ -77,6 +79,21 @@ describe("the README", () => {
       const token = expect.stringMatching(/^eyJ[\w-]+\.[\w-]+\.[\w-]{43}\n$/);
       expect({ command, ...finished[index]! }).toEqual({ command, exitCode: 0, stdout: token, stderr: "" });
     }
+  });
+
+  test("shows a unit of systemd that tries again until the store is free, and not where that is in vain", async () => {
+    const unit = /gokv\.service <<'END'\n([\s\S]*?)^END$/m.exec(readFileSync(join(ROOT, "README.md"), "utf8"))![1]!;
+    const valuesOf = (name: string) => [...unit.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) => value);
+    expect(valuesOf("Restart")).toEqual(["on-failure"]);
+    expect(valuesOf("RestartPreventExitStatus")).toEqual([`${EXIT.usage} ${EXIT.storeDamaged}`]);
+    // Without it the fifth start within ten seconds would be the last.
+    expect(valuesOf("StartLimitIntervalSec")).toEqual(["0"]);
+    expect(valuesOf("RestartSec")).toEqual(["2s"]);
+    if (!has("systemd-analyze", hasProgram("systemd-analyze"))) return;
+    using dir = tempDir();
+    writeFileSync(dir.file("gokv.service"), unit.replace("/usr/local/bin/gokv", GOKV));
+    const finished = await run(["systemd-analyze", "verify", "--man=no", dir.file("gokv.service")]);
+    expect(finished).toEqual({ exitCode: 0, stdout: "", stderr: "" });
   });
 
   test("explains building, running, every setting, tokens, and the four operations with curl", () => {
