@@ -5,14 +5,14 @@ import { createReadStream, existsSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { parseJson } from "../shared/json-text.ts";
 import { fileReason } from "../shared/system-reasons.ts";
-import { accessFailure } from "./access-failure.ts";
+import { accessFailure, isOutOfSpace } from "./access-failure.ts";
 import { EXPORT_FORMAT, EXPORT_VERSION, type ExportedEntry } from "./export-entries.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { inspectStore } from "./inspect-store.ts";
 import { isLive, KvRows, type NewEntry, type StoredRow } from "./kv-rows.ts";
 import { openStore } from "./open-store.ts";
 import { findRepeated, StrictOrder } from "./repeated-keys.ts";
-import { reserveBytesOf } from "./space-reserve.ts";
+import { isReserveHeld, reserveBytesOf } from "./space-reserve.ts";
 import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
@@ -73,15 +73,18 @@ export async function importEntries(files: StoreFiles, file: string, options: Im
   inspectStore(files, "refuse");
   // What is no export, and a dry run, make no store where there was none.
   const checked = existsSync(files.database) ? null : await checkExport(null, file, options);
-  if (checked !== null && options.isDryRun) return requireAll(await storeEntries(null, file, options), checked, file);
+  const progress = { committed: 0, count: checked ?? 0 };
+  if (checked !== null && options.isDryRun) {
+    return requireAll(await storeEntries(null, file, options, progress), checked, file);
+  }
   const store = await openToImport(files, options);
   try {
-    const count = checked ?? (await checkExport(store, file, options));
-    const report = await storeEntries(store, file, options);
+    progress.count = checked ?? (await checkExport(store, file, options));
+    const report = await storeEntries(store, file, options, progress);
     store.emptyLog();
-    return requireAll(report, count, file);
+    return requireAll(report, progress.count, file);
   } catch (error) {
-    throw limitReached(store, error, options) ?? error;
+    throw outOfRoom(store, error, options, progress) ?? error;
   } finally {
     store.database.close(true);
   }
@@ -109,7 +112,7 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
   if (isNew) for (const path of [files.database, files.wal, files.shm]) giveToOwnerOfDirectory(path);
   const rows = new KvRows(database);
   const reserveBytes = reserveBytesOf(files.directory, options.reserveBytes);
-  const keptBytes = existsSync(files.reserve) ? 0 : reserveBytes;
+  const keptBytes = isReserveHeld(files.reserve, options.reserveBytes) ? 0 : reserveBytes;
   const wal = new WalCheckpointer(database, { limitBytes: walLimitBytes, reserveBytes, onFull: () => undefined });
   const requireRoom = (bytes: number) => {
     if (roomBytes(database) < bytes + keptBytes) throw accessFailure(files.directory, { code: "ENOSPC" })!;
@@ -136,20 +139,34 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
   };
 }
 
-/** Null where it was not the limit that refused a page. */
-function limitReached(
+/** Entries of the export. */
+interface Progress {
+  /** From its beginning on, those that are in the store now, or were to be left out. */
+  committed: number;
+  count: number;
+}
+
+/** Null for what has nothing to do with room. */
+function outOfRoom(
   { database }: OpenedStore,
   error: unknown,
-  { databaseBytesMax }: ImportOptions,
+  { databaseBytesMax, mode }: ImportOptions,
+  { committed, count }: Progress,
 ): ExitError | null {
-  const isLimit = databaseBytesMax > 0 && roomBytes(database) > VOLUME_REST_BYTES_MAX;
-  if (!isLimit || classifySqliteError(error) !== "full") return null;
-  return new ExitError(
-    EXIT.failed,
-    `The store has reached DB_MAX_BYTES (${databaseBytesMax}): not all entries were imported. Raise the limit and ` +
-      "import them again with --mode skip, which leaves those alone that were.",
-    { cause: error },
-  );
+  if (!isOutOfSpace(error)) return null;
+  const isRefusedPage = classifySqliteError(error) === "full";
+  const isLimit = isRefusedPage && databaseBytesMax > 0 && roomBytes(database) > VOLUME_REST_BYTES_MAX;
+  const problem = isLimit
+    ? `The store has reached DB_MAX_BYTES (${databaseBytesMax})`
+    : `There is no space left to write ${database.filename}`;
+  const way = isLimit ? "Raise the limit" : "Free some";
+  // With "skip" what is still to be overwritten would stay.
+  const next = mode === "overwrite" ? "--mode overwrite" : "--mode skip, which leaves those alone that are there";
+  const advice =
+    committed === 0
+      ? `Nothing was imported. ${way} and try again.`
+      : `The first ${committed} of ${count} entries were imported. ${way} and go on with ${next}.`;
+  return new ExitError(EXIT.failed, `${problem}. ${advice}`, { cause: error });
 }
 
 /** Pages of the file that hold nothing count as room. `growthBytes`: of the values alone. @throws ExitError (1) */
@@ -177,12 +194,18 @@ function requireAll(report: ImportReport, count: number, file: string): ImportRe
 }
 
 /** `store` is null when there is none to be looked at, and none to be made. */
-async function storeEntries(store: OpenedStore | null, file: string, options: ImportOptions): Promise<ImportReport> {
+async function storeEntries(
+  store: OpenedStore | null,
+  file: string,
+  options: ImportOptions,
+  progress: Progress,
+): Promise<ImportReport> {
   const counts = { stored: 0, skipped: 0, expired: 0 };
   let openBytes = 0;
   const commit = () => {
     store?.commit(openBytes);
     openBytes = 0;
+    progress.committed = counts.stored + counts.skipped + counts.expired;
   };
   for await (const value of entriesOf(file)) {
     const entry = parseEntry(value, options);
@@ -190,14 +213,17 @@ async function storeEntries(store: OpenedStore | null, file: string, options: Im
     if (entry.expiresAtMs !== null && entry.expiresAtMs <= options.nowMs) counts.expired++;
     else if (row !== null && isLive(row, options.nowMs) && options.mode === "skip") counts.skipped++;
     else {
-      counts.stored++;
-      if (store === null || options.isDryRun) continue;
+      if (store === null || options.isDryRun) {
+        counts.stored++;
+        continue;
+      }
       if (entry.value.length > store.transactionBytes) {
         if (openBytes > 0) commit();
         store.prepareFor(entry.value.length);
       }
       if (openBytes === 0) store.database.run("BEGIN IMMEDIATE");
       store.rows.put(entry, row);
+      counts.stored++;
       openBytes += entry.value.length + PAGES_PER_ROW_BYTES;
       if (openBytes >= store.transactionBytes) commit();
     }

@@ -1,6 +1,6 @@
 // How a new store takes the place of the old one, which is kept, and how a restore that was killed on the way is told.
 
-import { existsSync, lstatSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";

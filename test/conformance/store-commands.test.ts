@@ -952,12 +952,26 @@ describe("gokv export and import", () => {
     await expectFailure(importing(text(30, 100_000), "data"), 1, "Nothing was imported.");
     expect(hashOf(dir.file("data", "gokv.db"))).toBe(before);
     // With what else a row takes they do not.
-    await expectFailure(importing(text(1_000, 1_400), "data"), 1, "has reached DB_MAX_BYTES (2097152)");
+    const refused = importing(text(1_000, 1_400), "data");
+    await expectFailure(refused, 1, "has reached DB_MAX_BYTES (2097152). The first ");
+    const [, first, mode] = / (\d+) of 1000 entries were imported\. .* go on with --mode (\w+)/.exec(
+      (await refused).stderr,
+    )!;
+    expect(mode).toBe("skip");
     expect(statSync(dir.file("data", "gokv.db")).size).toBeLessThanOrEqual(2_097_152);
     await whileServing("data", async (url) => {
       const names = Object.keys(await readContents(url)).filter((name) => name.startsWith("n\0"));
       expect(names).toEqual(["n\u00000", "n\u00001", "n\u00002"]);
     });
+    const rest = await run([GOKV, "import", "-", "--mode", "skip"], {
+      env: { DB_PATH: dir.file("data") },
+      stdin: text(1_000, 1_400),
+    });
+    expect(rest.stdout).toStartWith(`stored ${1_000 - Number(first)}, skipped ${first},`);
+    // With "skip" what was there before would stay as it was.
+    const overwriting = importing(text(1_000, 1_400), "other", "--mode", "overwrite");
+    await expectFailure(overwriting, 1, `The first ${first} of 1000 entries were imported. Raise the limit and go on`);
+    expect((await overwriting).stderr).toContain("--mode overwrite");
     // What takes the place of as much fits.
     expect(await importing(text(15, 100_000), "full")).toMatchObject(DONE);
     expect(await importing(text(15, 100_000), "full", "--mode", "overwrite")).toMatchObject(DONE);

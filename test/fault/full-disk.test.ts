@@ -1,7 +1,7 @@
 // A volume or a quota that is full: puts are refused, all else goes on, and puts again once there is room.
 
 import { describe, expect, test } from "bun:test";
-import { closeSync, existsSync, openSync, rmSync, statSync, truncateSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, rmSync, statfsSync, statSync, truncateSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { idOf, storedValue } from "../support/durable-load.ts";
 import { eventually } from "../support/eventually.ts";
@@ -219,11 +219,12 @@ if (has("root, to mount a small volume", isRoot())) {
     );
 
     test.each([
-      ["made by it", false],
-      ["with a reserve", true],
+      ["made by it", false, 0],
+      ["with a reserve", true, 0],
+      ["with a reserve that is too small", false, 64 * 1024],
     ])(
       "takes every delete and puts after an import that found no room, into a store %s",
-      async (_, hasReserve) => {
+      async (_, hasReserve, leftBytes) => {
         using elsewhere = tempDir();
         using volume = mountSmallVolume(24 * MiB);
         const send = async (server: ServerProcess) => sender(server, await mint());
@@ -246,8 +247,15 @@ if (has("root, to mount a small volume", isRoot())) {
           server.kill("SIGTERM");
           await server.exited;
         }
+        // By a setting of before.
+        if (leftBytes > 0) await Bun.write(join(env.DB_PATH, "reserve"), new Uint8Array(leftBytes));
         const { exitCode, stderr } = await run([GOKV, "import", file], { env });
-        expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no space left")]);
+        const advice =
+          /There is no space left .* The first \d+ of \d+ entries were imported\. Free some and go on with --mode skip/;
+        expect([exitCode, stderr]).toEqual([1, expect.stringMatching(advice)]);
+        // Beside what is held there is room for a reserve of the usual size.
+        const { bavail, blocks } = statfsSync(volume.path);
+        if (!hasReserve) expect(bavail).toBeGreaterThanOrEqual(Math.floor(blocks / 16));
         await using server = await startServer(env);
         const sendTo = await send(server);
         for (let id = 1; id <= IMPORTED; id++) {
