@@ -43,6 +43,7 @@ const FILE_READERS: Readonly<Record<string, string>> = {
   "src/storage/sync-path.ts": "syncs finished copies and directories",
   "src/storage/space-reserve.ts": "the reserve file",
   "src/storage/import-entries.ts": "export files",
+  "src/storage/kept-store.ts": "empties the drafts of restores",
   "src/storage/given-file.ts": "copies a backup, which no SQLite has open",
   "src/shared/settings.ts": "secret files",
   "src/cli/jwt-gen-command.ts": "secret files",

@@ -25,7 +25,7 @@ import { type ImportMode, type ImportReport, importEntries } from "../storage/im
 import { partialOf, putAsideIn, removeAbandoned, removePartial, removePutAside } from "../storage/partial-files.ts";
 import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError, isUnfitForTables } from "../storage/sqlite-errors.ts";
-import { prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
+import { isWorkedWith, prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
 import { StoreLock } from "../storage/store-lock.ts";
 import { inspectBeforeCopy, requireStore, StoreSnapshot } from "../storage/store-snapshot.ts";
 import { type Verification, verifyStore } from "../storage/verify-store.ts";
@@ -45,6 +45,10 @@ export const backupCommand: StrictCommand = {
   async run({ file }) {
     const target = nameOf(file);
     const files = requireStore(readDbPath(process.env));
+    if (isWorkedWith(files, target)) {
+      const problem = `${target} is the name of a file that the store works with. Choose another one.`;
+      throw new ExitError(EXIT.failed, problem);
+    }
     // Before SQLite has it open in this process.
     inspectBeforeCopy(files);
     const report = await backUp(files.database, target);

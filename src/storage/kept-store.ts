@@ -1,6 +1,6 @@
 // How a new store takes the place of the old one, which is kept, and how a restore that was killed on the way is told.
 
-import { existsSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
@@ -91,6 +91,15 @@ export function removeReady(files: StoreFiles): void {
     if (isTorn(files.database, before)) continue;
     if (existsSync(before) && inodeOf(before) === inodeOf(files.database)) rmSync(before);
     for (const path of [`${before}-shm`, readyOf(files, before)]) rmSync(path, { force: true });
+  }
+}
+
+/** Room for the next draft: of those before it, which it replaces, only the names still count. */
+export function emptyReady(files: StoreFiles): void {
+  for (const before of keptNames(files)) {
+    // Not by opening it: root never follows a link that another user has put there.
+    writeFileSync(files.restoring, "", { flag: "wx", mode: 0o600 });
+    renameSync(files.restoring, readyOf(files, before));
   }
 }
 

@@ -2,12 +2,12 @@
 
 import { Database } from "bun:sqlite";
 import { existsSync, realpathSync } from "node:fs";
-import { basename, dirname } from "node:path";
+import { basename } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { giveToOwnerOfDirectory } from "./file-owner.ts";
 import { copyGiven, lockGiven, proveGiven, requireFile } from "./given-file.ts";
 import { inspectStore } from "./inspect-store.ts";
-import { interruptedRestore, type KeptStore, removeReady, replaceStore } from "./kept-store.ts";
+import { emptyReady, interruptedRestore, type KeptStore, removeReady, replaceStore } from "./kept-store.ts";
 import { readLastRevision } from "./kv-rows.ts";
 import { leapCounters, REVISION_LEAP } from "./leap-counters.ts";
 import { removePartial } from "./partial-files.ts";
@@ -38,6 +38,7 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
   const draft = files.restoring;
   // Of a restore that was killed: SQLite would take its log for that of the new one.
   removePartial(draft);
+  emptyReady(files);
   try {
     await copyGiven(file, draft);
     const { entries, serviceRows, revision: backedUp } = proveGiven(file, draft);
@@ -58,9 +59,8 @@ export async function restoreStore(file: string, files: StoreFiles, nowMs: numbe
 function requireOther(file: string, files: StoreFiles): void {
   requireFile(file);
   const path = realpathSync(file);
-  const name = basename(path);
-  if (dirname(path) !== realpathSync(files.directory) || !isWorkedWith(name)) return;
-  const what = name === basename(files.database) ? "the store itself" : "a file that the store works with";
+  if (!isWorkedWith(files, path)) return;
+  const what = basename(path) === basename(files.database) ? "the store itself" : "a file that the store works with";
   throw new ExitError(EXIT.failed, `${file} is ${what}. Name a backup of it, or set DB_PATH to another store.`);
 }
 

@@ -1,7 +1,7 @@
 // The names of everything in the data directory, in one place.
 
-import { existsSync, lstatSync, type Stats, statSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, lstatSync, realpathSync, type Stats, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { EXIT, ExitError, messageOf } from "../shared/errors.ts";
 import { makeDirectory } from "./sync-path.ts";
 
@@ -40,9 +40,15 @@ export function storeFiles(directory: string): StoreFiles {
 const WORKED_WITH =
   /^(gokv\.db(\.restoring)?(-wal|-shm|-journal)?|gokv\.db\.restored-.+|lock\.db(-journal)?|reserve(\.new)?)$/;
 
-/** Whether a file of this name in a data directory may be changed or removed by whoever opens the store. */
-export function isWorkedWith(name: string): boolean {
-  return WORKED_WITH.test(name);
+/** Whether `path` has the name of a file which whoever opens the store may change or remove. */
+export function isWorkedWith({ directory }: StoreFiles, path: string): boolean {
+  if (!WORKED_WITH.test(basename(path))) return false;
+  try {
+    return realpathSync(dirname(path)) === realpathSync(directory);
+  } catch {
+    // One of them is not there: what comes next says so.
+    return false;
+  }
 }
 
 /** A time for file names, sortable, without characters that shells or Windows shares dislike: `20260102T030405678Z`. */

@@ -9,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -182,6 +183,9 @@ describe("a restore that was killed when it had moved the old log away", () => {
     await expectRefusals(4, /A restore was interrupted: .* Run gokv restore FILE again/);
     writeFileSync(dir.file("bad.db"), "notes\n".repeat(1000));
     expect((await gokv(["restore", "bad.db"])).exitCode).toBe(4);
+    // The draft of the first one takes no room while the next is made.
+    const [mark] = namesIn().filter((name) => name.includes(".restored-"));
+    expect(statSync(dir.file("data", mark!)).size).toBe(0);
     await expectRefusals(4, /A restore was interrupted: /);
     expect(await gokv(["restore", "backup.db"])).toMatchObject(DONE);
     expect(await keysIn()).toEqual(numbers(3));
@@ -302,6 +306,18 @@ describe("something else by the name of a file of the store", () => {
 });
 
 describe("a file of the store that is named as a backup", () => {
+  test("is refused by backup, which a later start would remove", async () => {
+    await whileKilled(serve("data"), (url) => put(url, 0, 3));
+    for (const name of ["gokv.db.restoring", "gokv.db-journal", "gokv.db.restored-x"]) {
+      const stderr = `gokv: data/${name} is the name of a file that the store works with. Choose another one.\n`;
+      const finished = await gokv(["backup", `data/${name}`]);
+      expect([name, finished]).toEqual([name, { exitCode: 1, stdout: "", stderr }]);
+      expect(existsSync(dir.file("data", name))).toBe(false);
+    }
+    expect(await gokv(["backup", "reserve"])).toMatchObject(DONE);
+    expect(await gokv(["backup", "data/mine.db"])).toMatchObject(DONE);
+  });
+
   test("is refused by restore before anything is touched", async () => {
     await backupAndKilledStore();
     const own = [
