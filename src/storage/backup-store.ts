@@ -62,11 +62,12 @@ export async function backupStore({
     await copyPages(pages.database, draft, onStep);
     const { entries, serviceRows, revision } = proveCopy(draft, "The store", adviceOn);
     sync(draft);
+    const { size: bytes } = statSync(draft);
     giveName(draft, target);
     sync(dirname(target));
     return {
       file: target,
-      bytes: statSync(target).size,
+      bytes,
       revision,
       entries,
       serviceRows,
