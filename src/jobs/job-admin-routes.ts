@@ -77,7 +77,7 @@ async function retryDead({ services, scope }: AdminRequest): Promise<Response> {
 
 async function listQueues({ services, scope }: AdminRequest): Promise<Response> {
   parseQuery(scope.request.url, []);
-  const figures = await scope.whileSilent(() => services.jobs.figures());
+  const figures = await scope.whileReading((signal) => services.jobs.figures(signal));
   const bodies = [...figures].map(([name, { depth, oldestMs, running, isPaused }]) => ({
     name,
     depth,

@@ -45,7 +45,7 @@ export class JobService {
     this.#parts = parts;
     this.rows = new JobStore(store);
     this.queues = Object.keys(settings.jobsConcurrency) as QueueName[];
-    const metrics = new JobMetrics(() => this.figures());
+    const metrics = new JobMetrics(() => this.figures(null));
     this.#metrics = metrics;
     const keep = { keepDoneMs: settings.jobsKeepDoneMs, keepDeadMs: settings.jobsKeepDeadMs };
     this.pool = new WorkerPool({
@@ -126,9 +126,10 @@ export class JobService {
     if (!isPaused) this.pool.wake();
   }
 
-  async figures(): Promise<Map<QueueName, QueueFigures>> {
+  /** See JobStore.figures. */
+  async figures(signal: AbortSignal | null): Promise<Map<QueueName, QueueFigures>> {
     const figures = new Map<QueueName, QueueFigures>();
-    for (const queue of this.queues) figures.set(queue, await this.rows.figures(queue, this.#parts.clock()));
+    for (const queue of this.queues) figures.set(queue, await this.rows.figures(queue, this.#parts.clock(), signal));
     return figures;
   }
 

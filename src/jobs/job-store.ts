@@ -1,7 +1,8 @@
 // The job queue as it is read: single jobs, lists, what is due, figures.
 
+import type { Kysely } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { jobTables } from "./job-base-units.ts";
 import { readyPriorities } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
@@ -9,6 +10,8 @@ import type { JobRow, JobState, JobTables } from "./job-tables.ts";
 
 /** Rows that one statement looks at: others get their turn between two. */
 const SLICE_ROWS = 2000;
+
+type Db = Kysely<JobTables>;
 
 /** Null filters nothing. */
 export interface JobFilter {
@@ -30,11 +33,11 @@ export interface QueueFigures {
 
 export class JobStore {
   readonly #points;
-  readonly #scans;
+  readonly #store: Pick<TableStore<never>, "scansFor">;
 
-  constructor(store: Pick<TableStore<never>, "tables" | "scans">) {
+  constructor(store: Pick<TableStore<never>, "tables" | "scansFor">) {
     this.#points = jobTables(store);
-    this.#scans = jobTables({ tables: store.scans });
+    this.#store = store;
   }
 
   async find(id: string, ownerId: number | null = null): Promise<JobRow | null> {
@@ -51,11 +54,12 @@ export class JobStore {
     { limit, before }: { readonly limit: number; readonly before: string | null },
     signal: AbortSignal,
   ): Promise<{ rows: JobRow[]; next: string | null }> {
+    const scans = this.#scansFor(filter.ownerId === null ? SCANS_OF.operators : `user ${filter.ownerId}`, signal);
     const rows: JobRow[] = [];
     for (let place = before; ; ) {
       requireSomebodyWaits(signal);
-      const last = await this.#sliceEnd(filter, place);
-      rows.push(...(await this.#rowsBetween(filter, place, last, limit + 1 - rows.length)));
+      const last = await sliceEnd(scans, filter, place);
+      rows.push(...(await rowsBetween(scans, filter, place, last, limit + 1 - rows.length)));
       if (rows.length > limit) {
         rows.length = limit;
         return { rows, next: rows.at(-1)!.id };
@@ -67,15 +71,15 @@ export class JobStore {
 
   /** Those of the queues that have a job to run now. */
   async dueAmong(queues: readonly string[], nowMs: number): Promise<string[]> {
-    const due: string[] = [];
+    const found: string[] = [];
     for (const queue of queues) {
       for await (const priority of readyPriorities(this.#points, queue)) {
-        if ((await this.#due(queue, priority, nowMs).limit(1).execute()).length === 0) continue;
-        due.push(queue);
+        if ((await due(this.#points, queue, priority, nowMs).limit(1).execute()).length === 0) continue;
+        found.push(queue);
         break;
       }
     }
-    return due;
+    return found;
   }
 
   /** Runs whose lease has ended. */
@@ -90,22 +94,24 @@ export class JobStore {
     return rows.map((row) => ({ ...row, end: "expired" }));
   }
 
-  async figures(queue: string, nowMs: number): Promise<QueueFigures> {
+  /** `signal` null: for whoever scrapes the figures. @throws AppError unavailable when `signal` is aborted */
+  async figures(queue: string, nowMs: number, signal: AbortSignal | null): Promise<QueueFigures> {
+    const scans = this.#scansFor(signal === null ? SCANS_OF.server : SCANS_OF.operators, signal);
     let depth = 0;
     let oldestMs: number | null = null;
-    for await (const priority of readyPriorities(this.#scans, queue)) {
-      const first = await this.#due(queue, priority, nowMs, this.#scans).executeTakeFirst();
+    for await (const priority of readyPriorities(scans, queue)) {
+      const first = await due(scans, queue, priority, nowMs).executeTakeFirst();
       if (first === undefined) continue;
       oldestMs = Math.min(first.run_at_ms, oldestMs ?? first.run_at_ms);
-      depth += await this.#countDue(queue, priority, nowMs);
+      depth += await countDue(scans, queue, priority, nowMs);
     }
-    const { running } = await this.#scans
+    const { running } = await scans
       .selectFrom("job")
       .select(({ fn }) => fn.countAll<number>().as("running"))
       .where("queue", "=", queue)
       .where("state", "=", "running")
       .executeTakeFirstOrThrow();
-    const row = await this.#scans.selectFrom("job_queue").select("paused").where("name", "=", queue).executeTakeFirst();
+    const row = await scans.selectFrom("job_queue").select("paused").where("name", "=", queue).executeTakeFirst();
     return { depth, oldestMs, running, isPaused: row?.paused === 1 };
   }
 
@@ -113,61 +119,71 @@ export class JobStore {
     return this.#points.selectFrom("job_schedule").selectAll().execute();
   }
 
-  #due(queue: string, priority: number, nowMs: number, db = this.#points) {
-    return db
-      .selectFrom("job")
-      .select(["run_at_ms", "id"])
-      .where("queue", "=", queue)
-      .where("state", "=", "ready")
-      .where("priority", "=", priority)
-      .where("run_at_ms", "<=", nowMs)
-      .orderBy("run_at_ms")
-      .orderBy("id");
+  #scansFor(caller: string, signal: AbortSignal | null): Db {
+    return jobTables({ tables: this.#store.scansFor(caller, signal) });
   }
+}
 
-  async #countDue(queue: string, priority: number, nowMs: number): Promise<number> {
-    for (let [count, query] = [0, this.#due(queue, priority, nowMs, this.#scans)]; ; count += SLICE_ROWS) {
-      const last = await query
-        .offset(SLICE_ROWS - 1)
-        .limit(1)
-        .executeTakeFirst();
-      if (last === undefined) {
-        const rest = this.#scans.selectFrom(query.limit(SLICE_ROWS).as("rest"));
-        const { rows } = await rest.select(({ fn }) => fn.countAll<number>().as("rows")).executeTakeFirstOrThrow();
-        return count + rows;
-      }
-      query = this.#due(queue, priority, nowMs, this.#scans).where(({ eb, refTuple, tuple }) =>
-        eb(refTuple("run_at_ms", "id"), ">", tuple(last.run_at_ms, last.id)),
-      );
-    }
-  }
+function due(db: Db, queue: string, priority: number, nowMs: number) {
+  return db
+    .selectFrom("job")
+    .select(["run_at_ms", "id"])
+    .where("queue", "=", queue)
+    .where("state", "=", "ready")
+    .where("priority", "=", priority)
+    .where("run_at_ms", "<=", nowMs)
+    .orderBy("run_at_ms")
+    .orderBy("id");
+}
 
-  /** The last of the jobs that are looked at together; null when they are the last ones. */
-  async #sliceEnd(filter: JobFilter, before: string | null): Promise<string | null> {
-    const query = this.#within(filter.ownerId, before, null).select("id").orderBy("id", "desc");
-    const row = await query
+async function countDue(db: Db, queue: string, priority: number, nowMs: number): Promise<number> {
+  for (let [count, query] = [0, due(db, queue, priority, nowMs)]; ; count += SLICE_ROWS) {
+    const last = await query
       .offset(SLICE_ROWS - 1)
       .limit(1)
       .executeTakeFirst();
-    return row?.id ?? null;
-  }
-
-  #rowsBetween(filter: JobFilter, before: string | null, last: string | null, limit: number): Promise<JobRow[]> {
-    let query = this.#within(filter.ownerId, before, last).selectAll();
-    // The plus keeps the database from the index of states, in which ids have no order.
-    for (const name of ["state", "kind", "queue"] as const) {
-      const wanted = filter[name];
-      if (wanted !== null) query = query.where(({ eb, fn }) => eb(fn.coalesce(name, name), "=", wanted));
+    if (last === undefined) {
+      const rest = db.selectFrom(query.limit(SLICE_ROWS).as("rest"));
+      const { rows } = await rest.select(({ fn }) => fn.countAll<number>().as("rows")).executeTakeFirstOrThrow();
+      return count + rows;
     }
-    return query.orderBy("id", "desc").limit(limit).execute();
+    query = due(db, queue, priority, nowMs).where(({ eb, refTuple, tuple }) =>
+      eb(refTuple("run_at_ms", "id"), ">", tuple(last.run_at_ms, last.id)),
+    );
   }
+}
 
-  /** Jobs of an owner, or all, older than `before`, not older than `last`. */
-  #within(ownerId: number | null, before: string | null, last: string | null) {
-    let query = this.#scans.selectFrom("job");
-    if (ownerId !== null) query = query.where("owner_id", "=", ownerId);
-    if (before !== null) query = query.where("id", "<", before);
-    if (last !== null) query = query.where("id", ">=", last);
-    return query;
+/** The last of the jobs that are looked at together; null when they are the last ones. */
+async function sliceEnd(db: Db, filter: JobFilter, before: string | null): Promise<string | null> {
+  const query = within(db, filter.ownerId, before, null).select("id").orderBy("id", "desc");
+  const row = await query
+    .offset(SLICE_ROWS - 1)
+    .limit(1)
+    .executeTakeFirst();
+  return row?.id ?? null;
+}
+
+function rowsBetween(
+  db: Db,
+  filter: JobFilter,
+  before: string | null,
+  last: string | null,
+  limit: number,
+): Promise<JobRow[]> {
+  let query = within(db, filter.ownerId, before, last).selectAll();
+  // The plus keeps the database from the index of states, in which ids have no order.
+  for (const name of ["state", "kind", "queue"] as const) {
+    const wanted = filter[name];
+    if (wanted !== null) query = query.where(({ eb, fn }) => eb(fn.coalesce(name, name), "=", wanted));
   }
+  return query.orderBy("id", "desc").limit(limit).execute();
+}
+
+/** Jobs of an owner, or all, older than `before`, not older than `last`. */
+function within(db: Db, ownerId: number | null, before: string | null, last: string | null) {
+  let query = db.selectFrom("job");
+  if (ownerId !== null) query = query.where("owner_id", "=", ownerId);
+  if (before !== null) query = query.where("id", "<", before);
+  if (last !== null) query = query.where("id", ">=", last);
+  return query;
 }

@@ -108,8 +108,8 @@ export class CachedKvEngine implements KvEngine {
     return this.#engine.listBuckets(query);
   }
 
-  count(range: KeyRange): Promise<number> {
-    return this.#engine.count(range);
+  count(range: KeyRange, signal: AbortSignal): Promise<number> {
+    return this.#engine.count(range, signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

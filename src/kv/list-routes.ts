@@ -37,7 +37,7 @@ async function answer({ engine }: ListServices, scope: RequestScope, principal: 
   const query = parseListQuery(scope.request.url);
   if (query.isCount) {
     const range = countableRange(principal, query);
-    const count = range === null ? 0 : await scope.whileSilent(async () => engine.count(range));
+    const count = range === null ? 0 : await scope.whileReading((signal) => engine.count(range, signal));
     return respondJson(scope, 200, { count });
   }
   const readPage = pageReader(engine, principal, query);

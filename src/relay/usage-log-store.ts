@@ -3,7 +3,7 @@
 
 import type { Kysely } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { relayTables } from "./relay-base-units.ts";
 import type { LogRow, RelayTables } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
@@ -50,16 +50,17 @@ interface StatSlice extends Omit<LogStat, "durationMsAvg" | "ttftMsAvg"> {
 }
 
 type Db = Kysely<RelayTables>;
+type Scanned = Pick<TableStore<RelayUnits>, "scansFor">;
 
 const DAY_MS = 86_400_000;
 const ERROR_STATUS_MIN = 400;
 const GROUP_COLUMNS = { token: "token_id", channel: "channel_id", model: "model" } as const;
 
 export class UsageLogStore {
-  readonly #scans: Db;
+  readonly #store: Scanned;
 
-  constructor(store: Pick<TableStore<RelayUnits>, "scans">) {
-    this.#scans = relayTables({ tables: store.scans });
+  constructor(store: Scanned) {
+    this.#store = store;
   }
 
   /**
@@ -71,12 +72,13 @@ export class UsageLogStore {
     { limit, before }: { limit: number; before: LogPlace | null },
     signal: AbortSignal,
   ): Promise<{ rows: LogRow[]; next: LogPlace | null }> {
+    const db = this.#scansFor(signal);
     const rows: LogRow[] = [];
     for (let place = before; ; ) {
       requireSomebodyWaits(signal);
       // Where an index tells all, the page ends where it is full.
-      const last = isSifted(filter) ? await this.#lastOfSlice(filter, place) : null;
-      rows.push(...(await this.#rowsBetween(filter, place, last, limit + 1 - rows.length)));
+      const last = isSifted(filter) ? await lastOfSlice(db, filter, place) : null;
+      rows.push(...(await rowsBetween(db, filter, place, last, limit + 1 - rows.length)));
       if (rows.length > limit) {
         rows.length = limit;
         return { rows, next: placeOf(rows.at(-1)!) };
@@ -100,12 +102,13 @@ export class UsageLogStore {
       fromMs,
       toMs,
     };
+    const db = this.#scansFor(signal);
     const sums = new Map<number | string | null, StatSlice>();
     let place: LogPlace | null = null;
     do {
       requireSomebodyWaits(signal);
-      const last: LogPlace | null = await this.#lastOfSlice(filter, place);
-      for (const row of await this.#sumBetween(group, filter, place, last)) {
+      const last: LogPlace | null = await lastOfSlice(db, filter, place);
+      for (const row of await sumBetween(db, group, filter, place, last)) {
         sums.set(row.key, add(sums.get(row.key), row));
       }
       place = last;
@@ -113,81 +116,97 @@ export class UsageLogStore {
     return [...sums.values()].map((sum) => statOf(group, sum)).sort(byKey);
   }
 
-  /** The last of the rows that are looked at together, from an index alone; null when they are the last ones. */
-  async #lastOfSlice(filter: LogFilter, after: LogPlace | null): Promise<LogPlace | null> {
-    const place = await this.#within(filter, after, null)
-      .select(["ts", "id"])
-      .orderBy("ts", "desc")
-      .orderBy("id", "desc")
-      .offset(SLICE_ROWS - 1)
-      .limit(1)
-      .executeTakeFirst();
-    return place ?? null;
+  #scansFor(signal: AbortSignal): Db {
+    return relayTables({ tables: this.#store.scansFor(SCANS_OF.operators, signal) });
   }
+}
 
-  #rowsBetween(filter: LogFilter, after: LogPlace | null, last: LogPlace | null, limit: number): Promise<LogRow[]> {
-    let query = this.#within(filter, after, last);
-    const { channelId } = filter;
-    if (filter.tokenId !== null && channelId !== null) {
-      // Of the token's index: along that of the channel the bounds of the slice would mean nothing.
-      query = query.where(({ eb, fn }) => eb(fn.coalesce("channel_id", "channel_id"), "=", channelId));
-    }
-    if (filter.model !== null) query = query.where("model", "=", filter.model);
-    if (filter.status !== null) query = query.where("status", "=", filter.status);
-    return query.selectAll().orderBy("ts", "desc").orderBy("id", "desc").limit(limit).execute();
-  }
+/** The last of the rows that are looked at together, from an index alone; null when they are the last ones. */
+async function lastOfSlice(db: Db, filter: LogFilter, after: LogPlace | null): Promise<LogPlace | null> {
+  const place = await within(db, filter, after, null)
+    .select(["ts", "id"])
+    .orderBy("ts", "desc")
+    .orderBy("id", "desc")
+    .offset(SLICE_ROWS - 1)
+    .limit(1)
+    .executeTakeFirst();
+  return place ?? null;
+}
 
-  #sumBetween(
-    group: StatGroup,
-    filter: LogFilter,
-    after: LogPlace | null,
-    last: LogPlace | null,
-  ): Promise<StatSlice[]> {
-    return this.#within(filter, after, last)
-      .select((build) => {
-        const { fn } = build;
-        // A stream that broke has the status that was sent before it did.
-        const isError = build.or([build("status", ">=", ERROR_STATUS_MIN), build("error_code", "is not", null)]);
-        const failed = build.case().when(isError).then(1).else(0).end();
-        const dayStart = build("ts", "-", build("ts", "%", DAY_MS));
-        return [
-          (group === "day" ? dayStart : build.ref(GROUP_COLUMNS[group])).as("key"),
-          fn.countAll<number>().as("requests"),
-          fn.sum<number>(failed).as("errors"),
-          fn.sum<number>("prompt_tokens").as("promptTokens"),
-          fn.sum<number>("completion_tokens").as("completionTokens"),
-          fn.sum<number>("quota").as("quota"),
-          fn.sum<number>("duration_ms").as("durationMs"),
-          fn.sum<number | null>("ttft_ms").as("ttftMs"),
-          fn.count<number>("ttft_ms").as("ttftCount"),
-        ];
-      })
-      .groupBy("key")
-      .execute() as Promise<StatSlice[]>;
+function rowsBetween(
+  db: Db,
+  filter: LogFilter,
+  after: LogPlace | null,
+  last: LogPlace | null,
+  limit: number,
+): Promise<LogRow[]> {
+  let query = within(db, filter, after, last);
+  const { channelId } = filter;
+  if (filter.tokenId !== null && channelId !== null) {
+    // Of the token's index: along that of the channel the bounds of the slice would mean nothing.
+    query = query.where(({ eb, fn }) => eb(fn.coalesce("channel_id", "channel_id"), "=", channelId));
   }
+  if (filter.model !== null) query = query.where("model", "=", filter.model);
+  if (filter.status !== null) query = query.where("status", "=", filter.status);
+  return query.selectAll().orderBy("ts", "desc").orderBy("id", "desc").limit(limit).execute();
+}
 
-  /**
-   * From behind `after` to `last`, newest first, as far as one index tells; null = from the newest, to the oldest. On
-   * each side the time has one bound, the tightest: see ARCHITECTURE.md on slices.
-   */
-  #within({ tokenId, channelId, requestId, fromMs, toMs }: LogFilter, after: LogPlace | null, last: LogPlace | null) {
-    let query = this.#scans.selectFrom("relay_log");
-    if (requestId !== null) query = query.where("request_id", "=", requestId);
-    if (tokenId !== null) query = query.where("token_id", "=", tokenId);
-    else if (channelId !== null) query = query.where("channel_id", "=", channelId);
-    if (after !== null && (toMs === null || after.ts < toMs)) {
-      query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), "<", tuple(after.ts, after.id)));
-    } else if (toMs !== null) {
-      query = query.where("ts", "<", toMs);
-    }
-    // It was found within the span.
-    if (last !== null) {
-      query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), ">=", tuple(last.ts, last.id)));
-    } else if (fromMs !== null) {
-      query = query.where("ts", ">=", fromMs);
-    }
-    return query;
+function sumBetween(
+  db: Db,
+  group: StatGroup,
+  filter: LogFilter,
+  after: LogPlace | null,
+  last: LogPlace | null,
+): Promise<StatSlice[]> {
+  return within(db, filter, after, last)
+    .select((build) => {
+      const { fn } = build;
+      // A stream that broke has the status that was sent before it did.
+      const isError = build.or([build("status", ">=", ERROR_STATUS_MIN), build("error_code", "is not", null)]);
+      const failed = build.case().when(isError).then(1).else(0).end();
+      const dayStart = build("ts", "-", build("ts", "%", DAY_MS));
+      return [
+        (group === "day" ? dayStart : build.ref(GROUP_COLUMNS[group])).as("key"),
+        fn.countAll<number>().as("requests"),
+        fn.sum<number>(failed).as("errors"),
+        fn.sum<number>("prompt_tokens").as("promptTokens"),
+        fn.sum<number>("completion_tokens").as("completionTokens"),
+        fn.sum<number>("quota").as("quota"),
+        fn.sum<number>("duration_ms").as("durationMs"),
+        fn.sum<number | null>("ttft_ms").as("ttftMs"),
+        fn.count<number>("ttft_ms").as("ttftCount"),
+      ];
+    })
+    .groupBy("key")
+    .execute() as Promise<StatSlice[]>;
+}
+
+/**
+ * From behind `after` to `last`, newest first, as far as one index tells; null = from the newest, to the oldest. On
+ * each side the time has one bound, the tightest: see ARCHITECTURE.md on slices.
+ */
+function within(
+  db: Db,
+  { tokenId, channelId, requestId, fromMs, toMs }: LogFilter,
+  after: LogPlace | null,
+  last: LogPlace | null,
+) {
+  let query = db.selectFrom("relay_log");
+  if (requestId !== null) query = query.where("request_id", "=", requestId);
+  if (tokenId !== null) query = query.where("token_id", "=", tokenId);
+  else if (channelId !== null) query = query.where("channel_id", "=", channelId);
+  if (after !== null && (toMs === null || after.ts < toMs)) {
+    query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), "<", tuple(after.ts, after.id)));
+  } else if (toMs !== null) {
+    query = query.where("ts", "<", toMs);
   }
+  // It was found within the span.
+  if (last !== null) {
+    query = query.where(({ eb, refTuple, tuple }) => eb(refTuple("ts", "id"), ">=", tuple(last.ts, last.id)));
+  } else if (fromMs !== null) {
+    query = query.where("ts", ">=", fromMs);
+  }
+  return query;
 }
 
 /** What no index tells has to be looked at row by row; of token and channel one index tells one. */

@@ -153,8 +153,8 @@ export interface KvEngine extends AsyncDisposable {
   listKeys(query: KeyPageQuery): Eventually<NamePage>;
   /** Buckets that hold a live entry. */
   listBuckets(query: BucketPageQuery): Eventually<NamePage>;
-  /** Live keys in the range. */
-  count(range: KeyRange): Promise<number>;
+  /** Live keys in the range. @throws unavailable when `signal` is aborted; busy, internal_error */
+  count(range: KeyRange, signal: AbortSignal): Promise<number>;
   /**
    * `turn` is for pages that wait for others, as all with values do; null = somebody waits until the end, and nothing
    * is to be done before.

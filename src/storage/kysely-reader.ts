@@ -10,13 +10,13 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
-import type { ReaderClient } from "./reader-client.ts";
 
-type Rows = Pick<ReaderClient, "rows">;
+/** What one statement reads. */
+export type ReadRows = (sql: string, parameters: readonly unknown[]) => Promise<unknown[]>;
 
 /** For statements that read; there are no transactions, so two statements may see different commits. */
-export function kyselyOverReader(reader: Rows): Kysely<unknown> {
-  const connection = new ReaderConnection(reader);
+export function kyselyOverReader(rows: ReadRows): Kysely<unknown> {
+  const connection = new ReaderConnection(rows);
   const none = async () => undefined;
   const dialect: Dialect = {
     createAdapter: () => new SqliteAdapter(),
@@ -36,14 +36,14 @@ export function kyselyOverReader(reader: Rows): Kysely<unknown> {
 }
 
 class ReaderConnection implements DatabaseConnection {
-  readonly #reader: Rows;
+  readonly #rows: ReadRows;
 
-  constructor(reader: Rows) {
-    this.#reader = reader;
+  constructor(rows: ReadRows) {
+    this.#rows = rows;
   }
 
   async executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
-    return { rows: (await this.#reader.rows(sql, parameters)) as R[] };
+    return { rows: (await this.#rows(sql, parameters)) as R[] };
   }
 
   // biome-ignore lint/correctness/useYield: the interface asks for it, and nobody streams

@@ -31,6 +31,8 @@ export class ReaderClient implements AsyncDisposable {
   #lastId = 0;
   /** Of pages: the thread is given one at a time, so that whatever else is asked comes between two. */
   readonly #pages = new TurnQueue(PAGES_WAITING_MAX);
+  /** Of counts, searches and sums, one at a time as well; who waits here is bounded as a request. */
+  readonly #slices = new TurnQueue(Number.POSITIVE_INFINITY);
 
   constructor(databasePath: string, startThread: StartThread) {
     this.#path = databasePath;
@@ -43,10 +45,17 @@ export class ReaderClient implements AsyncDisposable {
     return reply.type === "value" ? reply.value : null;
   }
 
-  /** @throws AppError busy, internal_error, unavailable */
-  async count(range: KeyRange): Promise<number> {
-    const reply = await this.#ask({ type: "count", range });
-    return reply.type === "total" ? reply.total : 0;
+  /** Slice by slice, until nobody waits any more. @throws AppError busy, internal_error, unavailable */
+  async count(range: KeyRange, signal: AbortSignal): Promise<number> {
+    let total = 0;
+    for (let lower: string | null = range.lower; lower !== null; ) {
+      const question: Question = { type: "count", range: { ...range, lower } };
+      const reply: ReaderReply = await this.#slices.run(`bucket ${range.bucket}`, signal, () => this.#ask(question));
+      if (reply.type !== "total") break;
+      total += reply.total;
+      lower = reply.next;
+    }
+    return total;
   }
 
   /**
@@ -72,11 +81,16 @@ export class ReaderClient implements AsyncDisposable {
   }
 
   /**
-   * What one statement reads, such as a slice of a search. Slices of different callers take turns.
+   * What one statement reads, such as a slice of a search. Callers take turns; not read when nobody waits any more.
    * @throws AppError busy, internal_error, unavailable
    */
-  async rows(sql: string, parameters: readonly unknown[]): Promise<unknown[]> {
-    const reply = await this.#ask({ type: "rows", sql, parameters });
+  async rows(
+    sql: string,
+    parameters: readonly unknown[],
+    caller: string,
+    signal: AbortSignal | null,
+  ): Promise<unknown[]> {
+    const reply = await this.#slices.run(caller, signal, () => this.#ask({ type: "rows", sql, parameters }));
     return reply.type === "rows" ? reply.rows : [];
   }
 

@@ -4,8 +4,6 @@ import type { Database, SQLQueryBindings } from "bun:sqlite";
 import type { MessagePort } from "node:worker_threads";
 import { systemClock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
-import type { Eventually } from "../shared/eventual.ts";
-import type { KeyRange } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { openForReading } from "./sqlite-connection.ts";
 import { readFailure } from "./sqlite-errors.ts";
@@ -14,10 +12,10 @@ import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
 export function runReaderThread(port: MessagePort, { path }: { path: string }): void {
   const database = openForReading(path);
   const reader = new KvReader(database);
-  port.on("message", async (request: ReaderRequest) => {
+  port.on("message", (request: ReaderRequest) => {
     const { id } = request;
     try {
-      const reply = await answer(database, reader, request);
+      const reply = answer(database, reader, request);
       port.postMessage(reply, buffersOf(reply));
     } catch (error) {
       const { code, message, cause } = readFailure(error);
@@ -27,11 +25,7 @@ export function runReaderThread(port: MessagePort, { path }: { path: string }): 
   });
 }
 
-function answer(
-  database: Database,
-  reader: KvReader,
-  request: ReaderRequest,
-): Eventually<Exclude<ReaderReply, { type: "error" }>> {
+function answer(database: Database, reader: KvReader, request: ReaderRequest): Exclude<ReaderReply, { type: "error" }> {
   const { id } = request;
   switch (request.type) {
     case "load":
@@ -45,11 +39,7 @@ function answer(
     case "rows":
       return { id, type: "rows", rows: database.query(request.sql).all(...(request.parameters as SQLQueryBindings[])) };
     case "count":
-      return count(request.range, (slice) => reader.countSlice(slice, systemClock())).then((total) => ({
-        id,
-        type: "total",
-        total,
-      }));
+      return { id, type: "total", ...reader.countSlice(request.range, systemClock()) };
   }
 }
 
@@ -58,19 +48,4 @@ function buffersOf(reply: ReaderReply): ArrayBuffer[] {
   if (reply.type === "value") return reply.value === null ? [] : [reply.value.buffer];
   if (reply.type !== "page") return [];
   return (reply.page.entries ?? []).flatMap(({ json }) => (json === null ? [] : [json.buffer]));
-}
-
-/** In slices: other requests run between two of them. */
-async function count(
-  range: KeyRange,
-  countSlice: (slice: KeyRange) => { total: number; next: string | null },
-): Promise<number> {
-  let total = 0;
-  for (let lower: string | null = range.lower; lower !== null; ) {
-    const slice = countSlice({ ...range, lower });
-    total += slice.total;
-    lower = slice.next;
-    if (lower !== null) await new Promise(setImmediate);
-  }
-  return total;
 }

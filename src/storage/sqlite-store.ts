@@ -29,6 +29,7 @@ import type {
 } from "./kv-engine.ts";
 import { KvReader } from "./kv-reader.ts";
 import { readWipes } from "./kv-rows.ts";
+import type { ReadRows } from "./kysely-reader.ts";
 import { removeAbandoned, removePartial, removePutAside } from "./partial-files.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve, giveUpReserve, reserveBytesOf } from "./space-reserve.ts";
@@ -79,7 +80,7 @@ export class SqliteStore implements KvEngine {
   #watch: StoreWatch | null = null;
   #reserveTimer: Timer | null = null;
   #tables: Kysely<unknown> | null = null;
-  #scans: Kysely<unknown> | null = null;
+  #overReader: ((rows: ReadRows) => Kysely<unknown>) | null = null;
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
   /** Buckets whose purge may be under way: no message says when it is over. See #isPurging. */
   readonly #purging = new Set<string>();
@@ -184,7 +185,7 @@ export class SqliteStore implements KvEngine {
     if (rows !== null) {
       const [{ kyselyOver }, { kyselyOverReader }] = await rows;
       this.#tables = kyselyOver(this.#database, (call) => this.#read(call));
-      this.#scans = kyselyOverReader(this.#readerThread);
+      this.#overReader = kyselyOverReader;
     }
     this.#watch = new StoreWatch([files.database, files.wal, files.lock], (path) =>
       this.#fail(`${path} was deleted or replaced while the store was open`),
@@ -232,8 +233,8 @@ export class SqliteStore implements KvEngine {
     return this.#read((reader) => reader.listBuckets(query, systemClock()));
   }
 
-  count(range: KeyRange): Promise<number> {
-    return this.#readerThread.count(range);
+  count(range: KeyRange, signal: AbortSignal): Promise<number> {
+    return this.#readerThread.count(range, signal);
   }
 
   pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage> {
@@ -268,9 +269,9 @@ export class SqliteStore implements KvEngine {
     return this.#tables!;
   }
 
-  /** The same rows on the reader thread: for what would hold up this one. */
-  get scans(): Kysely<unknown> {
-    return this.#scans!;
+  /** The same rows on the reader thread: for what would hold up this one. See TableStore. */
+  scansFor(caller: string, signal: AbortSignal | null): Kysely<unknown> {
+    return this.#overReader!((sql, parameters) => this.#readerThread.rows(sql, parameters, caller, signal));
   }
 
   /** See UnitRunner; the composition root gives it the type of all units. */

@@ -68,6 +68,7 @@ export type StorageReply =
 
 export type ReaderRequest = { readonly id: number } & (
   | { readonly type: "load"; readonly bucket: string; readonly key: string; readonly revision: number }
+  /** A slice of a count. */
   | { readonly type: "count"; readonly range: KeyRange }
   | { readonly type: "page"; readonly query: OffsetPageQuery }
   | { readonly type: "keys"; readonly query: KeyPageQuery }
@@ -80,7 +81,8 @@ type ReadErrorCode = "value_damaged" | "busy" | "internal_error";
 
 export type ReaderReply = { readonly id: number } & (
   | { readonly type: "value"; readonly value: Uint8Array<ArrayBuffer> | null }
-  | { readonly type: "total"; readonly total: number }
+  /** `next` is where the following slice starts, null at the end. */
+  | { readonly type: "total"; readonly total: number; readonly next: string | null }
   | { readonly type: "page"; readonly page: OffsetPage }
   | { readonly type: "names"; readonly page: NamePage }
   | { readonly type: "rows"; readonly rows: unknown[] }

@@ -40,10 +40,16 @@ export interface UnitRunner<Units extends WriteUnits> {
   ): Promise<Awaited<ReturnType<Units[Name]>>>;
 }
 
+/** Callers of scans that are no single user. */
+export const SCANS_OF = { operators: "operators", server: "server" } as const;
+
 /** Rows of services, read on read-only connections. */
 export interface TableStore<Units extends WriteUnits> extends UnitRunner<Units> {
   /** For points and short pages: it reads at once, and nothing else happens meanwhile. */
   readonly tables: Kysely<unknown>;
-  /** For scans: each statement waits its turn behind those of others, so a long one should come in slices. */
-  readonly scans: Kysely<unknown>;
+  /**
+   * For scans: callers take turns with their statements, so a long one should come in slices. A statement whose turn
+   * has not come when `signal` says that nobody waits any more is not run, and throws AppError unavailable.
+   */
+  scansFor(caller: string, signal: AbortSignal | null): Kysely<unknown>;
 }

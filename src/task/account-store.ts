@@ -2,7 +2,7 @@
 
 import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { emailKeyOf, usernameKeyOf } from "./account-rules.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { SignedIn } from "./task-request.ts";
@@ -28,15 +28,15 @@ export interface UserQuery {
   readonly afterId: number;
 }
 
-type Tables = Pick<TableStore<never>, "tables" | "scans">;
+type Store = Pick<TableStore<never>, "tables" | "scansFor">;
 
 export class AccountStore {
   readonly #db: Kysely<TaskTables>;
-  readonly #scans: Kysely<TaskTables>;
+  readonly #store: Pick<Store, "scansFor">;
 
-  constructor({ tables, scans }: Tables) {
-    this.#db = taskTables({ tables });
-    this.#scans = taskTables({ tables: scans });
+  constructor(store: Store) {
+    this.#db = taskTables(store);
+    this.#store = store;
   }
 
   /** See UserGate. */
@@ -91,10 +91,14 @@ export class AccountStore {
     return toUser(row);
   }
 
-  /** Accounts that are not deleted, in the order of their ids: up to `limit`, fewer at the end only. */
+  /**
+   * Accounts that are not deleted, in the order of their ids: up to `limit`, fewer at the end only.
+   * @throws AppError unavailable when `signal` is aborted
+   */
   async listUsers({ text, limit, afterId }: UserQuery, signal: AbortSignal): Promise<readonly User[]> {
+    const scans = taskTables({ tables: this.#store.scansFor(SCANS_OF.operators, signal) });
     const users = (after: number) =>
-      this.#scans
+      scans
         .selectFrom("task_user")
         .selectAll()
         .where("id", ">", after)
@@ -103,7 +107,7 @@ export class AccountStore {
     if (text === null) return (await users(afterId).limit(limit).execute()).map(toUser);
     const [nameKey, emailKey] = [usernameKeyOf(text), emailKeyOf(text)];
     const found: User[] = [];
-    for (let after = afterId; !signal.aborted; ) {
+    for (let after = afterId; ; ) {
       const rows = await users(after).limit(SCAN_ROWS).execute();
       for (const row of rows) {
         const isFound = row.username_key!.includes(nameKey) || row.email_key!.includes(emailKey);
@@ -112,7 +116,6 @@ export class AccountStore {
       if (rows.length < SCAN_ROWS) return found;
       after = rows.at(-1)!.id;
     }
-    return found;
   }
 
   /** Of whichever session has this refresh token, used or not; null when none has. */

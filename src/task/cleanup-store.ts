@@ -1,7 +1,7 @@
 // Finds the sessions that the cleanup has something to do with: slice by slice, since no index tells when they end.
 
 import type { Kysely } from "kysely";
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { endOf } from "./cleanup-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskTables } from "./task-tables.ts";
@@ -17,10 +17,10 @@ const START = "";
 
 /** Groups of sessions that ended by `nowMs` and have refresh tokens left, or ended before `beforeMs`. */
 export async function* endedSessions(
-  store: Pick<TableStore<TaskUnits>, "scans">,
+  store: Pick<TableStore<TaskUnits>, "scansFor">,
   { nowMs, beforeMs }: { readonly nowMs: number; readonly beforeMs: number },
 ): AsyncGenerator<readonly string[]> {
-  const db = taskTables({ tables: store.scans });
+  const db = taskTables({ tables: store.scansFor(SCANS_OF.server, null) });
   for (let after = START; ; ) {
     const rows = await sessionsAfter(db, after);
     const ended = rows.filter((row) => endOf(row) < beforeMs || (endOf(row) < nowMs && row.has_tokens > 0));

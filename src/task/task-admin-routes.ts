@@ -42,7 +42,7 @@ async function listUsers({ services, scope }: AdminRequest): Promise<Response> {
   const { q, limit: limitText, cursor } = parseQuery(scope.request.url, ["q", "limit", "cursor"]);
   const limit = pageLimit(limitText);
   const query = { text: q || null, limit: limit + 1, afterId: cursorId(cursor) };
-  const users = await services.tasks.accounts.store.listUsers(query, scope.request.signal);
+  const users = await scope.whileReading((signal) => services.tasks.accounts.store.listUsers(query, signal));
   const page = users.slice(0, limit);
   const headers: Record<string, string> = users.length > limit ? { "X-Next-Cursor": `${page.at(-1)!.id}` } : {};
   return respondJson(scope, 200, page.map(userBody), headers);

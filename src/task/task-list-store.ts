@@ -24,6 +24,7 @@ import {
   planForRows,
   planForSums,
   type Stretch,
+  scansFor,
   siftOf,
   slices,
   summedIn,
@@ -64,11 +65,11 @@ const SHOWN = [
 
 export class TaskListStore {
   readonly #db: Db;
-  readonly #scans: Db;
+  readonly #store: Pick<TableStore<TaskUnits>, "scansFor">;
 
-  constructor(store: TableStore<TaskUnits>) {
+  constructor(store: Pick<TableStore<TaskUnits>, "tables" | "scansFor">) {
     this.#db = taskTables(store);
-    this.#scans = taskTables({ tables: store.scans });
+    this.#store = store;
   }
 
   /** The number of the last change that the user could see; 0 before the first one. */
@@ -108,24 +109,27 @@ export class TaskListStore {
   newestOf(userId: number, limit: number): Promise<readonly ListedItem[]> {
     const view = { userId, filter: parseFilter({ scope: "mine" }), nowMs: 0, goneUntilMs: 0 };
     const plan = planFor(view.filter, NEWEST_FIRST);
-    return itemsAt(this.#scans, placesIn(this.#scans, view, plan, { after: null, last: null, limit }), plan);
+    const scans = scansFor(this.#store, userId, null);
+    return itemsAt(scans, placesIn(scans, view, plan, { after: null, last: null, limit }), plan);
   }
 
   /** All of the list. @throws AppError unavailable when `signal` is aborted */
   async *items(view: View, sort: TaskSort, signal: AbortSignal): AsyncGenerator<readonly ListedItem[]> {
+    const scans = scansFor(this.#store, view.userId, signal);
     const plan = planFor(view.filter, sort);
-    for await (const { after, last } of slices(this.#scans, view, plan, { signal })) {
-      yield* groupsIn(this.#scans, view, plan, { after, last, limit: ROWS_AT_ONCE });
+    for await (const { after, last } of slices(scans, view, plan, { signal })) {
+      yield* groupsIn(scans, view, plan, { after, last, limit: ROWS_AT_ONCE });
     }
   }
 
   /** Stops counting beyond `max`. @throws AppError unavailable when `signal` is aborted */
   async count(view: View, signal: AbortSignal, max = Number.POSITIVE_INFINITY): Promise<number> {
+    const scans = scansFor(this.#store, view.userId, signal);
     const plan = planForSums(view.filter);
     let total = 0;
-    for await (const slice of slices(this.#scans, view, plan, { signal })) {
-      const { count } = await this.#scans
-        .selectFrom(summedIn(this.#scans, view, plan, slice).as("found"))
+    for await (const slice of slices(scans, view, plan, { signal })) {
+      const { count } = await scans
+        .selectFrom(summedIn(scans, view, plan, slice).as("found"))
         .select(({ fn }) => fn.countAll<number>().as("count"))
         .executeTakeFirstOrThrow();
       total += count;
@@ -164,10 +168,11 @@ export class TaskListStore {
       if (last === null) return;
       from = last;
     }
+    const scans = scansFor(this.#store, view.userId, signal);
     const isScattered = sift === "rows" && plan.order !== ROWS_ORDER;
     let [found, looked] = [0, 0];
-    for await (const slice of slices(this.#scans, view, plan, { after: from, signal })) {
-      for await (const group of groupsIn(this.#scans, view, plan, { ...slice, limit })) {
+    for await (const slice of slices(scans, view, plan, { after: from, signal })) {
+      for await (const group of groupsIn(scans, view, plan, { ...slice, limit })) {
         found += group.length;
         yield group;
       }
@@ -190,13 +195,14 @@ export class TaskListStore {
     wanted: number,
     signal: AbortSignal,
   ): AsyncGenerator<readonly ListedItem[]> {
+    const scans = scansFor(this.#store, view.userId, signal);
     for (let [behind, missing] = [after, wanted]; missing > 0; ) {
       const places = await this.#sweptPlaces(view, plan, behind, missing, signal);
       const isLast = places.length < missing;
       for (let at = 0; at < places.length; at += ROWS_AT_ONCE) {
         const chunk = places.slice(at, at + ROWS_AT_ONCE);
         const ids = chunk.map(({ id }) => id);
-        const items = await itemsAt(this.#scans, placesOf(this.#scans, view, plan, ids), plan);
+        const items = await itemsAt(scans, placesOf(scans, view, plan, ids), plan);
         const byId = new Map(items.map((item) => [item.row.id, item]));
         const group = chunk.flatMap((place) => {
           const item = byId.get(place.id);
@@ -211,10 +217,11 @@ export class TaskListStore {
   }
 
   async #sweptPlaces(view: View, plan: Plan, behind: Place, limit: number, signal: AbortSignal): Promise<Place[]> {
+    const scans = scansFor(this.#store, view.userId, signal);
     const along = planForRows(view.filter);
     let first: Place[] = [];
-    for await (const slice of slices(this.#scans, view, along, { signal })) {
-      const among = await placesAmong(this.#scans, view, { ...slice, along }, plan, { behind, limit }).execute();
+    for await (const slice of slices(scans, view, along, { signal })) {
+      const among = await placesAmong(scans, view, { ...slice, along }, plan, { behind, limit }).execute();
       if (among.length > 0) first = [...first, ...among].sort((a, b) => comparePlaces(plan, a, b)).slice(0, limit);
     }
     return first;

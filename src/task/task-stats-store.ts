@@ -3,10 +3,9 @@
 import { type SqlBool, sql } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { taskTables } from "./task-base-units.ts";
 import { PRIORITIES, STATUSES } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
-import { type Db, planForSums, SLICE_ROWS, slices, summedIn, type View } from "./visible-task-store.ts";
+import { type Db, planForSums, SLICE_ROWS, scansFor, slices, summedIn, type View } from "./visible-task-store.ts";
 
 const DAY_MS = 86_400_000;
 const WEEK_MS = 7 * DAY_MS;
@@ -38,19 +37,20 @@ const SUMS = [
 type Sums = Record<(typeof SUMS)[number], number>;
 
 export class TaskStatsStore {
-  readonly #scans: Db;
+  readonly #store: Pick<TableStore<TaskUnits>, "scansFor">;
 
-  constructor(store: Pick<TableStore<TaskUnits>, "scans">) {
-    this.#scans = taskTables({ tables: store.scans });
+  constructor(store: Pick<TableStore<TaskUnits>, "scansFor">) {
+    this.#store = store;
   }
 
   /** @throws AppError unavailable when `signal` is aborted */
   async stats(view: View, signal: AbortSignal): Promise<TaskStats> {
+    const scans = scansFor(this.#store, view.userId, signal);
     const plan = planForSums(view.filter);
     const sums = Object.fromEntries(SUMS.map((name) => [name, 0])) as Sums;
-    for await (const slice of slices(this.#scans, view, plan, { signal })) {
-      const part = await this.#scans
-        .selectFrom(summedIn(this.#scans, view, plan, slice).as("task"))
+    for await (const slice of slices(scans, view, plan, { signal })) {
+      const part = await scans
+        .selectFrom(summedIn(scans, view, plan, slice).as("task"))
         .select(sumsAt(view.nowMs))
         .executeTakeFirstOrThrow();
       for (const name of SUMS) sums[name] += part[name] ?? 0;
@@ -63,11 +63,12 @@ export class TaskStatsStore {
    * @throws AppError unavailable, as above
    */
   async labels(userId: number, signal: AbortSignal): Promise<readonly LabelCount[]> {
+    const scans = scansFor(this.#store, userId, signal);
     let counts: (LabelCount & { readonly label_key: string })[] = [];
     for (let after: LabelPlace | null = null; ; ) {
       requireSomebodyWaits(signal);
-      const last = await this.#lastLabel(userId, after);
-      for (const { label_key, label, count } of await this.#countLabels(userId, after, last)) {
+      const last = await lastLabel(scans, userId, after);
+      for (const { label_key, label, count } of await countLabels(scans, userId, after, last)) {
         const isNew = counts.at(-1)?.label_key !== label_key;
         const known = isNew ? { label, count: 0 } : counts.pop()!;
         counts.push({ label_key, label: firstOf(known.label, label), count: known.count + count });
@@ -78,30 +79,30 @@ export class TaskStatsStore {
       after = last;
     }
   }
+}
 
-  async #lastLabel(userId: number, after: LabelPlace | null): Promise<LabelPlace | null> {
-    const query = labelsBehind(this.#scans, userId, after).select(["label_key", "task_id"]);
-    const ordered = query.orderBy("label_key").orderBy("task_id");
-    return (
-      (await ordered
-        .limit(1)
-        .offset(SLICE_ROWS - 1)
-        .executeTakeFirst()) ?? null
-    );
-  }
+async function lastLabel(db: Db, userId: number, after: LabelPlace | null): Promise<LabelPlace | null> {
+  const query = labelsBehind(db, userId, after).select(["label_key", "task_id"]);
+  const ordered = query.orderBy("label_key").orderBy("task_id");
+  return (
+    (await ordered
+      .limit(1)
+      .offset(SLICE_ROWS - 1)
+      .executeTakeFirst()) ?? null
+  );
+}
 
-  /** A label may have been written in several ways; the one that sorts first is shown. */
-  #countLabels(userId: number, after: LabelPlace | null, last: LabelPlace | null) {
-    let query = labelsBehind(this.#scans, userId, after);
-    if (last !== null) query = query.where(sql<SqlBool>`(label_key, task_id) <= (${last.label_key}, ${last.task_id})`);
-    return query
-      .innerJoin("task_item", "task_item.id", "task_label.task_id")
-      .where("task_item.deleted_at_ms", "=", 0)
-      .select(({ fn }) => ["label_key", fn.min("label").as("label"), fn.countAll<number>().as("count")])
-      .groupBy("label_key")
-      .orderBy("label_key")
-      .execute();
-  }
+/** A label may have been written in several ways; the one that sorts first is shown. */
+function countLabels(db: Db, userId: number, after: LabelPlace | null, last: LabelPlace | null) {
+  let query = labelsBehind(db, userId, after);
+  if (last !== null) query = query.where(sql<SqlBool>`(label_key, task_id) <= (${last.label_key}, ${last.task_id})`);
+  return query
+    .innerJoin("task_item", "task_item.id", "task_label.task_id")
+    .where("task_item.deleted_at_ms", "=", 0)
+    .select(({ fn }) => ["label_key", fn.min("label").as("label"), fn.countAll<number>().as("count")])
+    .groupBy("label_key")
+    .orderBy("label_key")
+    .execute();
 }
 
 function labelsBehind(db: Db, userId: number, after: LabelPlace | null) {

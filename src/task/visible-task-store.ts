@@ -2,11 +2,23 @@
 
 import { type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
+import { taskTables } from "./task-base-units.ts";
 import type { Place } from "./task-cursor.ts";
 import type { TaskFilter, TaskSort } from "./task-query.ts";
 import { NO_DUE_MS, type TaskTables } from "./task-tables.ts";
+import type { TaskUnits } from "./task-units.ts";
 
 export type Db = Kysely<TaskTables>;
+
+/** For the scans of a user: what many of one user wait for holds up nobody else's. See TableStore. */
+export function scansFor(
+  store: Pick<TableStore<TaskUnits>, "scansFor">,
+  userId: number,
+  signal: AbortSignal | null,
+): Db {
+  return taskTables({ tables: store.scansFor(`user ${userId}`, signal) });
+}
 
 /** What is looked at. */
 export interface View {

@@ -1,6 +1,6 @@
 // Finds the tasks that are likely to be read next: the newest ones of those who were active last.
 
-import type { TableStore } from "../storage/unit-of-work.ts";
+import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskUnits } from "./task-units.ts";
 import { type Db, SLICE_ROWS } from "./visible-task-store.ts";
@@ -13,9 +13,9 @@ export class WarmingStore {
   readonly #db: Db;
   readonly #scans: Db;
 
-  constructor(store: Pick<TableStore<TaskUnits>, "tables" | "scans">) {
+  constructor(store: Pick<TableStore<TaskUnits>, "tables" | "scansFor">) {
     this.#db = taskTables(store);
-    this.#scans = taskTables({ tables: store.scans });
+    this.#scans = taskTables({ tables: store.scansFor(SCANS_OF.server, null) });
   }
 
   async hasTasks(): Promise<boolean> {

@@ -13,10 +13,10 @@ import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { isValid, requireShallowText } from "../shared/json-text.ts";
+import type { LoopTurns } from "../shared/loop-turns.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { Admitted, AppGate, RateKind } from "./app-gate.ts";
 import { missingToken } from "./credential.ts";
-import type { LoopTurns } from "./loop-turns.ts";
 import {
   deleteKey,
   deleteNamespace,

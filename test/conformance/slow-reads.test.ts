@@ -5,7 +5,9 @@ import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { UsageLogStore } from "../../src/relay/usage-log-store.ts";
 import { IDLE_SECONDS } from "../../src/shared/bounds.ts";
+import type { AppError } from "../../src/shared/errors.ts";
 import { ReaderClient } from "../../src/storage/reader-client.ts";
+import { SqliteStore } from "../../src/storage/sqlite-store.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { openInProcess } from "../support/targets.ts";
@@ -15,6 +17,8 @@ import { useTarget } from "../support/use-target.ts";
 setDefaultTimeout(60_000);
 
 const LOG_ROWS = 60_000;
+const COUNTED_KEYS = 250_000;
+const COUNTS = 60;
 const ABORTED_MS = 1000;
 
 const target = useTarget(openInProcess, UNLIMITED);
@@ -36,6 +40,7 @@ describe("the idle time of a connection", () => {
     ["GET", "/api/log/stat?group_by=model"],
     ["GET", "/_admin/jobs?state=dead"],
     ["GET", "/_admin/queues"],
+    ["GET", "/_admin/task/users?q=nobody"],
     ["POST", "/_admin/jobs/retry?kind=webhook.deliver"],
   ])("is open while an operator waits for %s %s, and bounded again afterwards", async (method, path) => {
     expect([path, ...(await secondsOf(method, path, null))]).toEqual([path, ...OPEN_AND_BOUNDED]);
@@ -57,6 +62,32 @@ describe("the idle time of a connection", () => {
       const turns = Array.from({ length: 4 }, () => [0, IDLE_SECONDS]).flat();
       expect([path, ...(await secondsOf("GET", API + path, account))]).toEqual([path, 200, turns]);
     }
+  });
+});
+
+describe("where all places are taken by counts", () => {
+  const full = useTarget(openInProcess, { ...UNLIMITED, MAX_INFLIGHT: `${COUNTS}` });
+
+  test("a count ends when its client leaves, and its place is free", async () => {
+    await alterStore(
+      full().dbPath,
+      `WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < ${COUNTED_KEYS})
+       INSERT INTO kv (bucket, key, revision, created_at, updated_at, checksum, value)
+       SELECT 'b', 'k' || n, n, 1, 1, 0, x'' FROM counted`,
+    );
+    using count = spyOn(SqliteStore.prototype, "count");
+    const leave = new AbortController();
+    const path = "/_list?bucket=b&prefix=k&count=1";
+    const answers = Array.from({ length: COUNTS }, () => full().fetch(path, { signal: leave.signal }));
+    const left = Promise.allSettled(answers);
+    await eventually("all are at work", ABORTED_MS, () => count.mock.calls.length === COUNTS);
+    leave.abort();
+    await left;
+    const counts = count.mock.results.map(({ value }) => value as Promise<number>);
+    const outcomes = await Promise.all(counts.map((each) => each.catch((error: AppError) => error.code)));
+    // The first ones may have come to their end before.
+    expect(new Set(outcomes.slice(-COUNTS / 2))).toEqual(new Set(["unavailable"]));
+    expect((await full().fetch("/b/none")).status).toBe(404);
   });
 });
 

@@ -1,7 +1,7 @@
 // Work that is spread over the turns of the event loop.
 
 import { expect, test } from "bun:test";
-import { LoopTurns } from "../../src/token/loop-turns.ts";
+import { LoopTurns } from "../../src/shared/loop-turns.ts";
 
 test("each gets a turn of its own, in the order in which they asked; others come between", async () => {
   const turns = new LoopTurns();

@@ -155,7 +155,7 @@ describe("the places of a page", () => {
 
 describe("what takes long", () => {
   test("is read in slices that follow each other without a gap", async () => {
-    const db = taskTables({ tables: opened.store.scans });
+    const db = taskTables({ tables: opened.store.scansFor("test", null) });
     const view = viewOf({});
     for (const sort of SORTS) {
       const plan = planFor(view.filter, sort);
@@ -172,7 +172,7 @@ describe("what takes long", () => {
   test("is read in such slices of deleted tasks as well", async () => {
     await using store = await openTaskStore();
     await addTasks(store, TASKS, "description, search_text, deleted_at_ms", "'', '', 1 + n % 7");
-    const db = taskTables({ tables: store.store.scans });
+    const db = taskTables({ tables: store.store.scansFor("test", null) });
     const view = viewOf({ deleted: "true" });
     for (const sort of SORTS) {
       const plan = planFor(view.filter, sort);
@@ -391,8 +391,7 @@ describe("matches that lie far apart", () => {
     };
     return new TaskListStore({
       tables: store.tables,
-      scans: store.scans.withPlugin(between),
-      run: (name, args) => store.run(name, args),
+      scansFor: (caller, signal) => store.scansFor(caller, signal).withPlugin(between),
     });
   }
 
