@@ -135,7 +135,7 @@ export function kvMounts({ settings: { maxValueBytes } }: AppParts, shared: Shar
   const { surface, engine, budget, templates } = shared;
   const services = { ...surface, engine, budget, templates, maxValueBytes, reservedBuckets: shared.reservedBuckets };
   return {
-    "/_list": createListHandler(services),
+    "/_list": createListHandler({ ...services, listTurns: new LoopTurns() }),
     "/_meta/*": createMetaHandler(services),
     "*": createKvHandler(services),
   };

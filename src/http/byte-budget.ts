@@ -65,8 +65,9 @@ export class ByteBudget {
     return () => this.#forget(registered);
   }
 
-  /** Waits in order for up to `waitMs`. False = not granted, nothing reserved. */
-  async reserve(bytes: number, waitMs: number): Promise<boolean> {
+  /** Waits in order for up to `waitMs`, or until `signal` is aborted. False = not granted, nothing reserved. */
+  async reserve(bytes: number, waitMs: number, signal: AbortSignal | null = null): Promise<boolean> {
+    if (signal?.aborted) return false;
     if (this.#levels.every((level) => level.#waiting.length === 0) && this.tryReserve(bytes)) return true;
     if (bytes > this.limitBytes) return false;
     return new Promise<boolean>((resolve) => {
@@ -74,14 +75,17 @@ export class ByteBudget {
         bytes,
         grant: (isGranted) => {
           clearTimeout(timer);
+          signal?.removeEventListener("abort", giveUp);
           resolve(isGranted);
         },
       };
-      const timer = setTimeout(() => {
+      const giveUp = () => {
         this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
         waiting.grant(false);
         this.#grantAllWaiting();
-      }, waitMs);
+      };
+      const timer = setTimeout(giveUp, waitMs);
+      signal?.addEventListener("abort", giveUp);
       this.#waiting.push(waiting);
     });
   }
@@ -150,9 +154,14 @@ export class BudgetShare {
     this.#bytes = bytes;
   }
 
-  /** Null when the budget has no such room within `waitMs`. */
-  static async take(budget: ByteBudget, bytes: number, waitMs: number): Promise<BudgetShare | null> {
-    return (await budget.reserve(bytes, waitMs)) ? new BudgetShare(budget, bytes) : null;
+  /** Null when the budget has no such room within `waitMs`, or until `signal` is aborted. */
+  static async take(
+    budget: ByteBudget,
+    bytes: number,
+    waitMs: number,
+    signal: AbortSignal | null = null,
+  ): Promise<BudgetShare | null> {
+    return (await budget.reserve(bytes, waitMs, signal)) ? new BudgetShare(budget, bytes) : null;
   }
 
   /** Gives back what lies above `bytes`. */

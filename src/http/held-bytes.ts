@@ -1,7 +1,7 @@
 // Large bodies on their way out: they hold their share of the byte budget until the client has taken them.
 
 import { KiB, STREAM_PIECE_BYTES, STREAM_WAIT_MS } from "../shared/bounds.ts";
-import { AppError } from "../shared/errors.ts";
+import { AppError, nobodyWaits } from "../shared/errors.ts";
 import { BudgetShare, type ByteBudget } from "./byte-budget.ts";
 import type { RequestScope } from "./request-scope.ts";
 import { type ResponseHeaders, respond } from "./respond.ts";
@@ -45,7 +45,7 @@ export async function respondHeldJson(
   const text = JSON.stringify(value);
   if (text.length <= FREE_BYTES_MAX || scope.isHead) return respond(scope, 200, headers, text);
   if (budget.waitingBytes > budget.limitBytes * WAITING_SHARE) throw tooManyRead();
-  const share = await takeShare(budget, Math.min(Buffer.byteLength(text), budget.limitBytes));
+  const share = await takeShare(budget, Math.min(Buffer.byteLength(text), budget.limitBytes), scope.request.signal);
   const bytes = new TextEncoder().encode(text);
   scope.bytesOut = bytes.length;
   return respond(
@@ -56,12 +56,16 @@ export async function respondHeldJson(
   );
 }
 
-/** Waits for it, but not long. @throws AppError overloaded */
-export async function takeShare(budget: ByteBudget, bytes: number): Promise<BudgetShare> {
+/** Waits for it, but not long. @throws AppError overloaded, unavailable when `signal` is aborted */
+export async function takeShare(budget: ByteBudget, bytes: number, signal: AbortSignal): Promise<BudgetShare> {
   if (bytes > budget.limitBytes) {
     throw new AppError("overloaded", "This value is larger than the memory for bodies. Raise BODY_BUDGET_BYTES.");
   }
-  const share = await BudgetShare.take(budget, bytes, STREAM_WAIT_MS);
+  const share = await BudgetShare.take(budget, bytes, STREAM_WAIT_MS, signal);
+  if (signal.aborted) {
+    share?.release();
+    throw nobodyWaits();
+  }
   if (share === null) throw tooManyRead();
   return share;
 }

@@ -7,6 +7,8 @@ import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { asOperator, type Handler, type OperatorSurface } from "../http/surface.ts";
+import { requireSomebodyWaits } from "../shared/errors.ts";
+import type { LoopTurns } from "../shared/loop-turns.ts";
 import type { KvEngine, NamePage } from "../storage/kv-engine.ts";
 import { describeEntry } from "./kv-routes.ts";
 import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
@@ -14,6 +16,8 @@ import { formatCursor, type ListQuery, parseListQuery } from "./list-query.ts";
 
 export interface ListServices extends OperatorSurface {
   readonly engine: KvEngine;
+  /** Of pages of lists without an end, one a turn: however many are being sent, other requests wait for one page. */
+  readonly listTurns: LoopTurns;
 }
 
 const ALLOW = "GET, HEAD, OPTIONS";
@@ -31,7 +35,8 @@ export function createListHandler(services: ListServices): Handler {
   };
 }
 
-async function answer({ engine }: ListServices, scope: RequestScope, principal: Principal): Promise<Response> {
+async function answer(services: ListServices, scope: RequestScope, principal: Principal): Promise<Response> {
+  const { engine } = services;
   requireNoFragment(scope.request.url);
   requireRight(principal, "kv:list");
   const query = parseListQuery(scope.request.url);
@@ -42,7 +47,7 @@ async function answer({ engine }: ListServices, scope: RequestScope, principal: 
   }
   const readPage = pageReader(engine, principal, query);
   const page = await readPage(query);
-  if (query.limit === null && page.resumeAt !== null) return streamed(scope, query, readPage, page);
+  if (query.limit === null && page.resumeAt !== null) return streamed(services, scope, query, readPage, page);
   const cursor = page.resumeAt === null ? null : formatCursor(query, page.resumeAt);
   const headers = nextPageHeaders(scope.request.url, query.given, cursor);
   return respondJson(scope, 200, query.hasDetails ? detailed(page, cursor) : page.names, headers);
@@ -61,8 +66,13 @@ function detailed({ names, entries }: NamePage, cursor: string | null): Record<s
  * Everything, one page at a time as the client takes it. No read transaction stays open between two pages. A failure
  * in mid-stream cuts the connection, so a list that is cut is never valid JSON.
  */
-async function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPage, first: NamePage): Promise<Response> {
-  scope.extendIdleTimeout(IDLE_SECONDS);
+async function streamed(
+  { listTurns }: ListServices,
+  scope: RequestScope,
+  query: ListQuery,
+  readPage: ReadPage,
+  first: NamePage,
+): Promise<Response> {
   const encoder = new TextEncoder();
   let page = first;
   let opening = "[";
@@ -75,22 +85,23 @@ async function streamed(scope: RequestScope, query: ListQuery, readPage: ReadPag
         if (text !== "") controller.enqueue(encoder.encode(text));
         opening = ",";
         if (page.resumeAt === null) return controller.close();
-        // Other requests run between two pages.
-        await new Promise(setImmediate);
+        await listTurns.next();
+        requireSomebodyWaits(scope.request.signal);
         page = await readPage(resumedAt(query, page.resumeAt));
       },
     },
     { highWaterMark: 0 },
   );
   const headers: Record<string, string> = { "Content-Type": "application/json" };
-  if (!scope.isHead) return respond(scope, 200, headers, body);
+  if (!scope.isHead) {
+    scope.extendIdleTimeout(IDLE_SECONDS);
+    return respond(scope, 200, headers, body);
+  }
   // As long as the same GET would be: nobody knows before all of it was read.
   let lengthBytes = 0;
-  for await (const { length } of body) {
-    // Nobody waits for it any more.
-    if (scope.request.signal.aborted) break;
-    lengthBytes += length;
-  }
+  await scope.whileSilent(async () => {
+    for await (const { length } of body) lengthBytes += length;
+  });
   headers["Content-Length"] = `${lengthBytes}`;
   return respond(scope, 200, headers);
 }

@@ -114,7 +114,7 @@ async function answerLarge(
   let entry = found;
   for (let tries = 1; tries <= LOAD_TRIES_MAX; tries++) {
     const range = requestedRange(scope.request.headers, entry);
-    const share = await takeShare(budget, entry.sizeBytes);
+    const share = await takeShare(budget, entry.sizeBytes, scope.request.signal);
     const value = await loadOrRelease(engine, target, entry, share);
     if (value !== null) return sendLoaded(scope, entry, range, value, () => share.release());
     // It was overwritten in between: what is there now is judged anew.

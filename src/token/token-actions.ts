@@ -279,7 +279,7 @@ async function readHeldPage(
   const { budget } = services;
   let share = null as BudgetShare | null;
   const begin = async () => {
-    share = await takeShare(budget, Math.min(jsonBytesMax, budget.limitBytes));
+    share = await takeShare(budget, Math.min(jsonBytesMax, budget.limitBytes), request.scope.request.signal);
   };
   try {
     const page = await readPage(services, request, parameters, { jsonBytesMax, begin });

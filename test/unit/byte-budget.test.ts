@@ -123,6 +123,18 @@ describe("a byte budget", () => {
     expect(await Promise.all([first, second])).toEqual([true, true]);
   });
 
+  test("forgets who has left while waiting, and lets the next one go on", async () => {
+    const budget = new ByteBudget(100);
+    budget.tryReserve(50);
+    const client = new AbortController();
+    const [left, patient] = [budget.reserve(60, LONG_MS, client.signal), budget.reserve(50, LONG_MS)];
+    client.abort();
+    expect(await left).toBe(false);
+    expect(await patient).toBe(true);
+    expect(await budget.reserve(0, LONG_MS, client.signal)).toBe(false);
+    expect([budget.usedBytes, budget.waitingBytes]).toEqual([100, 0]);
+  });
+
   test("gives up after the wait, takes nothing, and lets the next one go on", async () => {
     const budget = new ByteBudget(100);
     budget.tryReserve(50);

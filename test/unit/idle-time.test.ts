@@ -7,10 +7,12 @@ import { type HttpServer, RequestScope } from "../../src/http/request-scope.ts";
 import { Admission, type AppContext } from "../../src/http/surface.ts";
 import { createListHandler } from "../../src/kv/list-routes.ts";
 import { IDLE_SECONDS } from "../../src/shared/bounds.ts";
+import { LoopTurns } from "../../src/shared/loop-turns.ts";
 import type { KvEngine } from "../../src/storage/kv-engine.ts";
 
 const PRINCIPAL = { rights: null, buckets: null, prefix: null, subject: null, tokenId: null };
 const surface = { gate: { admit: () => PRINCIPAL } as unknown as JwtGate, admission: new Admission(4) };
+const listTurns = new LoopTurns();
 
 type Handler = (context: AppContext) => Response | Promise<Response>;
 
@@ -32,7 +34,7 @@ test("a backup may take as long as it takes, and then the connection is as other
 
 test("keys are counted for as long as it takes", async () => {
   const engine = { count: async () => 7 } as unknown as KvEngine;
-  const list = createListHandler({ ...surface, engine });
+  const list = createListHandler({ ...surface, engine, listTurns });
   expect(await secondsAskedFor(list, "GET", "/_list?bucket=b&count=1")).toEqual([200, [0, IDLE_SECONDS]]);
 });
 
@@ -42,7 +44,7 @@ test("a list of many pages may be silent for a minute, one of a single page is n
     [null, []],
   ] as const) {
     const engine = { listKeys: () => ({ names: ["k"], entries: [], resumeAt }) } as unknown as KvEngine;
-    const list = createListHandler({ ...surface, engine });
+    const list = createListHandler({ ...surface, engine, listTurns });
     expect(await secondsAskedFor(list, "GET", "/_list?bucket=b")).toEqual([200, [...seconds]]);
   }
 });

@@ -51,6 +51,14 @@ describe("enqueueing", () => {
   });
 });
 
+test("the figures of a queue are not read on for whoever has left", async () => {
+  await rig.enqueue(plain, 3);
+  const running = { isPaused: false, running: 0 };
+  const waiting = new AbortController().signal;
+  expect(await rig.jobs.figures("default", NOW_MS, waiting)).toEqual({ depth: 3, oldestMs: 0, ...running });
+  expect(await refusalFrom(rig.jobs.figures("default", NOW_MS, AbortSignal.abort()))).toBe("unavailable");
+});
+
 describe("a claim", () => {
   test("goes by priority, then time, then age, and takes no more than it has slots for", async () => {
     const [late] = await rig.enqueue(plain, 1, { runAtMs: NOW_MS });

@@ -24,8 +24,12 @@ const LARGE: KvFound = {
 type Load = KvEngine["load"];
 
 /** Reads a large value whose revision rises each time it is looked up: 1, 2, and so on; from 2 on it is `latest`. */
-async function read(load: Load, headers: Record<string, string> = {}, latest: KvFound | null = LARGE) {
-  const budget = new ByteBudget(4 * MiB);
+async function read(
+  load: Load,
+  headers: Record<string, string> = {},
+  latest: KvFound | null = LARGE,
+  { budget = new ByteBudget(4 * MiB), signal = null }: { budget?: ByteBudget; signal?: AbortSignal | null } = {},
+) {
   const used: number[] = [];
   let revision = 0;
   const engine: Pick<KvEngine, "find" | "load"> = {
@@ -39,7 +43,7 @@ async function read(load: Load, headers: Record<string, string> = {}, latest: Kv
     },
   };
   const services = { engine: engine as KvEngine, budget, templates: new WeakMap<KvEntry, Headers>() };
-  const scope = new RequestScope(new Request("http://h/b/k", { headers }), null, STATE);
+  const scope = new RequestScope(new Request("http://h/b/k", { headers, signal }), null, STATE);
   const answer = await Promise.resolve(readValue(services, scope, { bucket: "b", key: "k" })).catch((error) => error);
   return { answer, used, budget };
 }
@@ -86,4 +90,17 @@ test("a value that has become small, or is gone, while it was loaded is answered
   const deleted = await read(async () => null, {}, null);
   expect(deleted.answer).toMatchObject({ code: "key_not_found" });
   expect([replaced.used, replaced.budget.usedBytes, deleted.budget.usedBytes]).toEqual([[MiB], 0, 0]);
+});
+
+test("a value is not loaded for a client that leaves while it waits for room", async () => {
+  const budget = new ByteBudget(MiB);
+  budget.tryReserve(MiB);
+  const client = new AbortController();
+  const load: Load = async () => new Uint8Array(MiB);
+  const reading = read(load, {}, LARGE, { budget, signal: client.signal });
+  client.abort();
+  const { answer, used } = await reading;
+  expect(answer).toMatchObject({ code: "unavailable" });
+  budget.release(MiB);
+  expect([used, budget.usedBytes, budget.waitingBytes]).toEqual([[], 0, 0]);
 });
