@@ -1,12 +1,18 @@
 // The figures that /metrics shows. Labels hold routes, methods, statuses and fixed reasons, never a bucket or a key.
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { SharedRuns } from "../shared/shared-runs.ts";
 import { VERSION } from "../shared/version.ts";
 import type { StoreFigures } from "../storage/sqlite-store.ts";
 import { RequestTally, SECONDS } from "./request-tally.ts";
 
 const LAG_SAMPLE_MS = 10;
 const ITEMS = [1, 2, 4, 8, 16, 32, 64, 128];
+
+export interface Rendered {
+  readonly contentType: string;
+  readonly text: string;
+}
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -17,6 +23,7 @@ export class Metrics {
   readonly #authFailures: Counter<"reason">;
   readonly #rejected: Counter<"reason">;
   readonly #lastBackup: Gauge;
+  readonly #renders = new SharedRuns(() => this.#render());
   #processObserved: Promise<void> | null = null;
 
   constructor(sqliteVersion: string) {
@@ -137,8 +144,12 @@ export class Metrics {
     (this.#registry.getSingleMetric(name) as Counter).inc(microseconds / 1e6);
   }
 
-  /** Prometheus text format 0.0.4. */
-  async render(): Promise<{ contentType: string; text: string }> {
+  /** Prometheus text format 0.0.4. What it shows is no older than the call; scrapes that wait share one. */
+  render(): Promise<Rendered> {
+    return this.#renders.next();
+  }
+
+  async #render(): Promise<Rendered> {
     this.#processObserved ??= this.#observeProcess();
     await this.#processObserved;
     return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };

@@ -66,7 +66,7 @@ export function createMetricsRoute(
   mode: "auth" | "open" | "off",
 ): (scope: RequestScope) => Eventually<Response> {
   const show = async (scope: RequestScope) => {
-    const { contentType, text } = await metrics.render();
+    const { contentType, text } = await scope.whileSilent(() => metrics.render());
     return respond(scope, 200, { "Content-Type": contentType }, text);
   };
   return function metricsRoute(scope) {
