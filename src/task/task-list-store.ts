@@ -1,6 +1,7 @@
 // Reads lists of tasks: pages on the main thread when an index leads to them, anything longer in slices on the reader
 // thread.
 
+import { sql } from "kysely";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { sortLabels } from "./item-rules.ts";
 import { PAGE_LENGTH_MAX } from "./item-store.ts";
@@ -27,7 +28,7 @@ import {
   scansFor,
   siftOf,
   slices,
-  summedIn,
+  sumsIn,
   type View,
 } from "./visible-task-store.ts";
 
@@ -55,6 +56,7 @@ const GLANCE_ENTRIES = 8000;
 const ORDERED_SLICES_MIN = 4;
 const ORDERED_SLICES_MAX = 50;
 const ROWS_ORDER = "created_at_ms";
+const COUNT = sql<number>`count(*)`.as("count");
 /** Rows that are read at once with all their text. */
 const ROWS_AT_ONCE = 100;
 
@@ -126,13 +128,10 @@ export class TaskListStore {
   async count(view: View, signal: AbortSignal, max = Number.POSITIVE_INFINITY): Promise<number> {
     const scans = scansFor(this.#store, view.userId, signal);
     const plan = planForSums(view.filter);
+    const isSum = max === Number.POSITIVE_INFINITY;
     let total = 0;
-    for await (const slice of slices(scans, view, plan, { signal })) {
-      const { count } = await scans
-        .selectFrom(summedIn(scans, view, plan, slice).as("found"))
-        .select(({ fn }) => fn.countAll<number>().as("count"))
-        .executeTakeFirstOrThrow();
-      total += count;
+    for await (const slice of slices(scans, view, plan, { isSum, signal })) {
+      for (const { count } of await sumsIn(scans, view, plan, slice, [COUNT]).execute()) total += count;
       if (total > max) break;
     }
     return total;

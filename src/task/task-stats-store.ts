@@ -3,9 +3,9 @@
 import { type SqlBool, sql } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
-import { PRIORITIES, STATUSES } from "./task-tables.ts";
+import type { PRIORITIES, STATUSES } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
-import { type Db, planForSums, SLICE_ROWS, scansFor, slices, summedIn, type View } from "./visible-task-store.ts";
+import { type Db, planForSums, SLICE_ROWS, scansFor, slices, sumsIn, type View } from "./visible-task-store.ts";
 
 const DAY_MS = 86_400_000;
 const WEEK_MS = 7 * DAY_MS;
@@ -32,8 +32,9 @@ export interface LabelCount {
 type LabelPlace = { readonly label_key: string; readonly task_id: number };
 
 const SUMS = [
-  ...(["total", ...STATUSES, ...PRIORITIES, "overdue", "dueSoon", "lately"] as const),
+  ...(["total", "pending", "in_progress", "low", "medium", "overdue", "dueSoon", "lately"] as const),
 ] satisfies readonly string[];
+/** What they do not tell is the rest of the total. */
 type Sums = Record<(typeof SUMS)[number], number>;
 
 export class TaskStatsStore {
@@ -48,12 +49,10 @@ export class TaskStatsStore {
     const scans = scansFor(this.#store, view.userId, signal);
     const plan = planForSums(view.filter);
     const sums = Object.fromEntries(SUMS.map((name) => [name, 0])) as Sums;
-    for await (const slice of slices(scans, view, plan, { signal })) {
-      const part = await scans
-        .selectFrom(summedIn(scans, view, plan, slice).as("task"))
-        .select(sumsAt(view.nowMs))
-        .executeTakeFirstOrThrow();
-      for (const name of SUMS) sums[name] += part[name] ?? 0;
+    for await (const slice of slices(scans, view, plan, { isSum: true, signal })) {
+      for (const part of await sumsIn(scans, view, plan, slice, sumsAt(view.nowMs)).execute()) {
+        for (const name of SUMS) sums[name] += part[name];
+      }
     }
     return statsOf(sums);
   }
@@ -112,24 +111,28 @@ function labelsBehind(db: Db, userId: number, after: LabelPlace | null) {
 }
 
 /** How many rows of a slice are what. */
-function sumsAt(nowMs: number) {
-  const many = (condition: ReturnType<typeof sql>) => sql<number | null>`sum(CASE WHEN ${condition} THEN 1 ELSE 0 END)`;
+export function sumsAt(nowMs: number) {
+  const many = (name: keyof Sums, condition: ReturnType<typeof sql>) =>
+    sql<number>`count(*) FILTER (WHERE ${condition})`.as(name);
   const open = sql`status != 'completed'`;
   return [
-    sql<number>`count(*)`.as("total"),
-    ...STATUSES.map((status) => many(sql`status = ${status}`).as(status)),
-    ...PRIORITIES.map((name, index) => many(sql`priority = ${index + 1}`).as(name)),
-    many(sql`due_at_ms < ${nowMs} AND ${open}`).as("overdue"),
-    many(sql`due_at_ms >= ${nowMs} AND due_at_ms < ${nowMs + DAY_MS} AND ${open}`).as("dueSoon"),
-    many(sql`completed_at_ms >= ${nowMs - WEEK_MS}`).as("lately"),
+    sql<number>`count(*)`.as("total" as keyof Sums),
+    many("pending", sql`status = 'pending'`),
+    many("in_progress", sql`status = 'in_progress'`),
+    many("low", sql`priority = 1`),
+    many("medium", sql`priority = 2`),
+    many("overdue", sql`due_at_ms < ${nowMs} AND ${open}`),
+    many("dueSoon", sql`due_at_ms >= ${nowMs} AND due_at_ms < ${nowMs + DAY_MS} AND ${open}`),
+    many("lately", sql`completed_at_ms >= ${nowMs - WEEK_MS}`),
   ];
 }
 
-function statsOf({ total, pending, in_progress, completed, low, medium, high, ...sums }: Sums): TaskStats {
+function statsOf({ total, pending, in_progress, low, medium, ...sums }: Sums): TaskStats {
+  const completed = total - pending - in_progress;
   return {
     total,
     by_status: { pending, in_progress, completed },
-    by_priority: { low, medium, high },
+    by_priority: { low, medium, high: total - low - medium },
     overdue: sums.overdue,
     due_within_24h: sums.dueSoon,
     completed_last_7_days: sums.lately,

@@ -1,6 +1,6 @@
 // The one builder behind pages, counts, exports and statistics: which tasks a user sees, in which order.
 
-import { type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
+import { type AliasedExpression, type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
 import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
@@ -64,6 +64,8 @@ interface Condition {
 
 /** Rows that one statement looks at: other statements of the reader thread get their turn behind it. */
 export const SLICE_ROWS = 2000;
+/** The same of sums where the entries of an index tell all: they cost what so few rows do. */
+export const SLICE_ENTRIES = 10_000;
 /** The same where texts are looked through, which may be long. */
 const SEARCHED_ROWS = 500;
 
@@ -156,10 +158,16 @@ export function comparePlaces({ isDescending }: Plan, a: Place, b: Place): numbe
   return (isDescending ? -1 : 1) * (a.key - b.key || a.id - b.id);
 }
 
-/** The same tasks without an order, with what sums are made of. */
-export function summedIn(db: Db, view: View, plan: Plan, stretch: Stretch) {
+/** Sums over the same tasks, in parts that add up: summed together, each row would go through a subquery. */
+export function sumsIn<Name extends string>(
+  db: Db,
+  view: View,
+  plan: Plan,
+  stretch: Stretch,
+  sums: readonly AliasedExpression<number, Name>[],
+) {
   return branchesOf(db, view, plan, stretch, true)
-    .map((branch) => branch.clearSelect().select(["priority", "status", "due_at_ms", "completed_at_ms"]))
+    .map((branch) => branch.clearSelect().select(sums).$castTo<Record<Name, number>>())
     .reduce((built, next) => built.unionAll(next));
 }
 
@@ -169,16 +177,18 @@ export function isEmptyView(view: View): boolean {
 }
 
 /**
- * The stretches of at most `SLICE_ROWS` places that follow each other to the end, one statement for each.
+ * The stretches of at most `SLICE_ROWS` places that follow each other to the end, one statement for each. They may be
+ * longer for a sum, of which no row is read.
  * @throws AppError unavailable when `signal` is aborted
  */
 export async function* slices(
   db: Db,
   view: View,
   plan: Plan,
-  { after = null, signal }: { after?: Place | null; signal: AbortSignal },
+  { after = null, isSum = false, signal }: { after?: Place | null; isSum?: boolean; signal: AbortSignal },
 ): AsyncGenerator<Stretch> {
-  const rows = view.filter.words.length > 0 ? SEARCHED_ROWS : SLICE_ROWS;
+  const most = isSum && siftOf(view, plan) !== "rows" ? SLICE_ENTRIES : SLICE_ROWS;
+  const rows = view.filter.words.length > 0 ? SEARCHED_ROWS : most;
   for (let place = after; !isEmptyView(view); ) {
     requireSomebodyWaits(signal);
     const last = await lastOfSlice(db, view, plan, place, rows);

@@ -9,7 +9,7 @@ import { TaskCache } from "../../src/task/task-cache.ts";
 import type { Place } from "../../src/task/task-cursor.ts";
 import { TaskListStore } from "../../src/task/task-list-store.ts";
 import { NEWEST_FIRST, parseFilter, SORT_KEYS, type TaskSort } from "../../src/task/task-query.ts";
-import { TaskStatsStore } from "../../src/task/task-stats-store.ts";
+import { sumsAt, TaskStatsStore } from "../../src/task/task-stats-store.ts";
 import { NO_DUE_MS } from "../../src/task/task-tables.ts";
 import {
   placesIn,
@@ -20,7 +20,7 @@ import {
   type Stretch,
   siftOf,
   slices,
-  summedIn,
+  sumsIn,
   type View,
 } from "../../src/task/visible-task-store.ts";
 import { alterStore } from "../support/alter-store.ts";
@@ -118,7 +118,7 @@ describe("the places of a page", () => {
     for (const parameters of [{}, { status: "pending" }, { priority: "high" }, { overdue: "true" }]) {
       const view = viewOf({ ...parameters, deleted: "true" });
       const queries = [
-        ...STRETCHES.map((stretch) => summedIn(db, view, planForSums(view.filter), stretch)),
+        ...STRETCHES.map((stretch) => sumsIn(db, view, planForSums(view.filter), stretch, sumsAt(0))),
         ...SORTS.flatMap((sort) =>
           STRETCHES.map((stretch) => placesIn(db, view, planFor(view.filter, sort), { ...stretch, limit: 50 })),
         ),
@@ -146,7 +146,7 @@ describe("the places of a page", () => {
   test("are summed up from covering indexes as well", async () => {
     const db = taskTables(opened.store);
     const view = viewOf({});
-    const plan = await planOf(summedIn(db, view, planForSums(view.filter), STRETCHES[2]!));
+    const plan = await planOf(sumsIn(db, view, planForSums(view.filter), STRETCHES[2]!, sumsAt(0)));
     const searches = plan.split("\n").filter((line) => line.includes("task_item"));
     expect(searches.length).toBeGreaterThan(0);
     expect(searches.filter((line) => !line.startsWith("SEARCH task_item USING COVERING INDEX"))).toEqual([]);
@@ -166,6 +166,23 @@ describe("what takes long", () => {
         seen.push(...rows.map(({ id }) => id));
       }
       expect([seen.length, new Set(seen).size]).toEqual([TASKS, TASKS]);
+    }
+  });
+
+  test("is summed up in fewer slices where an index tells all, and not where rows have to be looked at", async () => {
+    const db = taskTables({ tables: opened.store.scansFor("test", null) });
+    const slicesOf = async (parameters: Readonly<Record<string, string>>, isSum: boolean) => {
+      const view = viewOf(parameters);
+      let count = 0;
+      for await (const _ of slices(db, view, planForSums(view.filter), { isSum, signal })) count++;
+      return count;
+    };
+    for (const parameters of [{}, { status: "pending" }, { overdue: "true" }, { scope: "mine" }]) {
+      expect(await slicesOf(parameters, true)).toBe(1);
+      expect(await slicesOf(parameters, false)).toBeGreaterThan(1);
+    }
+    for (const parameters of [{ label: "rare" }, { assignee: "none" }, { q: "rare" }]) {
+      expect(await slicesOf(parameters, true)).toBeGreaterThan(1);
     }
   });
 
