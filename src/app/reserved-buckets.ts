@@ -24,7 +24,7 @@ export async function warnOfReservedBuckets(engine: KvEngine, reserved: Readonly
   const named = [...reserved].map((name) => ({ lower: name, upper: boundAfterKey(name) }));
   const underscored = { lower: "_", upper: boundAfterPrefix("_") };
   for (const range of [underscored, ...named]) {
-    const { names } = await engine.listBuckets({ ...range, isReverse: false, limit: NAMES_MAX });
+    const { names } = await engine.listBuckets({ ...range, isReverse: false, limit: NAMES_MAX }, null);
     for (const bucket of names) {
       log.warn("a bucket has a name that is reserved now; its entries are kept but cannot be reached", { bucket });
     }

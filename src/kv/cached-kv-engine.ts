@@ -100,12 +100,12 @@ export class CachedKvEngine implements KvEngine {
     return this.#engine.load(bucket, key, revision);
   }
 
-  listKeys(query: KeyPageQuery): Eventually<NamePage> {
-    return this.#engine.listKeys(query);
+  listKeys(query: KeyPageQuery, signal: AbortSignal | null): Eventually<NamePage> {
+    return this.#engine.listKeys(query, signal);
   }
 
-  listBuckets(query: BucketPageQuery): Eventually<NamePage> {
-    return this.#engine.listBuckets(query);
+  listBuckets(query: BucketPageQuery, signal: AbortSignal | null): Eventually<NamePage> {
+    return this.#engine.listBuckets(query, signal);
   }
 
   count(range: KeyRange, signal: AbortSignal): Promise<number> {

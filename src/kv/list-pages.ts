@@ -16,13 +16,19 @@ const NOTHING: NamePage = { names: [], entries: [], resumeAt: null };
 export type ReadPage = (query: ListQuery) => Eventually<NamePage>;
 
 /** @throws AppError forbidden for a bucket that is not granted */
-export function pageReader(engine: KvEngine, principal: Principal, query: ListQuery): ReadPage {
+export function pageReader(
+  engine: KvEngine,
+  principal: Principal,
+  query: ListQuery,
+  signal: AbortSignal | null,
+): ReadPage {
   if (query.bucket === null) {
     const granted = grantedRanges(principal);
-    return (page) => bucketPage(engine, page, granted);
+    return (page) => bucketPage(engine, page, granted, signal);
   }
   const range = grantedKeys(principal, query.bucket, query);
-  return (page) => (range === null ? NOTHING : keyPage(engine, { ...page, ...intersect(page, range) }, query.bucket!));
+  return (page) =>
+    range === null ? NOTHING : keyPage(engine, { ...page, ...intersect(page, range) }, query.bucket!, signal);
 }
 
 /** The range whose keys may be counted; null when no key can be in it. @throws AppError forbidden */
@@ -42,20 +48,26 @@ function grantedKeys(principal: Principal, bucket: string, range: Range): Range 
   return principal.prefix === null ? range : intersect(range, prefixRange(principal.prefix));
 }
 
-function keyPage(engine: KvEngine, query: ListQuery, bucket: string): Eventually<NamePage> {
+function keyPage(engine: KvEngine, query: ListQuery, bucket: string, signal: AbortSignal | null): Eventually<NamePage> {
   if (isEmpty(query)) return NOTHING;
   const { lower, upper, prefix, delimiter, isReverse, hasDetails } = query;
-  return engine.listKeys({
+  const page = {
     range: { bucket, lower, upper },
     isReverse,
     hasDetails,
     limit: query.limit ?? LIST_PAGE_MAX,
     grouping: delimiter === null ? null : { prefix, delimiter },
-  });
+  };
+  return engine.listKeys(page, signal);
 }
 
 /** Walks the granted ranges in order; the page ends where `limit` is reached. */
-async function bucketPage(engine: KvEngine, query: ListQuery, granted: readonly Range[]): Promise<NamePage> {
+async function bucketPage(
+  engine: KvEngine,
+  query: ListQuery,
+  granted: readonly Range[],
+  signal: AbortSignal | null,
+): Promise<NamePage> {
   const limit = query.limit ?? LIST_PAGE_MAX;
   const { isReverse } = query;
   const names: string[] = [];
@@ -64,7 +76,7 @@ async function bucketPage(engine: KvEngine, query: ListQuery, granted: readonly 
     if (isEmpty(part)) continue;
     // With a full page one more name is asked for: whether something remains, and where.
     const isFull = names.length === limit;
-    const page = await engine.listBuckets({ ...part, isReverse, limit: isFull ? 1 : limit - names.length });
+    const page = await engine.listBuckets({ ...part, isReverse, limit: isFull ? 1 : limit - names.length }, signal);
     if (isFull && page.names.length > 0) {
       const next = page.names[0]!;
       return { names, entries: [], resumeAt: isReverse ? boundAfterKey(next) : next };

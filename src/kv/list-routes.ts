@@ -45,7 +45,7 @@ async function answer(services: ListServices, scope: RequestScope, principal: Pr
     const count = range === null ? 0 : await scope.whileReading((signal) => engine.count(range, signal));
     return respondJson(scope, 200, { count });
   }
-  const readPage = pageReader(engine, principal, query);
+  const readPage = pageReader(engine, principal, query, scope.request.signal);
   const page = await readPage(query);
   if (query.limit === null && page.resumeAt !== null) return streamed(services, scope, query, readPage, page);
   const cursor = page.resumeAt === null ? null : formatCursor(query, page.resumeAt);

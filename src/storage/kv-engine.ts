@@ -150,9 +150,10 @@ export interface KvEngine extends AsyncDisposable {
   describe(bucket: string, key: string): Eventually<KvEntry | null>;
   /** The value of exactly this revision, verified; null when it was changed since. @throws value_damaged, busy */
   load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null>;
-  listKeys(query: KeyPageQuery): Eventually<NamePage>;
-  /** Buckets that hold a live entry. */
-  listBuckets(query: BucketPageQuery): Eventually<NamePage>;
+  /** A page that has to wait is not read when `signal` says that nobody waits any more. @throws unavailable */
+  listKeys(query: KeyPageQuery, signal: AbortSignal | null): Eventually<NamePage>;
+  /** Buckets that hold a live entry; `signal` as above. */
+  listBuckets(query: BucketPageQuery, signal: AbortSignal | null): Eventually<NamePage>;
   /** Live keys in the range. @throws unavailable when `signal` is aborted; busy, internal_error */
   count(range: KeyRange, signal: AbortSignal): Promise<number>;
   /**

@@ -71,13 +71,13 @@ export class ReaderClient implements AsyncDisposable {
   }
 
   /** Of a bucket that is being emptied. @throws AppError busy, overloaded, internal_error, unavailable */
-  keys(query: KeyPageQuery): Promise<NamePage> {
-    return this.#pages.run(query.range.bucket, null, () => this.#names({ type: "keys", query }));
+  keys(query: KeyPageQuery, signal: AbortSignal | null): Promise<NamePage> {
+    return this.#pages.run(query.range.bucket, signal, () => this.#names({ type: "keys", query }));
   }
 
   /** While some bucket is being emptied. @throws AppError busy, overloaded, internal_error, unavailable */
-  buckets(query: BucketPageQuery): Promise<NamePage> {
-    return this.#pages.run(ALL_BUCKETS, null, () => this.#names({ type: "buckets", query }));
+  buckets(query: BucketPageQuery, signal: AbortSignal | null): Promise<NamePage> {
+    return this.#pages.run(ALL_BUCKETS, signal, () => this.#names({ type: "buckets", query }));
   }
 
   /**

@@ -222,14 +222,14 @@ export class SqliteStore implements KvEngine {
     return this.#readerThread.load(bucket, key, revision);
   }
 
-  listKeys(query: KeyPageQuery): Eventually<NamePage> {
-    if (this.#isPurging(query.range.bucket)) return this.#readerThread.keys(query);
+  listKeys(query: KeyPageQuery, signal: AbortSignal | null): Eventually<NamePage> {
+    if (this.#isPurging(query.range.bucket)) return this.#readerThread.keys(query, signal);
     return this.#read((reader) => reader.listKeys(query, systemClock()));
   }
 
-  listBuckets(query: BucketPageQuery): Eventually<NamePage> {
+  listBuckets(query: BucketPageQuery, signal: AbortSignal | null): Eventually<NamePage> {
     // Each bucket may have to be proven not empty, and that walks the rows that a wipe has left.
-    if ([...this.#purging].some((bucket) => this.#isPurging(bucket))) return this.#readerThread.buckets(query);
+    if ([...this.#purging].some((bucket) => this.#isPurging(bucket))) return this.#readerThread.buckets(query, signal);
     return this.#read((reader) => reader.listBuckets(query, systemClock()));
   }
 

@@ -38,12 +38,15 @@ function listsOf(store: SqliteStore, bucket: string) {
   return {
     page: store.pageByOffset({ ...PAGE, bucket }, null),
     part: store.pageByOffset({ ...PAGE, bucket, ranges: [{ lower: "l", upper: "m" }] }, null),
-    keys: store.listKeys({ range: { ...ALL, bucket }, isReverse: false, limit: 10, hasDetails: true, grouping: null }),
+    keys: store.listKeys(
+      { range: { ...ALL, bucket }, isReverse: false, limit: 10, hasDetails: true, grouping: null },
+      null,
+    ),
   };
 }
 
 function bucketsOf(store: SqliteStore) {
-  return store.listBuckets({ ...ALL, isReverse: false, limit: 10 });
+  return store.listBuckets({ ...ALL, isReverse: false, limit: 10 }, null);
 }
 
 /** Which of these are read elsewhere. */

@@ -101,3 +101,23 @@ test("callers take turns with their slices, however many one of them waits for",
   }
   expect(threads[0]!.asked.map(({ type, sql }) => sql ?? type)).toEqual(["a1", "a2", "count", "c1", "a3"]);
 });
+
+test("pages beside a purge are not read for whoever has left, and the next one has its turn", async () => {
+  const { client, threads } = openClient();
+  const left = new AbortController();
+  const page = { isReverse: false, limit: 10 } as const;
+  const keys = { ...page, range: rangeOf("b"), hasDetails: false, grouping: null };
+  void client.keys(keys, null);
+  const given = [
+    ...Array.from({ length: 60 }, () => client.keys(keys, left.signal)),
+    client.buckets({ ...page, lower: "", upper: null }, left.signal),
+  ].map((each) => each.catch((error: AppError) => error.code));
+  const last = client.buckets({ ...page, lower: "", upper: null }, null);
+  left.abort();
+  expect(new Set(await Promise.all(given))).toEqual(new Set(["unavailable"]));
+  const names = { names: [], entries: [], resumeAt: null };
+  await threads[0]!.answer({ type: "names", page: names });
+  await threads[0]!.answer({ type: "names", page: names });
+  expect(await last).toEqual(names);
+  expect(threads[0]!.asked.map(({ type }) => type)).toEqual(["keys", "buckets"]);
+});
