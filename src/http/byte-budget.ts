@@ -51,9 +51,7 @@ export class ByteBudget {
 
   /** Takes the bytes at once or not at all. What has been held for long by those who yield makes room. */
   tryReserve(bytes: number): boolean {
-    for (const level of this.#levels) if (!level.#fits(bytes) && !level.#makeRoom(bytes)) return false;
-    // Making room in one may have let somebody into another who waited.
-    if (!this.#levels.every((level) => level.#fits(bytes))) return false;
+    if (!this.#fits(bytes) && !this.#makeRoom(bytes)) return false;
     for (const level of this.#levels) level.#used += bytes;
     return true;
   }
@@ -96,20 +94,13 @@ export class ByteBudget {
   }
 
   #fits(bytes: number): boolean {
-    return this.#used + bytes <= this.limitBytes;
+    return this.#levels.every((level) => level.#used + bytes <= level.limitBytes);
   }
 
   /** The oldest give way, as many as it takes; none of them when all of them were not enough. */
   #makeRoom(bytes: number): boolean {
-    const nowMs = this.#now();
-    const leaving: Registered[] = [];
-    let missing = this.#used + bytes - this.limitBytes;
-    for (const registered of this.#yielding) {
-      if (missing <= 0 || registered.oldFromMs > nowMs) break;
-      leaving.push(registered);
-      missing -= registered.yielding!.heldBytes();
-    }
-    if (missing > 0) return false;
+    const leaving = new Set<Registered>();
+    for (const level of this.#levels) if (!level.#findLeaving(bytes, leaving)) return false;
     for (const registered of leaving) {
       const { yielding } = registered;
       // Whoever was let in by the one before may have sent it away.
@@ -119,6 +110,20 @@ export class ByteBudget {
     }
     // Those who waited for room come first.
     return this.#fits(bytes);
+  }
+
+  /** Adds to `leaving` who has to give way here beside them. */
+  #findLeaving(bytes: number, leaving: Set<Registered>): boolean {
+    const nowMs = this.#now();
+    let missing = this.#used + bytes - this.limitBytes;
+    for (const registered of leaving) missing -= registered.yielding!.heldBytes();
+    for (const registered of this.#yielding) {
+      if (missing <= 0 || registered.oldFromMs > nowMs) break;
+      if (leaving.has(registered)) continue;
+      leaving.add(registered);
+      missing -= registered.yielding!.heldBytes();
+    }
+    return missing <= 0;
   }
 
   #forget(registered: Registered): void {

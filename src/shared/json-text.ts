@@ -148,7 +148,9 @@ class SeenStrings {
     if (length > SEEN_LENGTH_MAX) return false;
     const text = this.#text;
     const ends = text.charCodeAt(start + 1) * 31 + text.charCodeAt(end - 2);
-    const slot = (ends * 31 + text.charCodeAt(start + (length >> 1)) + length * 7) % SEEN_SLOTS;
+    // Near its ends, as the parser has it: long ones that differ in the middle take each other's place there, too.
+    const within = length > PROBED_LENGTH_MAX ? start + 5 : start + (length >> 1);
+    const slot = (ends * 31 + text.charCodeAt(within) + length * 7) % SEEN_SLOTS;
     const earlier = this.#starts[slot]!;
     this.#starts[slot] = start;
     if (earlier < 0) return false;
@@ -160,6 +162,8 @@ class SeenStrings {
 }
 
 const SEEN_SLOTS = 512;
+/** With the quotes; the parser looks at all of what is no longer. */
+const PROBED_LENGTH_MAX = 18;
 const SEEN_LENGTH_MAX = 40;
 
 /**

@@ -28,6 +28,7 @@ export class ReaderClient implements AsyncDisposable {
   readonly #startThread: StartThread;
   readonly #waiting = new Map<number, Waiting>();
   #thread: Worker | null = null;
+  #isClosed = false;
   #lastId = 0;
   /** Of pages: the thread is given one at a time, so that whatever else is asked comes between two. */
   readonly #pages = new TurnQueue(PAGES_WAITING_MAX);
@@ -100,6 +101,8 @@ export class ReaderClient implements AsyncDisposable {
   }
 
   #ask(question: Question): Promise<ReaderReply> {
+    // Whose turn comes when the thread has been ended is not to begin another.
+    if (this.#isClosed) return Promise.reject(stopped());
     this.#thread ??= this.#start();
     const id = ++this.#lastId;
     const { promise, resolve, reject } = Promise.withResolvers<ReaderReply>();
@@ -126,13 +129,18 @@ export class ReaderClient implements AsyncDisposable {
   #abandon(thread: Worker): void {
     if (this.#thread !== thread) return;
     this.#thread = null;
-    for (const { reject } of this.#waiting.values()) reject(new AppError("unavailable", "The reader has stopped."));
+    for (const { reject } of this.#waiting.values()) reject(stopped());
     this.#waiting.clear();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
     await this.#thread?.terminate();
   }
+}
+
+function stopped(): AppError {
+  return new AppError("unavailable", "The reader has stopped.");
 }
 
 function errorOf({ code, message, cause }: Extract<ReaderReply, { type: "error" }>): AppError {

@@ -1,6 +1,7 @@
 // Finds the keys that an export names twice, in memory that does not grow with it.
 
 import type { ExportedEntry } from "./export-entries.ts";
+import { compareByteOrder } from "./key-bounds.ts";
 
 type Named = Pick<ExportedEntry, "bucket" | "key">;
 
@@ -18,7 +19,9 @@ export class StrictOrder {
 
   see({ bucket, key }: Named): void {
     const last = this.#last;
-    this.#isKept &&= last === null || bucket > last.bucket || (bucket === last.bucket && key > last.key);
+    if (last !== null) {
+      this.#isKept &&= (compareByteOrder(bucket, last.bucket) || compareByteOrder(key, last.key)) > 0;
+    }
     this.#last = { bucket, key };
   }
 }

@@ -12,7 +12,7 @@ import { pingMessage, type WebhookMessage } from "./webhook-messages.ts";
 import { requireWebhook } from "./webhook-store.ts";
 
 /** A hook that so many deliveries wait for is too slow, or away. */
-const PENDING_MAX = 1000;
+export const PENDING_MAX = 1000;
 const JOB_ADDED: Effects = { userIds: [], hasJobs: true };
 
 /** Of a job that delivers. */

@@ -13,6 +13,7 @@ import {
   type DeliveryPayload,
   disableWebhook,
   findDelivery,
+  PENDING_MAX,
   rankHook,
   updateDelivery,
 } from "./webhook-delivery-units.ts";
@@ -67,6 +68,10 @@ async function requireReopenable(work: UnitOfWork, { jobId, payload }: Requeued)
     .executeTakeFirst();
   if (hook === undefined) throw new AppError("state_conflict", "the webhook was deleted");
   if (hook.active === 0) throw new AppError("state_conflict", "the webhook is not active");
+  // One more would disable the hook, and give up all that waits for it.
+  if (row.state !== "pending" && hook.pending + 1 >= PENDING_MAX) {
+    throw new AppError("state_conflict", "too many deliveries of the webhook are waiting");
+  }
   return { row, hook };
 }
 

@@ -346,7 +346,9 @@ async function withJsonBody(
     const text = requireShallowText(held.bytes);
     // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values, or too
     // many beside its own text.
-    const weightMax = Math.min(Math.floor(budget.limitBytes / 2), budget.limitBytes - held.bytes.length);
+    // One that was read for its token counts elsewhere.
+    const besideBytes = body === null ? held.bytes.length : 0;
+    const weightMax = Math.min(Math.floor(budget.limitBytes / 2), Math.max(0, budget.limitBytes - besideBytes));
     weightBytes = reserveParsed(budget, text, { bytesMax: weightMax });
     requireValid(text);
     const members = credentialMembers(text, credential);

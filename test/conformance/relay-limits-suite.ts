@@ -103,7 +103,7 @@ function budgetTests(open: OpenTarget, name: string): void {
         JSON.stringify({
           model: "any",
           messages: ["hi"],
-          x: Array(values).fill("123456789"),
+          x: Array.from({ length: values }, (_, index) => `${100_000_000 + index}`),
           pad: "x".repeat(265_000),
         });
       // A string is sent in 12 bytes and is 64 in memory.

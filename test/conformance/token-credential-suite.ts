@@ -6,6 +6,7 @@ import { expectTime } from "../support/figures-in-bounds.ts";
 import { expectError } from "../support/kv-requests.ts";
 import { sendRaw } from "../support/raw-request.ts";
 import { growthOf } from "../support/reason-figure.ts";
+import { metricOf } from "../support/relay-books.ts";
 import { mint, type OpenTarget, type Target } from "../support/targets.ts";
 import {
   expectRefusal,
@@ -32,6 +33,7 @@ export function tokenCredentialSuite(name: string, open: OpenTarget): void {
   describe(`app tokens on ${name}: of another form`, () => formTests(start()));
   describe(`app tokens on ${name}: in the body`, () => bodyTests(start()));
   describe(`app tokens on ${name}: in a large body`, () => largeBodyTests(start({ TOKEN_BODY_AUTH_BYTES: "1KiB" })));
+  describe(`app tokens on ${name}: in a body as large as all memory for bodies`, () => hugeBodyTests(start(HUGE)));
   describe(`app tokens on ${name}: other credentials`, () => otherTests(start()));
   describe(`app tokens on ${name}: sources switched off`, () => {
     switchTests({
@@ -41,6 +43,15 @@ export function tokenCredentialSuite(name: string, open: OpenTarget): void {
     });
   });
 }
+
+/** A body may be searched that is larger than what users together may hold. */
+const HUGE = {
+  SERVICES: "kv,token",
+  BODY_BUDGET_BYTES: "2MiB",
+  MAX_VALUE_BYTES: "1MiB",
+  TOKEN_BODY_AUTH_BYTES: "2MiB",
+  TOKEN_MAX_BATCH_BYTES: "1MiB",
+};
 
 type Headers = Readonly<Record<string, string>>;
 interface Sent {
@@ -494,6 +505,18 @@ function largeBodyTests(target: () => Target): void {
     const value = `"${"x".repeat(4000)}"`;
     await store(target(), token, "large", value);
     expect(await storedText(target(), token, "large")).toBe(value);
+  });
+}
+
+function hugeBodyTests(target: () => Target): void {
+  test("takes memory until it is answered, and no longer", async () => {
+    const { token } = await install(target());
+    const huge = JSON.stringify({ token, a: "x".repeat(1_950_000) });
+    for (let count = 0; count < 5; count++) {
+      const refused = await ask(target(), "/_batchimport", { method: "POST", body: huge });
+      await expectRefusal(refused, "body_too_large");
+      expect(await metricOf(target(), "gokv_body_budget_used_bytes")).toBe(0);
+    }
   });
 }
 

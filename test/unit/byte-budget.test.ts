@@ -175,6 +175,32 @@ describe("a byte budget", () => {
 });
 
 describe("a part of a byte budget", () => {
+  test("sends nobody away for what the whole has no room for either", () => {
+    let nowMs = 0;
+    const whole = new ByteBudget(100, () => nowMs);
+    const part = whole.part(80);
+    const left: string[] = [];
+    const hold = (name: string, bytes: number) => {
+      expect(part.tryReserve(bytes)).toBe(true);
+      part.yieldWhenOld({
+        heldBytes: () => bytes,
+        giveWay() {
+          left.push(name);
+          part.release(bytes);
+        },
+      });
+    };
+    hold("small", 2);
+    expect([part.tryReserve(70), whole.tryReserve(28)]).toEqual([true, true]);
+    nowMs += LONG_MS;
+    expect([part.tryReserve(10), left, whole.usedBytes]).toEqual([false, [], 100]);
+    // Who has to leave the part is among those who have to leave the whole.
+    part.release(20);
+    hold("large", 20);
+    nowMs += LONG_MS;
+    expect([part.tryReserve(22), left, whole.usedBytes]).toEqual([true, ["small", "large"], 100]);
+  });
+
   test("never holds more than its limit, and no more than the whole has left; the rest is for others", () => {
     const whole = new ByteBudget(100);
     const part = whole.part(70);

@@ -218,6 +218,10 @@ describe("what a text takes when it is parsed", () => {
     const count = 2000;
     const same = `[${'"name",'.repeat(count)}"name"]`;
     expect(parsedBytes(same)).toBe(72 + 64 + 16 * count - same.length - free);
+    // The parser looks at the ends of long ones.
+    const middles = Array.from({ length: 400 }, (_, index) => `${"a".repeat(10)}${index % 10}${"b".repeat(10)}`);
+    const alike = JSON.stringify([...middles, "c".repeat(3000)]);
+    expect(parsedBytes(alike)).toBe(72 + 64 * 401 - alike.length - free);
     const others = JSON.stringify(Array.from({ length: count }, (_, index) => `${100_000 + index}`));
     expect(parsedBytes(others)).toBe(72 + 64 * count - others.length - free);
   });

@@ -21,6 +21,10 @@ class FakeThread extends EventEmitter {
     this.asked.push(request);
   }
 
+  async terminate(): Promise<void> {
+    this.emit("exit", 1);
+  }
+
   /** To the question that was asked last. */
   async answer(reply: Record<string, unknown>): Promise<void> {
     this.emit("message", { id: this.asked.at(-1)!.id, ...reply });
@@ -56,6 +60,17 @@ test("the late end of a reader thread leaves the questions to its successor alon
   threads[1]!.emit("message", { id: threads[1]!.asked[0]!.id, type: "value", value: null });
   expect(await second).toBeNull();
   expect(threads).toHaveLength(2);
+});
+
+test("whose turn comes when the reader thread is ended is told so, and begins no other", async () => {
+  const { client, threads } = openClient();
+  const statements = ["first", "second"].map((sql) =>
+    client.rows(sql, [], sql, null).catch((error: AppError) => error.code),
+  );
+  await Bun.sleep(0);
+  await client[Symbol.asyncDispose]();
+  expect(await Promise.all(statements)).toEqual(["unavailable", "unavailable"]);
+  expect(threads).toHaveLength(1);
 });
 
 test("a count asks for slice behind slice, and adds them up", async () => {

@@ -25,6 +25,8 @@ function isOrdered(entries: readonly Named[]): boolean {
 test("entries in strict order of bucket and key are told from those that may come twice", () => {
   expect(isOrdered([])).toBe(true);
   expect(isOrdered([...named("a", "b", "c"), ...named("b", "a", "aa"), ...named("ba", "")])).toBe(true);
+  // In the order of their bytes, as exports are: by UTF-16 the last one would come before.
+  expect(isOrdered(named("a", "z", "\uffee", "😀"))).toBe(true);
   expect(isOrdered(named("a", "b", "b"))).toBe(false);
   expect(isOrdered([...named("a", "b", "a"), ...named("b", "z")])).toBe(false);
   expect(isOrdered([...named("b", "a"), ...named("a", "b")])).toBe(false);

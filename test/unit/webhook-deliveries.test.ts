@@ -251,14 +251,30 @@ describe("a delivery whose job is run again", () => {
     expect(await rig.hook()).toMatchObject({ pending: 0 });
   });
 
-  test("as the thousandth that waits disables its hook, and is given up with it", async () => {
+  test("is refused where it would be the thousandth that waits: its hook stays in use", async () => {
     await rig.ping();
     await rig.cancelJob(await jobId());
     await rig.setCount("pending", 999);
-    await rig.retryJob(await jobId());
-    expect(await rig.hook()).toMatchObject({ active: 0, disabled_reason: "1000 deliveries were waiting", pending: 0 });
-    expect((await rig.deliveries())[0]).toMatchObject({ state: "dead", finished_at_ms: expect.any(Number) });
+    expect(await refusalFrom(rig.retryJob(await jobId()))).toBe("state_conflict");
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 999 });
     expect((await rig.jobs())[0]).toMatchObject({ state: "cancelled" });
+    await rig.setCount("pending", 998);
+    await rig.retryJob(await jobId());
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 999 });
+  });
+
+  test("with all dead ones goes no further than its hook stands", async () => {
+    rig.receiver.answer("/hook", () => new Response(null, { status: 410 }));
+    for (let count = 0; count < 2; count++) {
+      await rig.ping();
+      await rig.workAll();
+      await rig.store.run("task.changeWebhook", { ...rig.named, isActive: true });
+    }
+    await rig.setCount("pending", 998);
+    rig.skewMs += SECOND_MS;
+    expect(await rig.retryDead()).toBe(1);
+    expect(await rig.hook()).toMatchObject({ active: 1, pending: 999 });
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["pending", "dead"]);
   });
 });
 
