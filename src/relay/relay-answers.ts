@@ -22,6 +22,12 @@ export interface AnswerSettings {
   readonly exposesChannel: boolean;
 }
 
+export interface ToldFailure {
+  readonly answer: FailedAnswer;
+  /** How long the client is told to wait, under 429; null = nothing is known of it. */
+  readonly waitSeconds: number | null;
+}
+
 const STREAM_HEADERS = {
   "Content-Type": "text/event-stream; charset=utf-8",
   "Cache-Control": "no-cache",
@@ -157,14 +163,15 @@ export class RelayAnswers {
   }
 
   /** An upstream has refused or failed, and there is no other. */
-  failure(call: RelayCall, { status, error, upstreamStatus, retryAfter }: FailedAnswer): Response {
+  failure(call: RelayCall, { answer, waitSeconds }: ToldFailure): Response {
+    const { status, error, upstreamStatus } = answer;
     const { scope, account } = call;
     if (scope.request.signal.aborted) return this.gone(call, false);
     const { message, type, param, code } = error;
     account.close({ ...UNBILLED, status, errorCode: code ?? type });
     const headers = this.#headers(call, null);
     if (upstreamStatus !== null) headers["x-gokv-upstream-status"] = `${upstreamStatus}`;
-    if (status === 429 && retryAfter !== null) headers["Retry-After"] = retryAfter;
+    if (status === 429 && waitSeconds !== null) headers["Retry-After"] = `${waitSeconds}`;
     headers["Content-Type"] = "application/json";
     scope.failure = new RelayError("bad_upstream_response", message);
     const body: { error: ErrorObject } = { error: { message, type, param, code } };

@@ -12,7 +12,7 @@ import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } fr
 import type { CircuitBreaker } from "./circuit-breaker.ts";
 import { InflightCalls } from "./inflight-calls.ts";
 import type { LiveChannels } from "./live-channels.ts";
-import type { RelayAnswers } from "./relay-answers.ts";
+import type { RelayAnswers, ToldFailure } from "./relay-answers.ts";
 import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
 import { RelayError } from "./relay-errors.ts";
 import type { RelayLimits } from "./relay-limits.ts";
@@ -20,14 +20,8 @@ import type { RelayMetrics } from "./relay-metrics.ts";
 import { forwardedBody } from "./relay-request.ts";
 import type { RelayToken } from "./relay-tables.ts";
 import type { ResponseStore } from "./response-store.ts";
-import { judgeFailure, retryAfterMs, type Verdict } from "./retry-rules.ts";
-import {
-  type AttemptFailure,
-  type AttemptRequest,
-  type AttemptResult,
-  attemptUpstream,
-  type FailedAnswer,
-} from "./upstream-attempt.ts";
+import { judgeFailure, retryAfterMs, retryAfterSeconds, type Verdict } from "./retry-rules.ts";
+import { type AttemptFailure, type AttemptRequest, type AttemptResult, attemptUpstream } from "./upstream-attempt.ts";
 import { createScrubber, scrubError } from "./upstream-error.ts";
 import type { UsageLog } from "./usage-log.ts";
 
@@ -59,8 +53,7 @@ export interface EngineParts {
   readonly log: Log;
 }
 
-interface FailedAttempt {
-  readonly answer: FailedAnswer;
+interface FailedAttempt extends ToldFailure {
   readonly verdict: Verdict;
 }
 
@@ -78,6 +71,7 @@ const ATTEMPT_MS_MIN = 10;
 const POST: Ask = { method: "POST", subpath: "" };
 /** Where a stored response is asked for: after a 429 all such requests of the channel wait under this name. */
 const NO_MODEL = "";
+const NO_HEADERS = new Headers();
 
 export class RelayEngine {
   readonly #parts: EngineParts;
@@ -222,7 +216,7 @@ export class RelayEngine {
       const tried = new Set<number>();
       while (tried.size < settings.attemptsMax && account.attempts < attemptsMax) {
         if (best !== null && settings.totalMs - account.elapsedMs < ATTEMPT_MS_MIN) {
-          return answers.failure(call, best.answer);
+          return answers.failure(call, best);
         }
         const member = sticky ?? pool.pick(name, endpoint.name, token.groups, tried);
         if (member === null) break;
@@ -233,10 +227,10 @@ export class RelayEngine {
         const failed = this.#takeFailure(call, member, name, result);
         if (best === null || failed.verdict.rank >= best.verdict.rank) best = failed;
         const isWanted = !call.scope.request.signal.aborted;
-        if (!failed.verdict.mayRetry || sticky !== null || !isWanted) return answers.failure(call, failed.answer);
+        if (!failed.verdict.mayRetry || sticky !== null || !isWanted) return answers.failure(call, failed);
       }
     }
-    if (best !== null) return answers.failure(call, best.answer);
+    if (best !== null) return answers.failure(call, best);
     // Between the plan and the pick others have failed there.
     const shortage = pool.shortageOf(request.names, endpoint.name, token.groups);
     throw shortageError(shortage ?? { waitUntilMs: clock() + 1000 }, clock());
@@ -342,7 +336,7 @@ export class RelayEngine {
   }
 
   #answerFailure(call: RelayCall, member: PoolChannel, name: string, result: AttemptFailure): Response {
-    return this.#parts.answers.failure(call, this.#takeFailure(call, member, name, result).answer);
+    return this.#parts.answers.failure(call, this.#takeFailure(call, member, name, result));
   }
 
   /**
@@ -365,15 +359,14 @@ export class RelayEngine {
     const verdict = this.#judge(call, result);
     const error = scrubError(result.answer.error, createScrubber([member.key!]));
     const reason = reasonOf(member, result);
-    let { retryAfter } = result.answer;
+    const { failure } = result;
+    const headers = failure.kind === "status" ? failure.headers : NO_HEADERS;
+    let waitSeconds = retryAfterSeconds(headers, clock());
     member.lastError = { code: reason, atMs: clock() };
     switch (verdict.effect) {
       case "cool": {
-        const { failure } = result;
-        const givenMs = failure.kind === "status" ? retryAfterMs(failure.headers, clock()) : null;
-        const waitMs = member.cool(model, givenMs);
-        // Said in another header, in no words that are understood, or not at all.
-        if (givenMs === null || retryAfter === null) retryAfter = `${Math.max(1, Math.ceil(waitMs / 1000))}`;
+        const waitMs = member.cool(model, retryAfterMs(headers, clock()));
+        waitSeconds ??= Math.max(1, Math.ceil(waitMs / 1000));
         break;
       }
       case "model_off":
@@ -385,7 +378,7 @@ export class RelayEngine {
           log.error("a channel could not be disabled", { channel: member.channel.id, cause: messageOf(cause) });
         });
     }
-    return { answer: { ...result.answer, error, retryAfter }, verdict };
+    return { answer: { ...result.answer, error }, waitSeconds, verdict };
   }
 }
 

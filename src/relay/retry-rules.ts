@@ -120,6 +120,8 @@ function judgeNoModel({ param }: StatusFailure): Verdict {
 
 const WAIT_MS_MIN = 1000;
 const WAIT_MS_MAX = 3_600_000;
+/** More digits could be a key. */
+const TOLD_SECONDS_MAX = 99_999_999;
 const DECIMAL = /^\d+(?:\.\d+)?$/;
 /** The two forms that name their zone; without one a date would be read as local. */
 const HTTP_DATE = /^[A-Z][a-z]+, \d\d[ -][A-Z][a-z]{2}[ -](?:\d{4}|\d\d) \d\d:\d\d:\d\d GMT$/;
@@ -129,13 +131,26 @@ const HTTP_DATE = /^[A-Z][a-z]+, \d\d[ -][A-Z][a-z]{2}[ -](?:\d{4}|\d\d) \d\d:\d
  * in milliseconds. Null when none of them says anything readable.
  */
 export function retryAfterMs(headers: Headers, nowMs: number): number | null {
+  const wait = longestWaitMs(headers, nowMs);
+  return wait === null ? null : Math.min(Math.max(Math.ceil(wait), WAIT_MS_MIN), WAIT_MS_MAX);
+}
+
+/**
+ * The same as a client is told it, beyond an hour too: a number of our own, as what stands in a header may be anything,
+ * a key among it.
+ */
+export function retryAfterSeconds(headers: Headers, nowMs: number): number | null {
+  const wait = longestWaitMs(headers, nowMs);
+  return wait === null ? null : Math.min(Math.max(Math.ceil(wait / 1000), 1), TOLD_SECONDS_MAX);
+}
+
+function longestWaitMs(headers: Headers, nowMs: number): number | null {
   const waits = [
     millisecondsOf(headers.get("retry-after-ms")),
     millisecondsOf(headers.get("x-ms-retry-after-ms")),
     waitOf(headers.get("retry-after"), nowMs),
   ].filter((wait) => wait !== null);
-  if (waits.length === 0) return null;
-  return Math.min(Math.max(Math.ceil(Math.max(...waits)), WAIT_MS_MIN), WAIT_MS_MAX);
+  return waits.length === 0 ? null : Math.max(...waits);
 }
 
 function millisecondsOf(text: string | null): number | null {

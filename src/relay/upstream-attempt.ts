@@ -64,7 +64,6 @@ export interface FailedAnswer {
   readonly error: ErrorObject;
   /** Null when no answer came from there. */
   readonly upstreamStatus: number | null;
-  readonly retryAfter: string | null;
 }
 
 export interface AttemptBounds {
@@ -249,7 +248,7 @@ async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<Att
   return {
     kind: "failure",
     failure: { kind: "status", status, code, type, param, numericCode, headers },
-    answer: { status, error, upstreamStatus: status, retryAfter: headers.get("retry-after") },
+    answer: { status, error, upstreamStatus: status },
   };
 }
 
@@ -380,11 +379,11 @@ function badResponse(
   return {
     kind: "failure",
     failure: { kind: "bad_response" },
-    answer: { status: 502, error, upstreamStatus, retryAfter: null },
+    answer: { status: 502, error, upstreamStatus },
   };
 }
 
 function ourFailure(failure: Failure, status: number, code: string, message: string): AttemptResult {
   const error = { message, type: "upstream_error", param: null, code };
-  return { kind: "failure", failure, answer: { status, error, upstreamStatus: null, retryAfter: null } };
+  return { kind: "failure", failure, answer: { status, error, upstreamStatus: null } };
 }

@@ -457,6 +457,28 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       expect([answer.status, answer.headers.get("retry-after")]).toEqual([429, `${seconds}`]);
     });
 
+    const KEY = "canary-Zx81Qp03Lm77";
+    const QUOTING = { "retry-after": `key ${KEY} is limited` };
+    const NO_QUOTA = { type: "insufficient_quota", code: "insufficient_quota", message: "No credit." };
+
+    test.each<[string, Plan, string | null]>([
+      ["with words in place of a time", rateLimit(QUOTING), "5"],
+      ["with words besides a time", rateLimit({ ...QUOTING, "retry-after-ms": "2500" }), "3"],
+      ["with the shorter of two times in seconds", rateLimit({ "retry-after": "1", "retry-after-ms": "2500" }), "3"],
+      [
+        "with a date whose day is a word of theirs",
+        rateLimit({ "retry-after": "Canary, 01 Jan 2020 00:00:00 GMT" }),
+        "1",
+      ],
+      ["without credit, with words in place of a time", refuse(429, NO_QUOTA, QUOTING), null],
+      ["without credit, with a time", refuse(429, NO_QUOTA, { "retry-after": "7.5" }), "8"],
+    ])("%s: the client gets whole seconds, and no text of theirs", async (_, plan, seconds) => {
+      await using rig = await RelayRig.open(target(), [{ key: KEY }]);
+      rig.upstream.next(plan);
+      const answer = await rig.chat({ model: MODEL });
+      expect([answer.status, answer.headers.get("retry-after")]).toEqual([429, seconds]);
+    });
+
     test("for no time they name are left alone for five seconds, and for longer each time", async () => {
       await using rig = await RelayRig.open(target());
       rig.upstream.next(rateLimit({ "retry-after": "soon" }), rateLimit());

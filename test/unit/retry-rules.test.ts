@@ -1,7 +1,13 @@
 // What follows from a failed attempt, row by row, and how long an upstream wants to be left alone.
 
 import { describe, expect, test } from "bun:test";
-import { type Failure, judgeFailure, retryAfterMs, type StatusFailure } from "../../src/relay/retry-rules.ts";
+import {
+  type Failure,
+  judgeFailure,
+  retryAfterMs,
+  retryAfterSeconds,
+  type StatusFailure,
+} from "../../src/relay/retry-rules.ts";
 
 const NOTHING_SAID = { code: null, type: null, param: null, numericCode: null };
 
@@ -213,5 +219,38 @@ describe("the wait that an upstream asks for", () => {
       expect([text, wait({ "retry-after": text })]).toEqual([text, null]);
     }
     expect(wait({ "retry-after-ms": "Fri, 15 Jan 2027 08:00:30 GMT" })).toBeNull();
+  });
+});
+
+describe("how long an upstream wants to be left alone, as a client is told", () => {
+  const NOW_MS = Date.parse("2027-01-15T08:00:00Z");
+  const told = (headers: Record<string, string>) => retryAfterSeconds(new Headers(headers), NOW_MS);
+
+  test("is the longest time in whole seconds, in whatever form it came", () => {
+    for (const [headers, seconds] of [
+      [{ "retry-after": "7" }, 7],
+      [{ "retry-after": "7.2" }, 8],
+      [{ "retry-after": "Fri, 15 Jan 2027 08:00:30 GMT" }, 30],
+      [{ "retry-after-ms": "1500" }, 2],
+      [{ "retry-after": "1", "x-ms-retry-after-ms": "2500" }, 3],
+      [{ "retry-after": "sk-soon", "retry-after-ms": "2500" }, 3],
+    ] as const) {
+      expect([headers, told(headers)]).toEqual([headers, seconds]);
+    }
+  });
+
+  test("is at least a second, and has no more than eight digits", () => {
+    expect(told({ "retry-after": "0" })).toBe(1);
+    expect(told({ "retry-after": "Fri, 15 Jan 2027 07:59:59 GMT" })).toBe(1);
+    expect(told({ "retry-after": "99999999" })).toBe(99_999_999);
+    for (const text of ["100000000", "9".repeat(400), "Fri, 31 Dec 9999 23:59:59 GMT"]) {
+      expect([text, told({ "retry-after": text })]).toEqual([text, 99_999_999]);
+    }
+  });
+
+  test("is unknown when nothing readable is there", () => {
+    for (const headers of [{}, { "retry-after": "key sk-canary is limited" }, { "retry-after-ms": "soon" }]) {
+      expect([headers, told(headers)]).toEqual([headers, null]);
+    }
   });
 });
