@@ -1,6 +1,7 @@
 // Errors of upstreams in the one shape that clients know, without the keys that upstreams like to quote in them.
 
 import { isObject, parseJson } from "../shared/json-text.ts";
+import { type Unescaped, unescaped } from "./json-escapes.ts";
 import type { ErrorObject } from "./relay-errors.ts";
 
 export interface UpstreamError {
@@ -109,35 +110,53 @@ const KEY_PART_LENGTH_MIN = 8;
 /** Whoever has so short a key does not need one, and half of any text would be taken for it. */
 const KEY_LENGTH_MIN = 4;
 const HIDDEN = "***";
-/** Of visible ASCII, which keys are made of. */
-const NEEDS_ESCAPE = /["\\]/;
 /** Keys of others. The whole run is taken at once, which keeps this linear. */
 const KEY_LIKE = /sk-[\w-]{5,}/g;
 
 /**
- * Hides keys in text: each of `keys`, what begins or ends like one of them for 8 characters or more, and all that
- * looks like a key of this trade. Takes time linear in the text, whatever stands in it.
+ * Hides keys in text: each of `keys`, what begins or ends like one of them for 8 characters or more, with the escapes
+ * of JSON or without, and all that looks like a key of this trade. Takes time linear in the text, whatever it holds.
  */
 export function createScrubber(keys: readonly string[]): Scrubber {
-  const secrets = [...new Set(keys.flatMap(writtenForms))].filter((key) => key.length >= KEY_LENGTH_MIN);
+  const secrets = keys.map(plainSecret).filter(isSecret);
+  // Most streams never come to need them.
+  let inEscapes: readonly Secret[] | null = null;
   return (text) => {
-    const withoutKeys = hide(
-      text,
-      secrets.flatMap((key) => partsOfKey(text, key)),
-    );
+    let parts = secrets.flatMap((secret) => partsOfKey(text, secret));
+    if (text.includes("\\")) {
+      inEscapes ??= keys.map(unescapedSecret).filter(isSecret);
+      parts = parts.concat(partsInEscapes(unescaped(text), inEscapes));
+    }
+    const withoutKeys = hide(text, parts);
     return withoutKeys.replace(KEY_LIKE, (run, at: number) => (isKeyLike(withoutKeys, run, at) ? HIDDEN : run));
   };
 }
 
-/** A key as it is, as JSON writes it, and as JSON in a text of JSON does. */
-function writtenForms(key: string): string[] {
-  if (!NEEDS_ESCAPE.test(key)) return [key];
-  const inJson = escaped(key);
-  return [key, inJson, escaped(inJson)];
+interface Secret {
+  readonly key: string;
+  /** How much of its beginning, and of its end, is hidden. */
+  readonly beginningMin: number;
+  readonly endingMin: number;
 }
 
-function escaped(text: string): string {
-  return JSON.stringify(text).slice(1, -1);
+function isSecret({ key }: Secret): boolean {
+  return key.length >= KEY_LENGTH_MIN;
+}
+
+function plainSecret(key: string): Secret {
+  const length = Math.min(key.length, KEY_PART_LENGTH_MIN);
+  return { key, beginningMin: length, endingMin: length };
+}
+
+/** As `unescaped` leaves it: without its backslashes, a part of it is shorter. */
+function unescapedSecret(written: string): Secret {
+  const key = unescaped(written).text;
+  const lengthMin = (part: string) => Math.min(key.length, Math.max(unescaped(part).text.length, KEY_LENGTH_MIN));
+  return {
+    key,
+    beginningMin: lengthMin(written.slice(0, KEY_PART_LENGTH_MIN)),
+    endingMin: lengthMin(written.slice(-KEY_PART_LENGTH_MIN)),
+  };
 }
 
 /** All that is text in the error, hidden keys aside. */
@@ -167,12 +186,18 @@ function isKeyLike(text: string, run: string, at: number): boolean {
 
 type Part = readonly [start: number, end: number];
 
-/** Where `text` holds the beginning or the end of `key`, at least 8 characters of it, or all of a shorter one. */
-function partsOfKey(text: string, key: string): Part[] {
-  const length = Math.min(key.length, KEY_PART_LENGTH_MIN);
-  const beginnings = text.includes(key.slice(0, length)) ? beginningsOfKey(text, key, length) : [];
-  if (!text.includes(key.slice(-length))) return beginnings;
-  const endings = beginningsOfKey(reversed(text), reversed(key), length);
+/** Where keys stand in the text that was freed of its escapes: there, and with the escapes. */
+function partsInEscapes({ text, ends }: Unescaped, secrets: readonly Secret[]): Part[] {
+  return secrets
+    .flatMap((secret) => partsOfKey(text, secret))
+    .map(([start, end]) => [start === 0 ? 0 : ends[start - 1]!, ends[end - 1]!]);
+}
+
+/** Where `text` holds the beginning or the end of a key, as much of it as must not be seen. */
+function partsOfKey(text: string, { key, beginningMin, endingMin }: Secret): Part[] {
+  const beginnings = text.includes(key.slice(0, beginningMin)) ? beginningsOfKey(text, key, beginningMin) : [];
+  if (!text.includes(key.slice(-endingMin))) return beginnings;
+  const endings = beginningsOfKey(reversed(text), reversed(key), endingMin);
   return [...beginnings, ...endings.map(([start, end]) => [text.length - end, text.length - start] as const)];
 }
 

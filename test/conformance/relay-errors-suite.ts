@@ -519,6 +519,22 @@ function upstreamTests(target: () => Target): void {
     expect(message).toBe("Incorrect API key provided: ***. You can find yours on your account page.");
     expect(rig.upstream.keys).toEqual([key]);
   });
+
+  test.each([
+    ["with slashes escaped", "\\/"],
+    ["with slashes as numbers", "\\u002F"],
+  ])(
+    "a refusal that is too long to be read to its end, and quotes the key %s, arrives without it",
+    async (_, slash) => {
+      const key = "Zm9v/YmFy+cXV4/bGlu/ZW5v/dGVz";
+      await using rig = await RelayRig.open(target(), [{ key }]);
+      const quoted = `{"error":{"message":"Bad key ${key.replaceAll("/", slash)}."},"trace":"${"x".repeat(70_000)}"}`;
+      rig.upstream.next(answerText(quoted, "application/json", 400));
+      const answer = await rig.chat();
+      expect(answer.status).toBe(400);
+      expect((await relayErrorOf(answer)).message).toStartWith('{"error":{"message":"Bad key ***."},"trace":"xxx');
+    },
+  );
 }
 
 const PAGE = "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>";

@@ -218,6 +218,69 @@ describe("scrubbing", () => {
     }
   });
 
+  test("hides a key in whatever way JSON may write its characters", () => {
+    const key = "Zm9v/YmFy+cX<V4&bG>lu'ZW/5v==";
+    const scrub = createScrubber([key]);
+    const slashes = key.replaceAll("/", "\\/");
+    const numbered = (text: string) => text.replace(/[+<>&'/]/g, (sign) => `\\u00${sign.charCodeAt(0).toString(16)}`);
+    for (const written of [
+      slashes,
+      numbered(key),
+      numbered(key).replaceAll(/u00../g, (code) => `u${code.slice(1).toUpperCase()}`),
+      slashes.replaceAll("\\", "\\\\"),
+      numbered(key).replaceAll("\\", "\\\\\\\\"),
+      numbered(key).replaceAll("\\", "\\u005c"),
+      slashes.replace("Z", "\\u005A").replaceAll("=", "\\u003D"),
+      slashes.slice(0, 9),
+      slashes.slice(-9),
+    ]) {
+      const quoted = `Bad: {\\"key\\":\\"${written}\\"}\\n`;
+      expect([written, scrub(quoted)]).toEqual([written, 'Bad: {\\"key\\":\\"***\\"}\\n']);
+    }
+    for (const text of ["\\/\\u002f\\u00zz\\", `\\/${key.slice(0, 7)}\\/`, "C:\\Zm9v\\YmFy"]) {
+      expect([text, scrub(text)]).toEqual([text, text]);
+    }
+  });
+
+  test("hides keys that hold backslashes, or look like escapes themselves, as they are and quoted", () => {
+    for (const key of ["abcd\\u0041", "\\u0041bcdefgh", "u0041bcdefgh\\", "a\\b\\c\\d\\e\\f", "\\/\\/abcd/\\"]) {
+      const scrub = createScrubber([key]);
+      const quoted = JSON.stringify(key);
+      for (const text of [`<${key}>`, `<${key.slice(0, 8)}>`, `<${quoted}>`, `<${JSON.stringify(quoted)}>`]) {
+        expect([text, scrub(text)]).toEqual([text, expect.stringMatching(/^<[\\"]*\*\*\*[\\"]*>$/)]);
+      }
+    }
+  });
+
+  test("hides a key with escapes in an error that breaks off", () => {
+    const key = "Zm9v/YmFy+cXV4/bGlu/ZW5v/dGVz";
+    const written = key.replaceAll("/", "\\/");
+    const body = `{"error":{"message":"Incorrect API key provided: ${written}."},"trace":"xxx`;
+    const { message } = scrubError(readUpstreamError(401, body, "application/json").error, createScrubber([key]));
+    expect(message).toBe('{"error":{"message":"Incorrect API key provided: ***."},"trace":"xxx');
+  });
+
+  test("leaves no 8 characters of a key's beginning or end behind, however deep in JSON it was quoted", () => {
+    const key = fc.string({ unit: fc.constantFrom(..."yz01/+<'\""), minLength: 8, maxLength: 14 });
+    // Of each layer, the characters that it writes by their number.
+    const layers = fc.array(fc.constantFrom("", "/", "+<'", '"', "yz/"), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(key, layers, (secret, numbered) => {
+        const quote = (text: string, signs: string) =>
+          [...text]
+            .map((sign) =>
+              signs.includes(sign) ? `\\u00${sign.charCodeAt(0).toString(16)}` : sign.replace(/["\\/]/, "\\$&"),
+            )
+            .join("");
+        const text = numbered.reduce(quote, `(${secret})`);
+        const scrubbed = createScrubber([secret])(text);
+        const read = numbered.reduce((inner) => JSON.parse(`"${inner}"`) as string, scrubbed);
+        expect(read).toBe("(***)");
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
   test("hides what looks like anybody's key", () => {
     const scrub = createScrubber([]);
     for (const [text, expected] of [
@@ -268,7 +331,9 @@ describe("scrubbing", () => {
     const almost = `${"a".repeat(4095)}b`;
     const keys = [periodic, almost, `${"ab".repeat(2048)}`, KEY];
     const scrub = createScrubber(keys);
-    for (const unit of ["a", "ab", "aab", "sk-", "sk-a", "sk-A1", "-", `${"a".repeat(4094)}c`, KEY.slice(0, 8), KEY]) {
+    const escapes = ["\\", "\\a", "\\u0061", "\\u005c", "u005c"];
+    const plain = ["a", "ab", "aab", "sk-", "sk-a", "sk-A1", "-", `${"a".repeat(4094)}c`, KEY.slice(0, 8), KEY];
+    for (const unit of [...plain, ...escapes]) {
       const text = unit.repeat(1_000_000 / unit.length);
       const start = performance.now();
       scrub(text);
