@@ -16,6 +16,9 @@ import { tempDir } from "../support/temp-dir.ts";
 
 const CHANNELS = 60;
 const SECRETS = ["first-master-key-of-more-than-32-bytes", "second-master-key-of-more-than-32-bytes"] as const;
+/** Behind the first ones, which surround the commit, come those of a copy of the log, page by page. */
+const DENSE_MOMENTS = 20;
+const STRIDE = bySize(6, 6, 1);
 const SERVER_KILLS = bySize(6, 15, 40);
 const REKEY_MS_MAX = 40;
 /** A process makes fewer calls than that. */
@@ -77,7 +80,7 @@ if (has("strace", hasProgram("strace"))) {
       let deaths = 0;
       let changes = 0;
       let [kid] = kidsOf(data);
-      for (let moment = 1; moment < MOMENTS_MAX; moment++) {
+      for (let moment = 1; moment < MOMENTS_MAX; moment += moment < DENSE_MOMENTS ? 1 : STRIDE) {
         const doomed = await rekey(data, ringOf(turn), deathAt(call, moment, data, dir.file("trace")));
         if (doomed.exitCode === 0) {
           expect(doomed.stdout).toStartWith(`resealed ${CHANNELS} (kid `);
