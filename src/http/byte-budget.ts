@@ -149,14 +149,13 @@ export class ByteBudget {
   }
 }
 
-/** A part of a budget, given back once however often it is released. */
+/** A part of a budget, given back once however often it is released. It holds nothing at first, and may grow. */
 export class BudgetShare {
   readonly #budget: ByteBudget;
-  #bytes: number;
+  #bytes = 0;
 
-  private constructor(budget: ByteBudget, bytes: number) {
+  constructor(budget: ByteBudget) {
     this.#budget = budget;
-    this.#bytes = bytes;
   }
 
   /** Null when the budget has no such room within `waitMs`, or until `signal` is aborted. */
@@ -166,28 +165,10 @@ export class BudgetShare {
     waitMs: number,
     signal: AbortSignal | null = null,
   ): Promise<BudgetShare | null> {
-    return (await budget.reserve(bytes, waitMs, signal)) ? new BudgetShare(budget, bytes) : null;
-  }
-
-  /** Gives back what lies above `bytes`. */
-  shrinkTo(bytes: number): void {
-    const spare = Math.max(0, this.#bytes - bytes);
-    this.#bytes -= spare;
-    this.#budget.release(spare);
-  }
-
-  release(): void {
-    this.shrinkTo(0);
-  }
-}
-
-/** A part of a budget that grows while nobody knows how much is to come. */
-export class GrowingShare {
-  readonly #budget: ByteBudget;
-  #bytes = 0;
-
-  constructor(budget: ByteBudget) {
-    this.#budget = budget;
+    if (!(await budget.reserve(bytes, waitMs, signal))) return null;
+    const share = new BudgetShare(budget);
+    share.#bytes = bytes;
+    return share;
   }
 
   get bytes(): number {

@@ -3,7 +3,7 @@
 import { BODY_STEP_BYTES, IDLE_SECONDS, KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { parsedBytes } from "../shared/json-text.ts";
-import { type ByteBudget, GrowingShare, type Yielding } from "./byte-budget.ts";
+import { BudgetShare, type ByteBudget, type Yielding } from "./byte-budget.ts";
 import { GatheredBytes } from "./gathered-bytes.ts";
 import type { BodyReader } from "./linger.ts";
 import type { RequestScope } from "./request-scope.ts";
@@ -146,7 +146,7 @@ async function readPieces(
 /** What has come of a body, with its share of the budget; all of it goes at once when others need the room. */
 class ArrivingBody implements Yielding {
   readonly bytes: GatheredBytes;
-  readonly share: GrowingShare;
+  readonly share: BudgetShare;
   readonly #reader: BodyReader;
   #hasNoRoom = false;
   #wake: () => void = () => undefined;
@@ -154,7 +154,7 @@ class ArrivingBody implements Yielding {
   /** `announcedBytes` are its share from the first; 0 = it has to get what it needs bit by bit. */
   constructor(reader: BodyReader, budget: ByteBudget, announcedBytes: number) {
     this.#reader = reader;
-    this.share = new GrowingShare(budget);
+    this.share = new BudgetShare(budget);
     this.#hasNoRoom = !this.share.tryGrowTo(announcedBytes);
     this.bytes = new GatheredBytes(this.#hasNoRoom ? 0 : announcedBytes);
   }

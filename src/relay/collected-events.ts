@@ -1,6 +1,6 @@
 // The events of a stream on their way into the answer cache: under a bound, and under the byte budget.
 
-import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
+import { BudgetShare, type ByteBudget } from "../http/byte-budget.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
 
 /** An answer need not be kept: bodies and answers, which must be held, have the rest of the budget for themselves. */
@@ -9,14 +9,14 @@ const BUDGET_SHARE_MAX = 0.5;
 export class CollectedEvents {
   readonly #budget: ByteBudget;
   readonly #bytesMax: number;
-  readonly #share: GrowingShare;
+  readonly #share: BudgetShare;
   #bytes = 0;
   #events: Uint8Array[] | null = [];
 
   constructor(budget: ByteBudget, bytesMax: number) {
     this.#budget = budget;
     this.#bytesMax = bytesMax;
-    this.#share = new GrowingShare(budget);
+    this.#share = new BudgetShare(budget);
   }
 
   /** In their order; null when they are too many, or when there was no room for them. */

@@ -1,6 +1,6 @@
 // One request to one channel: either something that can be given to the client, or why not.
 
-import { type ByteBudget, GrowingShare } from "../http/byte-budget.ts";
+import { BudgetShare, type ByteBudget } from "../http/byte-budget.ts";
 import { GatheredBytes } from "../http/gathered-bytes.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
 import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
@@ -196,7 +196,7 @@ async function readWhole(
   request: AttemptRequest,
   abort: () => void,
 ): Promise<WholeAnswer | AttemptFailure> {
-  const share = new GrowingShare(request.budget);
+  const share = new BudgetShare(request.budget);
   try {
     const bytes = await readBytes(answer, request.bounds.responseBytesMax, share, abort);
     const result =
@@ -313,7 +313,7 @@ const UNBOUND: Pick<BegunStream, "end" | "overdue"> = { end: () => undefined, ov
 async function readBytes(
   answer: OutboundAnswer,
   bytesMax: number,
-  share: GrowingShare,
+  share: BudgetShare,
   abort: () => void,
 ): Promise<Uint8Array<ArrayBuffer> | null> {
   const { whole } = answer;
@@ -341,7 +341,7 @@ async function readBytes(
 }
 
 /** @throws RelayError overloaded, after `abort` */
-function growTo(share: GrowingShare, bytes: number, abort: () => void): void {
+function growTo(share: BudgetShare, bytes: number, abort: () => void): void {
   if (share.tryGrowTo(bytes)) return;
   abort();
   throw new RelayError("overloaded", "too many answers are being received", { headers: { "Retry-After": "1" } });
