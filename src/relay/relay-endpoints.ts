@@ -3,12 +3,18 @@
 /** The model that routes a moderation without one: the default of the API. */
 export const DEFAULT_MODERATION_MODEL = "omni-moderation-latest";
 
+/** Members that bound the tokens of an answer, each at some of the endpoints. */
+export const ANSWER_LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const;
+export type AnswerLimit = (typeof ANSWER_LIMITS)[number];
+
 export interface Endpoint {
   readonly name: "chat" | "completions" | "embeddings" | "moderations" | "responses";
   /** Below the version segment of an upstream, and below `/v1` here. */
   readonly path: string;
   /** The member that holds what the model is to work on. */
   readonly input: "messages" | "prompt" | "input";
+  /** The members that bound an answer there: those of other endpoints bound nothing. */
+  readonly answerLimits: readonly AnswerLimit[];
   readonly mayStream: boolean;
   /** Whether `stream_options.include_usage` exists there. */
   readonly hasStreamOptions: boolean;
@@ -23,6 +29,7 @@ export const ENDPOINTS = {
     name: "chat",
     path: "/chat/completions",
     input: "messages",
+    answerLimits: ["max_tokens", "max_completion_tokens"],
     mayStream: true,
     hasStreamOptions: true,
     cost: "generation",
@@ -31,6 +38,7 @@ export const ENDPOINTS = {
     name: "completions",
     path: "/completions",
     input: "prompt",
+    answerLimits: ["max_tokens"],
     mayStream: true,
     hasStreamOptions: true,
     cost: "generation",
@@ -39,6 +47,7 @@ export const ENDPOINTS = {
     name: "embeddings",
     path: "/embeddings",
     input: "input",
+    answerLimits: [],
     mayStream: false,
     hasStreamOptions: false,
     cost: "input",
@@ -47,6 +56,7 @@ export const ENDPOINTS = {
     name: "moderations",
     path: "/moderations",
     input: "input",
+    answerLimits: [],
     mayStream: false,
     hasStreamOptions: false,
     cost: "none",
@@ -55,6 +65,7 @@ export const ENDPOINTS = {
     name: "responses",
     path: "/responses",
     input: "input",
+    answerLimits: ["max_output_tokens"],
     mayStream: true,
     hasStreamOptions: false,
     cost: "generation",

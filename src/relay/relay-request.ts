@@ -2,7 +2,7 @@
 
 import { AppError } from "../shared/errors.ts";
 import { endOfString, isObject, requireShallowText, topLevelMembers } from "../shared/json-text.ts";
-import { DEFAULT_MODERATION_MODEL, type Endpoint } from "./relay-endpoints.ts";
+import { ANSWER_LIMITS, DEFAULT_MODERATION_MODEL, type Endpoint } from "./relay-endpoints.ts";
 import { RelayError } from "./relay-errors.ts";
 
 export interface RelayRequest {
@@ -14,9 +14,9 @@ export interface RelayRequest {
   readonly isStream: boolean;
   /** Whether the client asked for the usage at the end of its stream. */
   readonly wantsUsage: boolean;
-  /** Null when the client leaves it to the upstream; the largest when it named several. */
+  /** Null when the client leaves it to the upstream; the largest when it named several that the endpoint knows. */
   readonly maxTokens: number | null;
-  /** How many answers were asked for. */
+  /** How many answers are made: of several prompts, and of more than are given out, all of them. */
   readonly choices: number;
   readonly previousResponseId: string | null;
   /** Whether the upstream may keep the answer for later requests. */
@@ -32,7 +32,6 @@ const RESPONSE_ID_LENGTH_MAX = 512;
 const CHOICES_MAX = 128;
 /** That a request may allow its answer. */
 const ASKED_TOKENS_MAX = 1_000_000;
-const TOKEN_LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const;
 
 /** They would split headers and log lines. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
@@ -64,9 +63,6 @@ export function parseRelayRequest(endpoint: Endpoint, text: string): RelayReques
   if (names.length > NAMES_MAX) throw invalid("models", `names more than ${NAMES_MAX} models together with 'model'`);
   requireInput(endpoint, body);
   const isStream = endpoint.mayStream && optionalBoolean(body, "stream") === true;
-  const limits = TOKEN_LIMITS.map((name) => optionalInteger(body, name, ASKED_TOKENS_MAX)).filter(
-    (limit) => limit !== null,
-  );
   const isResponses = endpoint.name === "responses";
   return {
     body,
@@ -74,8 +70,8 @@ export function parseRelayRequest(endpoint: Endpoint, text: string): RelayReques
     names,
     isStream,
     wantsUsage: isUsageAsked(endpoint, body) && isStream,
-    maxTokens: limits.length === 0 ? null : Math.max(...limits),
-    choices: optionalInteger(body, "n", CHOICES_MAX) ?? 1,
+    maxTokens: maxTokensOf(endpoint, body),
+    choices: choicesOf(endpoint, body),
     previousResponseId: isResponses ? previousResponseOf(body) : null,
     isStored: isResponses && optionalBoolean(body, "store") !== false,
     isBackground: isResponses && optionalBoolean(body, "background") === true,
@@ -156,6 +152,31 @@ function requireInput({ input }: Endpoint, body: Body): void {
     // What else stands in it is the upstream's to judge: some take objects with text and images.
     if (typeof value !== "string" && typeof value !== "object") throw invalid(input, "must be a string or an array");
   } else if (!Array.isArray(value) || value.length === 0) throw invalid(input, "must be a non-empty array");
+}
+
+/** Bounds of other endpoints must be possible ones, too, but an upstream does not heed them. */
+function maxTokensOf({ answerLimits }: Endpoint, body: Body): number | null {
+  let max: number | null = null;
+  for (const name of ANSWER_LIMITS) {
+    const limit = optionalInteger(body, name, ASKED_TOKENS_MAX);
+    if (limit !== null && answerLimits.includes(name)) max = Math.max(max ?? 0, limit);
+  }
+  return max;
+}
+
+function choicesOf({ name }: Endpoint, body: Body): number {
+  const asked = optionalInteger(body, "n", CHOICES_MAX) ?? 1;
+  if (name !== "completions") return asked;
+  const made = Math.max(asked, optionalInteger(body, "best_of", CHOICES_MAX) ?? 1);
+  return made * promptsIn(body.prompt);
+}
+
+/** Numbers in a list are the tokens of one prompt. */
+function promptsIn(prompt: unknown): number {
+  if (!Array.isArray(prompt)) return 1;
+  let prompts = 0;
+  for (const item of prompt) if (typeof item !== "number") prompts++;
+  return Math.max(1, prompts);
 }
 
 /** Whether `stream_options` asks for the usage. Elsewhere such a member means nothing to us. */

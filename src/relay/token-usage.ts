@@ -51,8 +51,10 @@ export function estimatePrompt(endpoint: Endpoint, body: Readonly<Record<string,
   const tally = { textBytes: 0, mediaParts: 0 };
   tallyText(body[endpoint.input], tally);
   tallyText(body.instructions, tally);
-  // Of a tool the model reads all, names of parameters too.
-  if (typeof body.tools === "object" && body.tools !== null) tallyText(JSON.stringify(body.tools), tally);
+  // Of a tool the model reads all, names of parameters too. `functions` is what they were called before.
+  for (const tools of [body.tools, body.functions]) {
+    if (typeof tools === "object" && tools !== null) tallyText(JSON.stringify(tools), tally);
+  }
   return estimateTokens(tally.textBytes) + tally.mediaParts * TOKENS_PER_MEDIA_PART;
 }
 

@@ -75,6 +75,7 @@ const EXCESSES: readonly (readonly [path: string, param: string, values: readonl
   ["chat/completions", "max_completion_tokens", [0, 1_000_001, -1]],
   ["completions", "max_tokens", [0, 1_000_001]],
   ["completions", "n", [0, 129]],
+  ["completions", "best_of", [0, 129, "2"]],
   ["responses", "max_output_tokens", [0, 1_000_001, -1]],
 ];
 
@@ -140,6 +141,32 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
         expect([last.status, last.headers.get("x-should-retry")]).toEqual([429, "false"]);
         expect(upstream.requests).toHaveLength(10);
         expect(await settledBooks(target(), token.id, 10)).toMatchObject({ remain: AMOUNT / 2, used: 10 * AMOUNT });
+      });
+
+      test("is set aside as the endpoint counts, whatever bounds of other endpoints a request names", async () => {
+        const token = await grant(GRANTED);
+        upstream.always(stayStill);
+        for (const [path, body, amount] of [
+          ["chat/completions", { messages: [{ role: "user", content: "hi" }], max_output_tokens: 1 }, 1 + 1024],
+          ["responses", { input: "hi", max_tokens: 1 }, 1 + 1024],
+          ["completions", { prompt: ["hi", "ho"], best_of: 3, max_tokens: MAX_TOKENS }, 2 + 2 * 3 * MAX_TOKENS],
+        ] as const) {
+          const before = upstream.requests.length;
+          const leave = new AbortController();
+          const asked = target()
+            .fetch(`/v1/${path}`, {
+              method: "POST",
+              headers: { Authorization: `Bearer ${token.key}` },
+              body: JSON.stringify({ model: "any", ...body }),
+              signal: leave.signal,
+            })
+            .catch(() => null);
+          await upstream.request(before);
+          expect([path, readBooks(target().dbPath, token.id).open]).toEqual([path, amount]);
+          leave.abort();
+          await asked;
+          await settledBooks(target(), token.id, before + 1);
+        }
       });
 
       test("stays exact while two hundred requests at once set aside and give back", async () => {

@@ -291,6 +291,48 @@ describe("how many answers and tokens are asked for", () => {
     expect(parseChat({ max_tokens: 5, max_completion_tokens: 7 }).maxTokens).toBe(7);
     expect(parseRelayRequest(responses, '{"model":"m","input":"x","max_output_tokens":9}').maxTokens).toBe(9);
   });
+
+  test("is what the endpoint is told in its own words: bounds of another one bound nothing", () => {
+    const own = { chat: ["max_tokens", "max_completion_tokens"], completions: ["max_tokens"] } as const;
+    for (const endpoint of [chat, completions, responses]) {
+      const counted = endpoint.name === "responses" ? ["max_output_tokens"] : own[endpoint.name];
+      for (const member of ["max_tokens", "max_completion_tokens", "max_output_tokens"]) {
+        const body = { model: "m", [endpoint.input]: ["x"], [member]: 1 };
+        const { maxTokens } = parseRelayRequest(endpoint, JSON.stringify(body));
+        const expected = (counted as readonly string[]).includes(member) ? 1 : null;
+        expect([endpoint.name, member, maxTokens]).toEqual([endpoint.name, member, expected]);
+      }
+    }
+  });
+
+  test("grows with each prompt of a completion, and with the answers of which the best are kept", () => {
+    const choices = (members: object) =>
+      parseRelayRequest(completions, JSON.stringify({ model: "m", prompt: "x", ...members })).choices;
+    expect([choices({ best_of: 20 }), choices({ n: 30, best_of: 20 }), choices({ best_of: null })]).toEqual([
+      20, 30, 1,
+    ]);
+    for (const [prompt, prompts] of [
+      [["a", "b", "c"], 3],
+      [[1, 2, 3], 1],
+      [[[1, 2], [3]], 2],
+      [["a", [1], 2], 2],
+      [[], 1],
+      [{ any: "thing" }, 1],
+    ] as const) {
+      expect([prompt, choices({ prompt }), choices({ prompt, n: 2, best_of: 5 })]).toEqual([
+        prompt,
+        prompts,
+        5 * prompts,
+      ]);
+    }
+    for (const best_of of [0, 129, 1.5, "2"]) {
+      const refused = refusalOf(completions, { model: "m", prompt: "x", best_of });
+      expect([best_of, refused]).toEqual([best_of, "invalid_value best_of"]);
+    }
+    // Elsewhere a member of this name is none of ours.
+    expect(parseChat({ best_of: 20 }).choices).toBe(1);
+    expect(parseChat({ best_of: "x" }).choices).toBe(1);
+  });
 });
 
 describe("a stream", () => {

@@ -74,6 +74,13 @@ describe("the estimate of a prompt", () => {
     expect(estimatePrompt(chat, { messages: [], tools: null })).toBe(0);
   });
 
+  test("counts functions, as tools were called before, like tools", () => {
+    const functions = [{ name: "f", description: "x".repeat(150_000), parameters: { properties: { place: {} } } }];
+    const written = Math.ceil(JSON.stringify(functions).length / 3);
+    expect(estimatePrompt(chat, { messages: [], functions })).toBe(written);
+    expect(estimatePrompt(chat, { messages: [], functions: null })).toBe(0);
+  });
+
   test("counts the numbers of a prompt that is already cut into tokens", () => {
     expect(estimatePrompt(embeddings, { input: [1, 2, 3] })).toBe(3);
     expect(
@@ -134,6 +141,9 @@ describe("the amount that is reserved", () => {
     expect(amount(chat, { max_tokens: 10, max_completion_tokens: 20 })).toBe(1 + 20);
     expect(amount(completions, { max_tokens: 1_000_000, n: 128 })).toBe(1 + 128_000_000);
     expect(amount(responses, { max_output_tokens: 7 })).toBe(1 + 7);
+    expect(amount(completions, { max_tokens: 10, prompt: ["abc", "def"], best_of: 3 })).toBe(2 + 60);
+    expect(amount(chat, { max_output_tokens: 1 })).toBe(1 + 1024);
+    expect(amount(responses, { max_tokens: 1 })).toBe(1 + 1024);
   });
 
   test("of what generates nothing is the prompt, of a moderation nothing", () => {
