@@ -73,7 +73,7 @@ export class StreamWatch {
 
   #seeChunk(chunk: Json): EventVerdict {
     const { choices, usage } = chunk;
-    const used = usageOf(usage);
+    const used = usageOf(usage ?? usageOfGroq(chunk));
     if (used !== null) this.usage = used;
     if (!Array.isArray(choices)) return "pass";
     this.outputBytes += outputTextBytes(chunk);
@@ -101,6 +101,11 @@ export class StreamWatch {
     }
     return type === "response.failed" ? { event: eventOf(type, scrubValue(value, this.#scrub)) } : "pass";
   }
+}
+
+/** Of the last chunk of a stream there, also where it was not asked for. */
+function usageOfGroq({ x_groq: own }: Json): unknown {
+  return isObject(own) ? own.usage : undefined;
 }
 
 function eventOf(name: string, value: unknown): Uint8Array {

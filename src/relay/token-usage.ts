@@ -74,13 +74,14 @@ export function reservationFor(
 /**
  * The figures of a `usage` object of any endpoint. Null when there is none, or one of its figures is no integer of
  * 0..1e9: then the usage has to be estimated. The cached part, which costs nothing extra, is 0 when it is unreadable.
+ * @param cost of the endpoint: where only what goes in costs, a total that stands alone is the prompt
  */
-export function usageOf(value: unknown): TokenUsage | null {
+export function usageOf(value: unknown, cost: Endpoint["cost"] = "generation"): TokenUsage | null {
   if (!isObject(value)) return null;
-  const promptTokens = figureOf(value.prompt_tokens ?? value.input_tokens);
+  const all = cost === "input" ? value.total_tokens : null;
+  const promptTokens = figureOf(value.prompt_tokens ?? value.input_tokens ?? all);
   if (promptTokens === null) return null;
-  const given = value.completion_tokens ?? value.output_tokens;
-  const completionTokens = given === undefined || given === null ? restOfTotal(value, promptTokens) : figureOf(given);
+  const completionTokens = completionOf(value, promptTokens);
   if (completionTokens === null) return null;
   return { promptTokens, completionTokens, cachedTokens: Math.min(cachedOf(value), promptTokens) };
 }
@@ -130,10 +131,14 @@ function tallyMembers(part: Record<string, unknown>, tally: Tally, depth: number
   }
 }
 
-/** Embeddings have a total and no completion. */
-function restOfTotal(usage: Record<string, unknown>, promptTokens: number): number | null {
+/** Embeddings have a total and no completion. Elsewhere some count hidden reasoning in the total alone. */
+function completionOf(usage: Record<string, unknown>, promptTokens: number): number | null {
   const total = figureOf(usage.total_tokens);
-  return total === null || total < promptTokens ? null : total - promptTokens;
+  const rest = total === null || total < promptTokens ? null : total - promptTokens;
+  const given = usage.completion_tokens ?? usage.output_tokens;
+  if (given === undefined || given === null) return rest;
+  const completion = figureOf(given);
+  return completion === null ? null : Math.max(completion, rest ?? 0);
 }
 
 function cachedOf(usage: Record<string, unknown>): number {

@@ -226,7 +226,7 @@ function wholeAnswer(
   const failure = isResponse ? null : errorInSuccess(value);
   if (failure !== null) return badResponse(status, failure.error);
   const id = isResponse && typeof value.id === "string" ? value.id : null;
-  const usage = usageOf(value.usage);
+  const usage = usageOf(value.usage, request.endpoint.cost);
   const outputBytes = usage === null ? outputTextBytes(value) : 0;
   const isPending = isResponse && usage === null && PENDING.has(value.status);
   return { kind: "answer", status, bytes, headers, usage, outputBytes, responseId: id, isPending, release };

@@ -66,6 +66,7 @@ const USAGES: readonly (readonly [what: string, usage: unknown, cost: number | n
   ["what no integer holds", { prompt_tokens: 1e300, completion_tokens: 1 }, null],
   ["a list", [3, 4], null],
   ["honest figures", { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }, 7],
+  ["a total that counts hidden reasoning", { prompt_tokens: 3, completion_tokens: 4, total_tokens: 27 }, 27],
   ["zeros", { prompt_tokens: 0, completion_tokens: 0 }, 0],
 ];
 
@@ -293,14 +294,33 @@ export function relayQuotaSuite(name: string, open: OpenTarget): void {
         });
       });
 
+      test("in the last chunk counts where Groq puts it, unless it stands in its usual place", async () => {
+        const x_groq = { id: "req_1", usage: { prompt_tokens: 5, completion_tokens: 6, total_tokens: 11 } };
+        const usage = { prompt_tokens: 5, completion_tokens: 3 };
+        for (const [last, quota] of [
+          [{ x_groq }, 11],
+          [{ x_groq, usage: null }, 11],
+          [{ x_groq, usage }, 8],
+        ] as const) {
+          const token = await grant(GRANTED);
+          const events = [chatChunk("a", null, { x_groq: { id: "req_1" } }), chatChunk("", "stop", last), DONE];
+          upstream.next(stream({ events }));
+          expect(await (await ask(token, { stream: true })).text()).toBe(events.join(""));
+          expect(await onlyRow(target(), token.id)).toMatchObject({ quota, estimated: 0 });
+        }
+      });
+
       test("counts for an embedding as its prompt alone, and for a moderation not at all", async () => {
         const token = await grant(GRANTED);
         upstream.next(answerJson({ object: "list", data: [], usage: { prompt_tokens: 9, total_tokens: 9 } }));
         expect((await post("embeddings", token, { model: "e", input: "some text" })).status).toBe(200);
         expect((await onlyRow(target(), token.id)).quota).toBe(9);
+        upstream.next(answerJson({ object: "list", data: [], usage: { total_tokens: 77 } }));
+        expect((await post("embeddings", token, { model: "e", input: "some text" })).status).toBe(200);
+        expect(await settledBooks(target(), token.id, 2)).toMatchObject({ used: 9 + 77 });
         upstream.next(answerJson({ id: "m", results: [], usage: { prompt_tokens: 9, completion_tokens: 9 } }));
         expect((await post("moderations", token, { input: "some text" })).status).toBe(200);
-        expect(await settledBooks(target(), token.id, 2)).toMatchObject({ used: 9, remain: GRANTED - 9 });
+        expect(await settledBooks(target(), token.id, 3)).toMatchObject({ used: 86, remain: GRANTED - 86 });
       });
     });
 

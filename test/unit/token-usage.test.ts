@@ -170,6 +170,8 @@ describe("the usage that an upstream reports", () => {
       [{ prompt_tokens: -0, completion_tokens: 5.0 }, 0, 5, 0],
       [{ prompt_tokens: 5, completion_tokens: 7, input_tokens: 0, output_tokens: 0 }, 5, 7, 0],
       [{ prompt_tokens: 5, completion_tokens: 7, total_tokens: "x" }, 5, 7, 0],
+      [{ prompt_tokens: 5, completion_tokens: 7, total_tokens: 11 }, 5, 7, 0],
+      [{ prompt_tokens: 5, completion_tokens: 7, total_tokens: 1e9 + 1 }, 5, 7, 0],
       [{ prompt_tokens: 1e9, completion_tokens: 1e9 }, 1e9, 1e9, 0],
       [{ prompt_tokens: 9, completion_tokens: 7, prompt_tokens_details: { cached_tokens: 4 } }, 9, 7, 4],
       [{ input_tokens: 9, output_tokens: 7, input_tokens_details: { cached_tokens: 4 } }, 9, 7, 4],
@@ -179,6 +181,24 @@ describe("the usage that an upstream reports", () => {
     ] as const) {
       expect([usage, usageOf(usage)]).toEqual([usage, { promptTokens, completionTokens, cachedTokens }]);
     }
+  });
+
+  test("has as completion all that its total counts beside the prompt, hidden reasoning too", () => {
+    for (const [usage, completionTokens] of [
+      [{ prompt_tokens: 10_120, completion_tokens: 1_499, total_tokens: 14_428 }, 4_308],
+      [{ prompt_tokens: 21, completion_tokens: 0, total_tokens: 81 }, 60],
+      [{ input_tokens: 21, output_tokens: 1, total_tokens: 81 }, 60],
+    ] as const) {
+      expect([usage, usageOf(usage)?.completionTokens]).toEqual([usage, completionTokens]);
+    }
+  });
+
+  test("may be a total alone where only what goes in costs", () => {
+    const all = { promptTokens: 77, completionTokens: 0, cachedTokens: 0 };
+    expect(usageOf({ total_tokens: 77 }, "input")).toEqual(all);
+    expect(usageOf({ prompt_tokens: 7, total_tokens: 77 }, "input")?.promptTokens).toBe(7);
+    for (const total_tokens of [-1, "77", 0.5]) expect(usageOf({ total_tokens }, "input")).toBeNull();
+    expect(usageOf({ total_tokens: 77 }, "generation")).toBeNull();
   });
 
   test("is none when a figure is no possible one: it is never a credit and never beyond reason", () => {
