@@ -19,6 +19,8 @@ const WHOLE_NUMBER = /^\d{1,9}$/;
 /** Values of an upstream below this depth are dropped. */
 const SCRUBBED_DEPTH_MAX = 64;
 
+const SUCCESS_CODES: ReadonlySet<string> = new Set(["0", "200"]);
+
 type Members = Record<string, unknown>;
 
 /** What the upstream said, whatever form it chose. `contentType` is the header, or null. Still to be scrubbed. */
@@ -42,11 +44,18 @@ export function readUpstreamError(status: number, bodyText: string, contentType:
  */
 export function errorInSuccess(value: unknown): UpstreamError | null {
   if (!isObject(value)) return null;
-  const isInPlaceOfAnswer = isText(value.message) && isGiven(value.code) && value.choices === undefined;
+  const isInPlaceOfAnswer = isText(value.message) && isGiven(value.code) && !hasAnswer(value);
   const isCalledSo = value.type === "error" || value.object === "error";
   const hasError = isText(value.error) || (isObject(value.error) && Object.keys(value.error).length > 0);
   if (!isCalledSo && !isInPlaceOfAnswer && !hasError) return null;
   return errorOfValue(value) ?? errorOf({});
+}
+
+/** Some say of every success that it is one, with a code and a message beside what was asked for. */
+function hasAnswer({ code, choices, data, results, output }: Members): boolean {
+  if (choices !== undefined) return true;
+  const filled = [data, results, output].some((value) => Array.isArray(value) && value.length > 0);
+  return filled && SUCCESS_CODES.has(String(code));
 }
 
 /** Null when nothing in the value says what is wrong. */

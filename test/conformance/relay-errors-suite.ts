@@ -461,6 +461,15 @@ function upstreamTests(target: () => Target): void {
     });
   }
 
+  test("an embedding that says with a code and a message that it is one is no failure", async () => {
+    await using rig = await RelayRig.open(target());
+    const data = [{ object: "embedding", index: 0, embedding: [1] }];
+    const said = { code: 0, message: "success", object: "list", data, usage: { prompt_tokens: 4, total_tokens: 4 } };
+    rig.plan(answerJson(said));
+    const answer = await rig.post("/embeddings", { model: "any", input: "hi" });
+    expect([answer.status, await answer.json()]).toEqual([200, said]);
+  });
+
   test("an upstream that nobody answers for, or that hangs up, is 502", async () => {
     const closed = freePort();
     for (const channel of [{ base_url: `http://127.0.0.1:${closed}` }, {}]) {

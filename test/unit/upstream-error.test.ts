@@ -132,6 +132,8 @@ describe("an error in place of a success", () => {
       { type: "error" },
       { object: "error", message: "m", code: 400 },
       { code: 50505, message: "m", data: null },
+      { code: 50505, message: "m", data: ["of what"] },
+      { code: 0, message: "m" },
     ]) {
       const message = "message" in value || "error" in value ? "m" : "the upstream reported an error";
       expect([value, errorInSuccess(value)?.error.message]).toEqual([value, message]);
@@ -155,6 +157,9 @@ describe("an error in place of a success", () => {
       { message: "m" },
       { message: "m", code: null },
       { choices: [], code: 1, message: "m" },
+      { code: 0, message: "success", object: "list", data: [{ embedding: [1] }] },
+      { code: "200", message: "success", results: [{ flagged: false }] },
+      { code: 0, message: "success", object: "response", output: [{ type: "message" }] },
       { type: "response.created", response: { error: null } },
       { object: "list", data: [] },
       { code: 0, message: "" },
