@@ -240,9 +240,7 @@ function mayBeEmpty(method: AttemptRequest["method"], status: number): boolean {
 /** An answer of an upstream that is no success. */
 async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<AttemptFailure> {
   const { status, headers } = answer;
-  const timer = setTimeout(abort, ERROR_READ_MS_MAX);
   const text = new TextDecoder().decode(await readBeginning(answer, abort));
-  clearTimeout(timer);
   const { error, numericCode } = readUpstreamError(status, text, headers.get("content-type"));
   const { code, type, param } = error;
   return {
@@ -252,10 +250,11 @@ async function refusalOf(answer: OutboundAnswer, abort: () => void): Promise<Att
   };
 }
 
-/** As much of a refusal as is worth reading; less when it breaks off or takes too long. */
+/** As much of an error as is worth reading; less when it breaks off or takes too long. */
 async function readBeginning(answer: OutboundAnswer, abort: () => void): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let total = 0;
+  const timer = setTimeout(abort, ERROR_READ_MS_MAX);
   try {
     const { whole } = answer;
     if (whole !== null && whole.lengthBytes <= ERROR_BYTES_MAX) return new Uint8Array(await whole.read());
@@ -269,19 +268,30 @@ async function readBeginning(answer: OutboundAnswer, abort: () => void): Promise
     }
   } catch {
     // What came may say enough.
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(chunks).subarray(0, ERROR_BYTES_MAX);
 }
 
-async function readStream(
-  { status, headers, body }: OutboundAnswer,
-  { endpoint, bounds }: AttemptRequest,
-  abort: () => void,
-): Promise<WholeAnswer | BegunStream | AttemptFailure> {
-  if (body === null || !isEventStream(headers)) {
+/** What came where events were asked for; it may say why. */
+async function failureInPlaceOfEvents(answer: OutboundAnswer, abort: () => void): Promise<AttemptFailure> {
+  const { status, headers } = answer;
+  if (!isJsonType(headers.get("content-type"))) {
     abort();
     return badResponse(status);
   }
+  const value = parsed(await readBeginning(answer, abort), false);
+  return badResponse(status, errorInSuccess(value)?.error);
+}
+
+async function readStream(
+  answer: OutboundAnswer,
+  { endpoint, bounds }: AttemptRequest,
+  abort: () => void,
+): Promise<WholeAnswer | BegunStream | AttemptFailure> {
+  const { status, headers, body } = answer;
+  if (body === null || !isEventStream(headers)) return failureInPlaceOfEvents(answer, abort);
   // Until the first event its own deadline holds.
   const source = new UpstreamEvents(body, bounds.eventBytesMax, null, abort);
   const first: Uint8Array[] = [];

@@ -461,6 +461,23 @@ function upstreamTests(target: () => Target): void {
     });
   }
 
+  test("an error under 200 is told without the key it quotes, whether events were asked for or not", async () => {
+    await using rig = await RelayRig.open(target(), [{ key: "sk-canary-0123456789abcdef" }]);
+    const error = { message: "no sk-canary-0123456789abcdef", type: "policy", param: null, code: "too_long" };
+    for (const stream of [false, true]) {
+      rig.plan(answerJson({ error }));
+      const answer = await rig.chat({ stream });
+      expect([stream, answer.status, await relayErrorOf(answer)]).toEqual([
+        stream,
+        502,
+        { ...error, message: "no ***" },
+      ]);
+      // One that is too large to be read says nothing.
+      rig.plan(answerText(`{"error":{"message":"${"x".repeat(70_000)}"}}`, "application/json"));
+      await expectRelayError(await rig.chat({ stream }), 502, "upstream_error", "bad_upstream_response");
+    }
+  });
+
   test("an embedding that says with a code and a message that it is one is no failure", async () => {
     await using rig = await RelayRig.open(target());
     const data = [{ object: "embedding", index: 0, embedding: [1] }];
