@@ -187,7 +187,7 @@ export class CallAccount {
       error_code: errorCode,
       client_ip: clientIp,
     };
-    if (this.#hasReserved) usageLog.settle(row);
+    if (this.#hasReserved) usageLog.settle(row, this.#amount);
     else usageLog.record(row);
     onClosed(row);
   }

@@ -55,30 +55,35 @@ export class LedgerBatch {
 
   /**
    * Charges the request of `row` once: a second call does nothing. What was set aside for it, if that was not returned
-   * in the meantime, goes back and `row.quota` is taken, at most what there is.
+   * in the meantime, goes back and `row.quota` is taken, at most what there is. Where an operator has left less of it
+   * than the `reserved` that it was, the request still counts as used up to that, and takes what there is.
    */
-  settle(row: NewLogRow): void {
+  settle(row: NewLogRow, reserved = 0): void {
     const { request_id, token_id, channel_id } = row;
     if (this.#logged.has(request_id)) return;
     this.#logged.add(request_id);
-    const amount = this.#close(request_id);
+    const open = this.#close(request_id);
+    const amount = open ?? 0;
     const token = this.#stored.tokens.get(token_id);
-    const isBounded = token !== undefined && !token.isUnlimited;
-    const quota = isBounded ? Math.min(row.quota, amount + this.#remainOf(token_id, token)) : row.quota;
-    if (token !== undefined) this.#change(token_id, isBounded ? amount - quota : amount, quota);
+    let quota = row.quota;
+    if (token !== undefined) {
+      const there = amount + this.#remainOf(token_id, token);
+      if (!token.isUnlimited) quota = Math.min(quota, Math.max(there, open === null ? 0 : reserved));
+      this.#change(token_id, amount - (token.isUnlimited ? 0 : Math.min(quota, there)), quota);
+    }
     this.rows.push({ ...row, quota });
     if (channel_id !== null) this.channels.set(channel_id, (this.channels.get(channel_id) ?? 0) + quota);
   }
 
-  /** Returns what was set aside for a request. */
-  #close(requestId: string): number {
+  /** Returns what is left of what was set aside for a request; null = nothing was, or it was returned. */
+  #close(requestId: string): number | null {
     const fresh = this.reservations.get(requestId);
     if (fresh !== undefined) {
       this.reservations.delete(requestId);
       return fresh.amount;
     }
     const amount = this.#stored.open.get(requestId);
-    if (amount === undefined) return 0;
+    if (amount === undefined) return null;
     this.settled.push(requestId);
     return amount;
   }

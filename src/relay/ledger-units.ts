@@ -20,8 +20,14 @@ export interface Reservation {
   readonly node: string;
 }
 
-/** A reservation, or the row of a request that is over: its reservation is settled. */
-export type LedgerEntry = Reservation | { readonly row: NewLogRow };
+/** The row of a request that is over; `reserved` is what was set aside for it, of which less may be left to return. */
+export interface Settlement {
+  readonly row: NewLogRow;
+  readonly reserved?: number;
+}
+
+/** A reservation, or what settles one. */
+export type LedgerEntry = Reservation | Settlement;
 
 /** When a token was last used, in ms since 1970. */
 export interface TokenTouch {
@@ -45,7 +51,7 @@ export const LEDGER_UNITS = {
     const batch = new LedgerBatch(await storedLedger(db, entries));
     const taken = entries.map((entry) => {
       if (!("row" in entry)) return batch.reserve(entry);
-      batch.settle(entry.row);
+      batch.settle(entry.row, entry.reserved);
       return true;
     });
     await writeBatch(db, batch);

@@ -41,9 +41,12 @@ export const NewRelayTokenBody = z.strictObject({
 });
 
 /**
+ * `remain_quota` is all that the token is to have: what requests under way have set aside is taken off it, and comes
+ * back as far as it was in it.
+ *
  * A token can be sent back as it was read: its key is masked and stays. `used_quota` tells which state was read: what
- * was used since, and what requests under way have set aside, is taken off `remain_quota`. Where that leaves less than
- * there is, `remain_quota` is out of date and left out.
+ * was used since is taken off `remain_quota`, too. Where that leaves less than there is, `remain_quota` is out of date
+ * and left out.
  */
 export const RelayTokenChangesBody = z
   .strictObject({

@@ -66,10 +66,14 @@ export const RELAY_TOKEN_UNITS = {
     const db = relayTables(work);
     const row = await requireToken(db, id);
     const { remainQuota } = changes;
-    const remain =
-      remainQuota === undefined || usedQuotaRead === null
-        ? remainQuota
-        : grantedSince(row, await openAmount(db, id), remainQuota, usedQuotaRead);
+    let remain = remainQuota;
+    if (remainQuota !== undefined) {
+      const open = await reservationsOf(db, id);
+      remain =
+        usedQuotaRead === null
+          ? await leaveInAll(db, open, remainQuota)
+          : grantedSince(row, sumOf(open), remainQuota, usedQuotaRead);
+    }
     const columns = given(columnsOf({ ...changes, remainQuota: remain }));
     if (Object.keys(columns).length > 0)
       await db.updateTable("relay_token").set(columns).where("id", "=", id).execute();
@@ -98,14 +102,31 @@ async function requireToken(db: Kysely<RelayTables>, id: number): Promise<TokenR
   return row;
 }
 
+type Open = Pick<RelayTables["relay_reservation"], "request_id" | "amount">;
+
 /** What requests under way have set aside of this token's quota. */
-async function openAmount(db: Kysely<RelayTables>, id: number): Promise<number> {
-  const { amount } = await db
-    .selectFrom("relay_reservation")
-    .select((build) => build.fn.sum<number | null>("amount").as("amount"))
-    .where("token_id", "=", id)
-    .executeTakeFirstOrThrow();
-  return amount ?? 0;
+function reservationsOf(db: Kysely<RelayTables>, id: number): Promise<Open[]> {
+  return db.selectFrom("relay_reservation").select(["request_id", "amount"]).where("token_id", "=", id).execute();
+}
+
+function sumOf(open: readonly Open[]): number {
+  return open.reduce((sum, { amount }) => sum + amount, 0);
+}
+
+/**
+ * What a token has left at once when it is to have `asked` in all: less what is set aside. Of more than `asked` that is
+ * set aside, each request keeps its part; the rest does not come back, whether it ends well, or the server without it.
+ */
+async function leaveInAll(db: Kysely<RelayTables>, open: readonly Open[], asked: number): Promise<number> {
+  const sum = sumOf(open);
+  if (sum <= asked) return asked - sum;
+  let left = asked;
+  for (const { request_id, amount } of open) {
+    const kept = Math.min(left, Math.floor(amount * (asked / sum)));
+    await db.updateTable("relay_reservation").set({ amount: kept }).where("request_id", "=", request_id).execute();
+    left -= kept;
+  }
+  return left;
 }
 
 /**

@@ -4,7 +4,7 @@ import { AppError, messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { LedgerQueue } from "./ledger-queue.ts";
-import type { NewLogRow, Reservation, TokenTouch } from "./ledger-units.ts";
+import type { NewLogRow, Reservation, Settlement, TokenTouch } from "./ledger-units.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
 const FLUSH_MS = 100;
@@ -46,9 +46,9 @@ export class UsageLog implements AsyncDisposable {
     return this.#ledger.add({ ...reservation, node: this.#node });
   }
 
-  /** Gives back what was not used and logs, in one commit. */
-  settle(row: NewLogRow): void {
-    const done = this.#settle(row).finally(() => this.#settlements.delete(done));
+  /** Gives back what was not used of what was set aside, and logs, in one commit. */
+  settle(row: NewLogRow, reserved: number): void {
+    const done = this.#settle({ row, reserved }).finally(() => this.#settlements.delete(done));
     this.#settlements.add(done);
   }
 
@@ -139,10 +139,10 @@ export class UsageLog implements AsyncDisposable {
     });
   }
 
-  async #settle(row: NewLogRow): Promise<void> {
+  async #settle(settlement: Settlement): Promise<void> {
     for (;;) {
       try {
-        await this.#ledger.add({ row });
+        await this.#ledger.add(settlement);
         return;
       } catch (error) {
         const mayPass = error instanceof AppError && MAY_PASS.has(error.status) && !this.#isClosing;

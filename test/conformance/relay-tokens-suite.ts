@@ -314,6 +314,28 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
       expect((remain_quota as number) + (used_quota as number)).toBe(3_000_000);
     });
 
+    for (const isKilled of [false, true]) {
+      const then = isKilled ? "through a restart" : "when it ends";
+      test(`quota set to 0 while a call is under way stays 0 ${then}`, async () => {
+        await makeChannel(target(), upstream);
+        const token = await make({ remain_quota: 100_000 });
+        const { promise, resolve } = Promise.withResolvers<void>();
+        upstream.next(afterwards(promise, answerNormally));
+        const call = chat(target(), token.key, { max_tokens: 90_000 }).catch(() => null);
+        await upstream.request(0);
+        expect(await (await change(token.id, { remain_quota: 0 })).json()).toMatchObject({ remain_quota: 0 });
+        expect((await chat(target(), token.key)).status).toBe(429);
+        if (isKilled) await target().restart();
+        resolve();
+        expect((await call)?.status).toBe(isKilled ? undefined : 200);
+        if (!isKilled) {
+          await eventually("the call is settled", WAIT_MS, async () => (await show(token.id)).used_quota !== 0);
+        }
+        expect(await show(token.id)).toMatchObject({ remain_quota: 0 });
+        expect((await chat(target(), token.key)).status).toBe(429);
+      });
+    }
+
     test("tokens and what they used survive a restart", async () => {
       await makeChannel(target(), upstream);
       const token = await make({ remain_quota: 1_000_000 });

@@ -32,10 +32,10 @@ async function reserve(requestId: string, amount: number): Promise<boolean> {
 }
 
 /** Returns what the log has more of afterwards. */
-async function settle(request_id: string, quota: number, fields = {}): Promise<number> {
+async function settle(request_id: string, quota: number, fields = {}, reserved = 0): Promise<number> {
   const logged = async () => (await relay.rows("relay_log")).reduce((sum, row) => sum + row.quota, 0);
   const before = await logged();
-  await relay.store.run("relay.account", { entries: [{ row: logRow({ request_id, quota, ...fields }) }] });
+  await relay.store.run("relay.account", { entries: [{ row: logRow({ request_id, quota, ...fields }), reserved }] });
   return (await logged()) - before;
 }
 
@@ -215,9 +215,54 @@ describe("quota", () => {
     await reserve("a", 400);
     expect((await update({}, 500)).remainQuota).toBe(1100);
     expect((await update({}, -5000)).remainQuota).toBe(0);
-    expect((await update({ remainQuota: 50 }, 10)).remainQuota).toBe(60);
+    expect((await update({ remainQuota: 450 }, 10)).remainQuota).toBe(60);
     await settle("a", 150);
     expect(await quotas()).toEqual([310, 150, 0]);
+  });
+
+  test.each([
+    [0, 0, 0],
+    [100, 0, 0],
+    [200, 0, 50],
+    [400, 0, 250],
+    [500, 100, 350],
+    [2000, 1600, 1850],
+  ])("that is set to %d by an operator holds what was set aside before", async (set, remain, after) => {
+    await create();
+    await reserve("a", 400);
+    expect((await update({ remainQuota: set })).remainQuota).toBe(remain);
+    expect(await quotas()).toEqual([remain, 0, Math.min(set, 400)]);
+    // What it used of what was set aside for it counts, whatever is left of that.
+    expect(await settle("a", 150, {}, 400)).toBe(150);
+    expect(await quotas()).toEqual([after, 150, 0]);
+  });
+
+  test("that is set to less than was set aside is shared by what is under way; a restart adds none", async () => {
+    await create();
+    for (const [id, amount] of Object.entries({ a: 300, b: 100, c: 200 })) await reserve(id, amount);
+    expect((await update({ remainQuota: 60 })).remainQuota).toBe(0);
+    expect((await relay.rows("relay_reservation")).map(({ amount }) => amount)).toEqual([30, 10, 20]);
+    // More than its part, as far as there is anything.
+    expect(await settle("a", 50, {}, 300)).toBe(50);
+    expect(await quotas()).toEqual([0, 50, 30]);
+    expect(await settle("b", 3, {}, 100)).toBe(3);
+    expect(await quotas()).toEqual([7, 53, 20]);
+    await relay.store.run("relay.returnReservations", null);
+    expect(await quotas()).toEqual([27, 53, 0]);
+    // It was given up: nothing of what it had set aside is left for it.
+    expect(await settle("c", 90, {}, 200)).toBe(27);
+    expect(await quotas()).toEqual([0, 80, 0]);
+  });
+
+  test("that an operator sets to nothing stays nothing, through settlements and a restart", async () => {
+    await create();
+    await reserve("a", 400);
+    await reserve("b", 400);
+    await update({ remainQuota: 0 });
+    expect(await reserve("c", 1)).toBe(false);
+    expect(await settle("a", 1e9, {}, 400)).toBe(400);
+    await relay.store.run("relay.returnReservations", null);
+    expect(await quotas()).toEqual([0, 400, 0]);
   });
 
   test("that was spent does not come back with a token put back as it was read", async () => {
