@@ -1,6 +1,7 @@
 // The figures of the relay. Labels hold channels, routes and fixed words; never a token, a model or a prompt.
 
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { Counter, Gauge, type Registry } from "prom-client";
+import { HotCounter, HotHistogram } from "../http/hot-figures.ts";
 import type { ChannelState } from "./channel-monitor.ts";
 import type { PoolChannel } from "./channel-pool.ts";
 import type { NewLogRow } from "./ledger-units.ts";
@@ -22,56 +23,56 @@ export interface RelayFigures {
 }
 
 export class RelayMetrics {
-  readonly #requests: Counter<"route" | "status" | "stream">;
-  readonly #attempts: Counter<"channel" | "outcome">;
-  readonly #overhead: Histogram;
-  readonly #ttft: Histogram;
-  readonly #upstream: Histogram<"channel">;
-  readonly #tokens: Counter<"kind">;
-  readonly #cache: Counter<"result">;
-  readonly #aborts: Counter<"phase">;
+  readonly #requests: HotCounter;
+  readonly #attempts: HotCounter;
+  readonly #overhead: HotHistogram;
+  readonly #ttft: HotHistogram;
+  readonly #upstream: HotHistogram;
+  readonly #tokens: HotCounter;
+  readonly #cache: HotCounter;
+  readonly #aborts: HotCounter;
 
   constructor(registry: Registry, figures: () => RelayFigures) {
-    const registers = [registry];
-    const counter = <T extends string>(name: string, help: string, labelNames: T[]) =>
-      new Counter<T>({ name: `gokv_relay_${name}`, help, labelNames, registers });
-    const seconds = <T extends string>(name: string, help: string, buckets: number[], labelNames: T[] = []) =>
-      new Histogram<T>({ name: `gokv_relay_${name}`, help, buckets, labelNames, registers });
+    const counter = (name: string, help: string, labelNames: readonly string[]) =>
+      new HotCounter(registry, { name: `gokv_relay_${name}`, help, labelNames });
+    const seconds = (name: string, help: string, bounds: readonly number[], more: { labelNames?: string[] } = {}) =>
+      new HotHistogram(registry, { name: `gokv_relay_${name}`, help, bounds, ...more });
     this.#requests = counter("requests_total", "Relayed requests.", ["route", "status", "stream"]);
     this.#attempts = counter("attempts_total", "Requests to upstreams.", ["channel", "outcome"]);
     this.#overhead = seconds("overhead_seconds", "Time not spent waiting for an upstream.", SHORT_SECONDS);
     this.#ttft = seconds("ttft_seconds", "Time to the first event of a stream.", LONG_SECONDS);
-    this.#upstream = seconds("upstream_seconds", "Time of a request to an upstream.", LONG_SECONDS, ["channel"]);
+    const byChannel = { labelNames: ["channel"] };
+    this.#upstream = seconds("upstream_seconds", "Time of a request to an upstream.", LONG_SECONDS, byChannel);
     this.#tokens = counter("tokens_total", "Tokens of models.", ["kind"]);
     this.#cache = counter("cache_total", "Requests that asked for a kept answer.", ["result"]);
     this.#aborts = counter("aborts_total", "Requests whose client left.", ["phase"]);
-    for (const result of ["hit", "miss"]) this.#cache.inc({ result }, 0);
-    for (const phase of ["before_answer", "stream"]) this.#aborts.inc({ phase }, 0);
+    for (const result of ["hit", "miss"]) this.#cache.add(result, 0);
+    for (const phase of ["before_answer", "stream"]) this.#aborts.add(phase, 0);
     observe(registry, figures);
   }
 
   countCall(row: NewLogRow): void {
-    this.#requests.inc({ route: row.route, status: `${row.status}`, stream: `${row.stream}` });
+    this.#requests.add(`${row.route},${row.status},${row.stream}`);
     this.#overhead.observe(row.overhead_ms / 1000);
     if (row.ttft_ms !== null) this.#ttft.observe(row.ttft_ms / 1000);
-    this.#tokens.inc({ kind: "prompt" }, row.prompt_tokens);
-    this.#tokens.inc({ kind: "completion" }, row.completion_tokens);
-    this.#tokens.inc({ kind: "cached" }, row.cached_tokens);
+    this.#tokens.add("prompt", row.prompt_tokens);
+    this.#tokens.add("completion", row.completion_tokens);
+    this.#tokens.add("cached", row.cached_tokens);
   }
 
   countAttempt(channelId: number, result: AttemptResult, tookMs: number): void {
     const channel = `${channelId}`;
     const outcome = result.kind === "failure" ? result.failure.kind : result.kind;
-    this.#attempts.inc({ channel, outcome });
-    this.#upstream.observe({ channel }, tookMs / 1000);
+    this.#attempts.add(`${channel},${outcome}`);
+    this.#upstream.observe(tookMs / 1000, channel);
   }
 
   countCache(result: "hit" | "miss"): void {
-    this.#cache.inc({ result });
+    this.#cache.add(result);
   }
 
   countAbort(phase: "before_answer" | "stream"): void {
-    this.#aborts.inc({ phase });
+    this.#aborts.add(phase);
   }
 }
 
