@@ -283,14 +283,7 @@ function answerOf(response: Response): OutboundAnswer {
   const { status, headers } = response;
   const encoding = headers.get("content-encoding")?.trim().toLowerCase() ?? "";
   if (encoding === "" || encoding === "identity") {
-    return {
-      status,
-      headers,
-      whole: wholeOf(response),
-      get body() {
-        return response.body;
-      },
-    };
+    return new PlainAnswer(response, headers);
   }
   const { body } = response;
   if (body === null) return { status, headers, body, whole: null };
@@ -305,9 +298,29 @@ function answerOf(response: Response): OutboundAnswer {
   return { status, headers: decoded, body: body.pipeThrough(new DecompressionStream(format)), whole: null };
 }
 
-function wholeOf(response: Response): WholeBody | null {
-  const length = response.headers.get("content-length");
-  if (length === null || !/^\d{1,15}$/.test(length) || response.headers.has("transfer-encoding")) return null;
+/** One that came as it is. */
+class PlainAnswer implements OutboundAnswer {
+  readonly #response: Response;
+  readonly status: number;
+  readonly headers: Headers;
+  readonly whole: WholeBody | null;
+
+  constructor(response: Response, headers: Headers) {
+    this.#response = response;
+    this.status = response.status;
+    this.headers = headers;
+    this.whole = wholeOf(response, headers);
+  }
+
+  /** Asked for only where it is read: the runtime makes a stream of it then. */
+  get body(): ReadableStream<Uint8Array> | null {
+    return this.#response.body;
+  }
+}
+
+function wholeOf(response: Response, headers: Headers): WholeBody | null {
+  const length = headers.get("content-length");
+  if (length === null || !/^\d{1,15}$/.test(length) || headers.has("transfer-encoding")) return null;
   return { lengthBytes: Number(length), read: () => response.arrayBuffer() };
 }
 

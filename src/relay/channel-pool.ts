@@ -196,11 +196,13 @@ export class ChannelPool {
   shortageOf(models: readonly string[], endpoint: EndpointName, groups: readonly string[]): Shortage | null {
     const enabled = this.inGroups(groups);
     if (enabled.length === 0) return "none_enabled";
-    const waits = models.flatMap((model) =>
-      enabled.filter((member) => member.serves(model)).map((member) => member.waitUntilMs(model, endpoint)),
-    );
-    if (waits.length === 0) return "none_serves";
-    const soonestMs = Math.min(...waits);
+    let soonestMs = Number.POSITIVE_INFINITY;
+    for (const model of models) {
+      for (const member of enabled) {
+        if (member.serves(model)) soonestMs = Math.min(soonestMs, member.waitUntilMs(model, endpoint));
+      }
+    }
+    if (soonestMs === Number.POSITIVE_INFINITY) return "none_serves";
     return soonestMs === 0 ? null : { waitUntilMs: soonestMs };
   }
 
@@ -214,13 +216,18 @@ export class ChannelPool {
     groups: readonly string[],
     tried: ReadonlySet<number>,
   ): PoolChannel | null {
-    const ready = this.inGroups(groups).filter(
-      (member) => !tried.has(member.channel.id) && member.serves(model) && member.waitUntilMs(model, endpoint) === 0,
-    );
-    if (ready.length === 0) return null;
-    const priority = Math.max(...ready.map(({ channel }) => channel.priority));
-    const best = ready.filter(({ channel }) => channel.priority === priority);
-    const sum = best.reduce((total, { channel }) => total + channel.weight, 0);
+    let best: PoolChannel[] = [];
+    let priority = Number.NEGATIVE_INFINITY;
+    let sum = 0;
+    for (const member of this.inGroups(groups)) {
+      const { channel } = member;
+      if (channel.priority < priority || tried.has(channel.id) || !member.serves(model)) continue;
+      if (member.waitUntilMs(model, endpoint) !== 0) continue;
+      if (channel.priority > priority) [best, priority, sum] = [[], channel.priority, 0];
+      best.push(member);
+      sum += channel.weight;
+    }
+    if (best.length === 0) return null;
     if (sum === 0) return best[Math.floor(this.#random() * best.length)]!;
     let left = this.#random() * sum;
     for (const member of best) {

@@ -11,6 +11,7 @@ import { CallAccount } from "./call-account.ts";
 import { type ChannelPool, type PoolChannel, type Shortage, upstreamModelOf } from "./channel-pool.ts";
 import type { CircuitBreaker } from "./circuit-breaker.ts";
 import { InflightCalls } from "./inflight-calls.ts";
+import type { NewLogRow } from "./ledger-units.ts";
 import type { LiveChannels } from "./live-channels.ts";
 import type { RelayAnswers, ToldFailure } from "./relay-answers.ts";
 import type { IncomingRequest, KeepPlan, RelayCall } from "./relay-call.ts";
@@ -79,6 +80,13 @@ export class RelayEngine {
   readonly #calls = new InflightCalls();
   #isStopped = false;
   #inflight = 0;
+  /** The same for every call. */
+  readonly #onClosed = (row: NewLogRow | null) => {
+    if (row !== null) this.#parts.metrics.countCall(row);
+  };
+  readonly #onOver = () => {
+    this.#inflight--;
+  };
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
@@ -180,12 +188,8 @@ export class RelayEngine {
       usageLog,
       clock,
       totalMs: settings.totalMs,
-      onClosed: (row) => {
-        if (row !== null) this.#parts.metrics.countCall(row);
-      },
-      onOver: () => {
-        this.#inflight--;
-      },
+      onClosed: this.#onClosed,
+      onOver: this.#onOver,
     });
     this.#inflight++;
     const { signal } = scope.request;

@@ -6,21 +6,59 @@ import type { RelayToken } from "./relay-tables.ts";
 
 const MINUTE_MS = 60_000;
 
-/** A request within its limits. A second call of one of these does nothing. */
-export interface Hold {
+/** Requests at work, by token, and those of them whose client is gone. */
+interface Counts {
+  readonly active: Map<number, number>;
+  readonly drained: Map<number, number>;
+}
+
+/** A request within its limits. A second call of one of its methods does nothing. */
+export class Hold {
+  readonly #limiter: GcraLimiter;
+  readonly #counts: Counts;
+  readonly #token: RelayToken;
+  readonly #amount: number;
+  #isSettled = false;
+  #isHere = true;
+  #isDrained = false;
+
+  /** It was let in with `amount` tokens. */
+  constructor(limiter: GcraLimiter, counts: Counts, token: RelayToken, amount: number) {
+    this.#limiter = limiter;
+    this.#counts = counts;
+    this.#token = token;
+    this.#amount = amount;
+    count(counts.active, token.id, 1);
+  }
+
   /** It took `tokens` instead of the amount it was let in with. */
-  settle(tokens: number): void;
+  settle(tokens: number): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    const { tpm } = this.#token;
+    const more = tokens - this.#amount;
+    if (tpm > 0 && more !== 0) this.#limiter.correct(tpmKey(this.#token), perMinute(tpm), more);
+  }
+
   /** Its client is gone, and it is read on for its usage: another may come. */
-  drain(): void;
+  drain(): void {
+    if (!this.#isHere || this.#isDrained) return;
+    this.#isDrained = true;
+    count(this.#counts.drained, this.#token.id, 1);
+  }
+
   /** Nothing more is received or sent. */
-  leave(): void;
+  leave(): void {
+    if (!this.#isHere) return;
+    this.#isHere = false;
+    count(this.#counts.active, this.#token.id, -1);
+    if (this.#isDrained) count(this.#counts.drained, this.#token.id, -1);
+  }
 }
 
 export class RelayLimits {
   readonly #limiter: GcraLimiter;
-  /** Requests at work, by token, and those of them whose client is gone. */
-  readonly #active = new Map<number, number>();
-  readonly #drained = new Map<number, number>();
+  readonly #counts: Counts = { active: new Map(), drained: new Map() };
 
   constructor(limiter: GcraLimiter) {
     this.#limiter = limiter;
@@ -46,28 +84,7 @@ export class RelayLimits {
       const { isAllowed, retryAfterMs } = this.#limiter.take(tpmKey(token), perMinute(tpm), amount);
       if (!isAllowed) throw this.#exceeded(token, `more than ${tpm} tokens per minute`, retryAfterMs);
     }
-    count(this.#active, token.id, 1);
-    let isSettled = false;
-    let isHere = true;
-    let isDrained = false;
-    return {
-      settle: (tokens) => {
-        if (isSettled) return;
-        isSettled = true;
-        if (tpm > 0 && tokens !== amount) this.#limiter.correct(tpmKey(token), perMinute(tpm), tokens - amount);
-      },
-      drain: () => {
-        if (!isHere || isDrained) return;
-        isDrained = true;
-        count(this.#drained, token.id, 1);
-      },
-      leave: () => {
-        if (!isHere) return;
-        isHere = false;
-        count(this.#active, token.id, -1);
-        if (isDrained) count(this.#drained, token.id, -1);
-      },
-    };
+    return new Hold(this.#limiter, this.#counts, token, amount);
   }
 
   /**
@@ -76,8 +93,8 @@ export class RelayLimits {
    */
   #requirePlace(token: RelayToken): void {
     const { id, maxParallel } = token;
-    const active = this.#active.get(id) ?? 0;
-    const waiting = active - (this.#drained.get(id) ?? 0);
+    const active = this.#counts.active.get(id) ?? 0;
+    const waiting = active - (this.#counts.drained.get(id) ?? 0);
     if (waiting >= maxParallel) throw this.#exceeded(token, `more than ${maxParallel} requests at once`, 1000);
     if (active < 2 * maxParallel) return;
     throw this.#exceeded(token, "requests that were left before their answers came are still at work", 1000);

@@ -59,7 +59,7 @@ export function decodeRelayBody(bytes: Uint8Array): string {
 export function parseRelayRequest(endpoint: Endpoint, text: string): RelayRequest {
   const body = parseBody(text);
   const model = modelOf(endpoint, body);
-  const names = [...new Set([model, ...fallbacksOf(body)])];
+  const names = isGiven(body.models) ? [...new Set([model, ...fallbacksOf(body.models)])] : [model];
   if (names.length > NAMES_MAX) throw invalid("models", `names more than ${NAMES_MAX} models together with 'model'`);
   requireInput(endpoint, body);
   const isStream = endpoint.mayStream && optionalBoolean(body, "stream") === true;
@@ -128,10 +128,9 @@ function modelOf(endpoint: Endpoint, body: Body): string {
   return DEFAULT_MODERATION_MODEL;
 }
 
-function fallbacksOf(body: Body): string[] {
-  if (!isGiven(body.models)) return [];
-  if (!Array.isArray(body.models)) throw invalid("models", "must be an array of model names");
-  return body.models.map((name) => requireModelName(name, "models"));
+function fallbacksOf(models: unknown): string[] {
+  if (!Array.isArray(models)) throw invalid("models", "must be an array of model names");
+  return models.map((name) => requireModelName(name, "models"));
 }
 
 function requireModelName(name: unknown, param: string): string {

@@ -198,7 +198,17 @@ async function readWhole(
 ): Promise<WholeAnswer | AttemptFailure> {
   const share = new BudgetShare(request.budget);
   try {
-    const bytes = await readBytes(answer, request.bounds.responseBytesMax, share, abort);
+    const { whole } = answer;
+    const { responseBytesMax } = request.bounds;
+    let bytes: Uint8Array<ArrayBuffer> | null;
+    if (whole === null) bytes = await readPieces(answer, responseBytesMax, share, abort);
+    else if (whole.lengthBytes > responseBytesMax) {
+      abort();
+      bytes = null;
+    } else {
+      growTo(share, whole.lengthBytes, abort);
+      bytes = new Uint8Array(await whole.read());
+    }
     const result =
       bytes === null ? badResponse(answer.status) : wholeAnswer(bytes, answer, request, () => share.release());
     if (result.kind !== "answer") share.release();
@@ -320,22 +330,12 @@ const UNBOUND: Pick<BegunStream, "end" | "overdue"> = { end: () => undefined, ov
  * Null when there are more than `bytesMax`. `share` grows with them.
  * @throws RelayError overloaded
  */
-async function readBytes(
-  answer: OutboundAnswer,
+async function readPieces(
+  { body }: OutboundAnswer,
   bytesMax: number,
   share: BudgetShare,
   abort: () => void,
 ): Promise<Uint8Array<ArrayBuffer> | null> {
-  const { whole } = answer;
-  if (whole !== null) {
-    if (whole.lengthBytes > bytesMax) {
-      abort();
-      return null;
-    }
-    growTo(share, whole.lengthBytes, abort);
-    return new Uint8Array(await whole.read());
-  }
-  const { body } = answer;
   if (body === null) return new Uint8Array(0);
   const gathered = new GatheredBytes();
   for await (const chunk of body) {

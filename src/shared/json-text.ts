@@ -132,10 +132,13 @@ const DENSEST_BYTES_PER_CHAR = CONTAINER_BYTES;
 /** More than a chat of ordinary length takes. As much for each of two thousand calls is a third of the budget. */
 const FREE_BYTES = 8 * KiB;
 
-/** Which strings of a text came before, by a table of a fixed size: one that was overwritten counts as new. */
+/**
+ * Which strings of a text came before, by a table of a fixed size: one that was overwritten counts as new. One text at a
+ * time: the next begins with an empty table.
+ */
 class SeenStrings {
   readonly #text: string;
-  readonly #starts = new Int32Array(SEEN_SLOTS).fill(-1);
+  readonly #starts = STARTS.fill(-1);
 
   constructor(text: string) {
     this.#text = text;
@@ -162,6 +165,8 @@ class SeenStrings {
 }
 
 const SEEN_SLOTS = 512;
+/** For one text after the other: with every request anew, it would be a tenth of what one leaves to the collector. */
+const STARTS = new Int32Array(SEEN_SLOTS);
 /** With the quotes; the parser looks at all of what is no longer. */
 const PROBED_LENGTH_MAX = 18;
 const SEEN_LENGTH_MAX = 40;
