@@ -10,6 +10,7 @@ import { OutboundDialer, type Secured } from "./outbound-dialer.ts";
 import { type Lookup, OutboundResolver, systemLookup } from "./outbound-resolver.ts";
 
 const IDLE_SECONDS = 60;
+const USER_AGENT = `gokv/${VERSION}`;
 const PROXY_VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] as const;
 /** Nothing was sent yet, so another address may be tried. */
 const CONNECT_FAILURES: ReadonlySet<string> = new Set([
@@ -205,9 +206,11 @@ export class OutboundTransport implements AsyncDisposable {
 
   /** Those of a name's addresses that may be dialled. */
   #permitted(addresses: readonly string[], protocol: string): readonly string[] {
-    const permitted = addresses.filter((address) =>
-      protocol === "https:" ? this.#rules.isAllowed(address) : this.#rules.mayUsePlainHttp(address),
-    );
+    const permitted: string[] = [];
+    for (const address of addresses) {
+      const isPermitted = protocol === "https:" ? this.#rules.isAllowed(address) : this.#rules.mayUsePlainHttp(address);
+      if (isPermitted) permitted.push(address);
+    }
     return this.#needsAll && permitted.length < addresses.length ? [] : permitted;
   }
 
@@ -246,17 +249,14 @@ export class OutboundTransport implements AsyncDisposable {
   #fetch({ protocol, hostname, host, portSuffix, path }: Destination, address: string, request: OutboundRequest) {
     const { method, headers, body, signal } = request;
     const authority = `${address.includes(":") ? `[${address}]` : address}${portSuffix}`;
+    const sent: Record<string, string> = { ...headers, host, "accept-encoding": "identity", "user-agent": USER_AGENT };
+    if (body !== null) sent["content-type"] ??= "application/json";
+    const tls = protocol === "https:" ? { ...this.#ca, ...serverNameOf(hostname, address) } : undefined;
     return this.#session.fetch(`${protocol}//${authority}${path}`, {
       method,
-      headers: {
-        ...(body === null ? {} : { "content-type": "application/json" }),
-        ...headers,
-        host,
-        "accept-encoding": "identity",
-        "user-agent": `gokv/${VERSION}`,
-      },
-      ...(body === null ? {} : { body }),
-      ...(protocol === "https:" ? { tls: { ...this.#ca, ...serverNameOf(hostname, address) } } : {}),
+      headers: sent,
+      body,
+      tls,
       signal,
       redirect: "manual",
       // Decoding at once would let a few bytes grow to gigabytes before anybody counts them.

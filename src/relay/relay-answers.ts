@@ -81,18 +81,15 @@ export class RelayAnswers {
     }
     if (isGone) this.#metrics.countAbort("before_answer");
     account.settle(isGone ? { ...outcome, ...CLIENT_GONE } : outcome);
-    const leave = () => {
-      answer.release();
-      account.leave();
-    };
     const headers = this.#headers(call, answer.headers);
     if (bytes.length > 0) headers["Content-Type"] = contentType;
     // HEAD would never take the stream, and its share would be held for good.
     if (bytes.length > INLINE_VALUE_BYTES_MAX && !scope.isHead) {
       scope.bytesOut = bytes.length;
-      return respond(scope, status, headers, streamPieces(bytes, leave));
+      return respond(scope, status, headers, piecesOf(call, answer));
     }
-    leave();
+    answer.release();
+    account.leave();
     return respond(scope, status, headers, bytes.length > 0 ? bytes : null);
   }
 
@@ -199,6 +196,14 @@ export class RelayAnswers {
     else if (scope.request.headers.has("x-gokv-cache")) headers["x-gokv-cache"] = "BYPASS";
     return headers;
   }
+}
+
+/** A large answer: its request is at work until the client has taken all of it. */
+function piecesOf({ account }: RelayCall, { bytes, release }: WholeAnswer): ReadableStream {
+  return streamPieces(bytes, () => {
+    release();
+    account.leave();
+  });
 }
 
 /** Every answer of the relay says how often an upstream was asked, and how long it took besides. */

@@ -321,14 +321,20 @@ export class RelayEngine {
   }
 
   #commit(call: RelayCall, member: PoolChannel, result: Success): Eventually<Response> {
-    const { answers, responses } = this.#parts;
     const { responseId } = result;
-    const respond = () =>
-      result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, member, result);
-    if (responseId === null || !call.request.isStored) return respond();
+    if (responseId === null || !call.request.isStored) return this.#respond(call, member, result);
+    return this.#commitBound(call, member, result, responseId);
+  }
+
+  async #commitBound(call: RelayCall, member: PoolChannel, result: Success, responseId: string): Promise<Response> {
     // Before the client can come back with it.
-    const bound = responses.bind(responseId, call.token.id, member.channel.id);
-    return this.#unlessRefused("bound", bound).then(respond);
+    await this.#unlessRefused("bound", this.#parts.responses.bind(responseId, call.token.id, member.channel.id));
+    return this.#respond(call, member, result);
+  }
+
+  #respond(call: RelayCall, member: PoolChannel, result: Success): Response {
+    const { answers } = this.#parts;
+    return result.kind === "stream" ? answers.stream(call, member, result) : answers.whole(call, member, result);
   }
 
   async #unlessRefused(done: string, write: Promise<void>): Promise<void> {
@@ -423,6 +429,8 @@ function shortageError(shortage: Shortage, nowMs: number): RelayError {
   });
 }
 
+const PASSED_HEADERS = ["openai-beta", "idempotency-key"] as const;
+
 /** All that an upstream gets to see of the headers of a client. */
 function passedHeaders(headers: Headers, isStream: boolean | null): Record<string, string> {
   const one = isStream ? "text/event-stream" : "application/json";
@@ -431,7 +439,7 @@ function passedHeaders(headers: Headers, isStream: boolean | null): Record<strin
     accept: isStream === null ? "application/json, text/event-stream" : one,
     "accept-encoding": "identity",
   };
-  for (const name of ["openai-beta", "idempotency-key"]) {
+  for (const name of PASSED_HEADERS) {
     const value = headers.get(name);
     if (value !== null) passed[name] = value;
   }

@@ -54,6 +54,12 @@ const ROUTES: Readonly<Record<string, Methods>> = {
   "/usage": { GET: showUsage },
 };
 
+/** Made once: in figures and the log they are looked up with every request. */
+const ROUTE_NAMES: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.keys(ROUTES).map((pattern) => [pattern, MOUNT + pattern]),
+);
+const UNKNOWN_ROUTE = `${MOUNT}/*`;
+
 const MODELS = "/models/";
 const RESPONSES = "/responses/";
 
@@ -64,7 +70,7 @@ export function createRelayHandler(services: RelayServices): (context: AppContex
     const path = context.req.path.slice(MOUNT.length);
     const pattern = patternOf(path);
     const methods = Object.hasOwn(ROUTES, pattern) ? ROUTES[pattern]! : null;
-    scope.route = MOUNT + (methods === null ? "/*" : pattern);
+    scope.route = methods === null ? UNKNOWN_ROUTE : ROUTE_NAMES[pattern]!;
     // A client may send an id twice; reservations and log rows need one of their own.
     scope.id = Bun.randomUUIDv7();
     const startedMs = performance.now();
@@ -280,7 +286,7 @@ const CODES: Readonly<Partial<Record<ErrorCode, RelayRefusal>>> = {
 
 /** While the relay is not open, for want of its store. */
 export function respondUnopened(scope: RequestScope, error: unknown): Response {
-  scope.route = `${MOUNT}/*`;
+  scope.route = UNKNOWN_ROUTE;
   scope.id = Bun.randomUUIDv7();
   describeAttempts(scope, 0, performance.now() - scope.startedMs);
   return respondRefusal(scope, asRelayError(error));

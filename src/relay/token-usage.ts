@@ -125,7 +125,8 @@ function tallyMembers(part: Record<string, unknown>, tally: Tally, depth: number
     tallyText([part.text, part.content], tally, depth + 1);
     return;
   }
-  for (const [name, value] of Object.entries(part)) {
+  for (const name of Object.keys(part)) {
+    const value = part[name];
     const isLabel = typeof value === "string" && value.length <= LABEL_LENGTH_MAX && LABELS.has(name);
     if (!isLabel) tallyText(value, tally, depth + 1);
   }

@@ -113,52 +113,80 @@ export async function attemptUpstream(
   request: AttemptRequest,
 ): Promise<AttemptResult> {
   const { endpoint, bounds } = request;
-  const controller = new AbortController();
-  let cause: Cause | null = null;
-  const abort = (why: Cause) => {
-    cause ??= why;
-    controller.abort();
-  };
-  const stay = request.whenGivenUp(() => abort("client"));
-  const startedMs = performance.now();
-  const { totalMs, leftMs = Number.POSITIVE_INFINITY } = bounds;
-  const abortAfter = (ownMs: number) => {
-    const ms = Math.max(1, Math.min(ownMs, leftMs)) - (performance.now() - startedMs);
-    return setTimeout(abort, ms, leftMs < ownMs * FULL_SHARE ? "cut_short" : "deadline");
-  };
+  const end = new AttemptEnd(bounds.leftMs ?? Number.POSITIVE_INFINITY);
+  const stay = request.whenGivenUp(end.leave);
+  const { totalMs } = bounds;
   const firstEventMs = Math.min(bounds.ttftMs, totalMs);
-  let timer = abortAfter(request.isStream ? firstEventMs : totalMs);
-  const finish = () => {
-    clearTimeout(timer);
-    stay();
-  };
+  end.comeAfter(request.isStream ? firstEventMs : totalMs);
   try {
     const answer = await transport.send({
       url: apiRoot + endpoint.path + request.subpath,
       method: request.method,
       headers: { ...request.passedHeaders, authorization: `Bearer ${key}` },
       body: request.body,
-      signal: controller.signal,
+      signal: end.signal,
     });
     const isStream = request.isStream ?? isEventStream(answer.headers);
-    if (isStream && request.isStream === null) {
-      clearTimeout(timer);
-      timer = abortAfter(firstEventMs);
-    }
-    const result = await readAnswer(answer, { ...request, isStream }, () => controller.abort());
-    // The controller is aborted by a deadline alone from here on; a client that leaves cancels its stream.
-    if (cause !== null) {
+    if (isStream && request.isStream === null) end.comeAfter(firstEventMs);
+    const result = await readAnswer(answer, isStream, request, end.hangUp);
+    // It is ended by a deadline alone from here on; a client that leaves cancels its stream.
+    if (end.cause !== null) {
       if (result.kind === "answer") result.release();
       throw new OutboundFailure("aborted");
     }
-    finish();
+    end.comeNoMore();
+    stay();
     if (result.kind !== "stream") return result;
-    timer = abortAfter(totalMs);
-    return { ...result, end: () => clearTimeout(timer), overdue: () => (cause === "client" ? null : cause) };
+    end.comeAfter(totalMs);
+    return { ...result, end: () => end.comeNoMore(), overdue: () => (end.cause === "client" ? null : end.cause) };
   } catch (error) {
-    finish();
+    end.comeNoMore();
+    stay();
     if (error instanceof RelayError) throw error;
-    return failureOf(error, cause);
+    return failureOf(error, end.cause);
+  }
+}
+
+/** What ends an attempt before its answer is there: its client, or a deadline. */
+class AttemptEnd {
+  readonly #controller = new AbortController();
+  readonly #startedMs = performance.now();
+  readonly #leftMs: number;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  /** The first of them. */
+  cause: Cause | null = null;
+
+  /** `leftMs`: of the request that the attempt belongs to. */
+  constructor(leftMs: number) {
+    this.#leftMs = leftMs;
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Its client has left. */
+  readonly leave = (): void => this.#end("client");
+
+  /** Nothing more is read, for what came already. */
+  readonly hangUp = (): void => this.#controller.abort();
+
+  /** Its deadline is `ownMs` after it began, instead of the one before. */
+  comeAfter(ownMs: number): void {
+    this.comeNoMore();
+    const leftMs = this.#leftMs;
+    const ms = Math.max(1, Math.min(ownMs, leftMs)) - (performance.now() - this.#startedMs);
+    this.#timer = setTimeout(() => this.#end(leftMs < ownMs * FULL_SHARE ? "cut_short" : "deadline"), ms);
+  }
+
+  comeNoMore(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #end(cause: Cause): void {
+    this.cause ??= cause;
+    this.#controller.abort();
   }
 }
 
@@ -178,6 +206,7 @@ function failureOf(error: unknown, cause: Cause | null): AttemptResult {
 
 function readAnswer(
   answer: OutboundAnswer,
+  isStream: boolean,
   request: AttemptRequest,
   abort: () => void,
 ): Eventually<WholeAnswer | BegunStream | AttemptFailure> {
@@ -188,7 +217,7 @@ function readAnswer(
     return badResponse(status);
   }
   if (status < 200 || status >= 400) return refusalOf(answer, abort);
-  return request.isStream ? readStream(answer, request, abort) : readWhole(answer, request, abort);
+  return isStream ? readStream(answer, request, abort) : readWhole(answer, request, abort);
 }
 
 async function readWhole(

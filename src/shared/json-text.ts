@@ -69,9 +69,11 @@ export function isJson(bytes: Uint8Array): boolean {
   }
 }
 
+const STRICT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 function decode(bytes: Uint8Array): string {
   try {
-    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    const text = STRICT.decode(bytes);
     if (text.charCodeAt(0) !== 0xfeff) return text;
   } catch {
     // Falls through to the same answer.
@@ -133,8 +135,8 @@ const DENSEST_BYTES_PER_CHAR = CONTAINER_BYTES;
 const FREE_BYTES = 8 * KiB;
 
 /**
- * Which strings of a text came before, by a table of a fixed size: one that was overwritten counts as new. One text at a
- * time: the next begins with an empty table.
+ * Which strings of a text came before, by a table of a fixed size: one that was overwritten counts as new. One text at
+ * a time: the next begins with an empty table.
  */
 class SeenStrings {
   readonly #text: string;
