@@ -8,6 +8,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
+import { bundleThreads } from "../test/support/thread-entries.ts";
 import { endOf, type Failed, failedTests, formatFailed } from "./failed-tests.ts";
 
 type Level = "quick" | "full" | "long";
@@ -65,6 +66,7 @@ async function runStep({ name, command }: Step, level: Level): Promise<Result> {
     cwd: ROOT,
     env: {
       ...process.env,
+      GOKV_TEST_THREADS: threads,
       ...(level === "quick" ? {} : { GOKV_FULL: "1" }),
       ...(level === "long" ? { GOKV_LONG: "1" } : {}),
     },
@@ -119,6 +121,8 @@ if (level === undefined) {
   console.error(`check takes one of ${LEVELS.join(", ")}`);
   process.exit(2);
 }
+const threads = mkdtempSync(join(tmpdir(), "gokv-threads-"));
+await bundleThreads(threads);
 let passedInAll = 0;
 let failedInAll = 0;
 for (const step of STEPS.filter((candidate) => LEVELS.indexOf(candidate.level) <= LEVELS.indexOf(level))) {
@@ -128,5 +132,6 @@ for (const step of STEPS.filter((candidate) => LEVELS.indexOf(candidate.level) <
   // The rest would only repeat what is broken already.
   if (failed.length > 0) break;
 }
+rmSync(threads, { recursive: true, force: true });
 console.log(`${passedInAll} passed, ${failedInAll} failed`);
 process.exit(failedInAll === 0 ? 0 : 1);

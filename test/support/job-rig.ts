@@ -11,8 +11,8 @@ import { eventually } from "./eventually.ts";
 import type { Environment } from "./executable.ts";
 import type { TestUnits } from "./job-units-thread.ts";
 import { type OwnStore, openOwnStore } from "./own-store.ts";
+import { threadEntry } from "./thread-entries.ts";
 
-const THREAD_ENTRY = new URL("./job-units-thread.ts", import.meta.url);
 const ENDED_MS_MAX = 10_000;
 
 const quiet = () => undefined;
@@ -47,7 +47,7 @@ export class JobRig implements AsyncDisposable {
   }
 
   static async open(env: Environment = {}): Promise<JobRig> {
-    return new JobRig(await openOwnStore(env, THREAD_ENTRY));
+    return new JobRig(await openOwnStore(env, threadEntry("jobs")));
   }
 
   /** Their ids. */

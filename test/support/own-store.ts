@@ -6,9 +6,10 @@ import { SqliteStore } from "../../src/storage/sqlite-store.ts";
 import { threadStarter } from "../../src/storage/start-thread.ts";
 import type { Environment } from "./executable.ts";
 import { tempDir } from "./temp-dir.ts";
+import { threadEntry } from "./thread-entries.ts";
 
 /** Where the server's own threads begin. */
-export const THREAD_ENTRY = new URL("../../src/app/thread-entry.ts", import.meta.url);
+export const THREAD_ENTRY = threadEntry("app");
 
 export interface OwnStore extends AsyncDisposable {
   readonly sqlite: SqliteStore;

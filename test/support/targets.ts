@@ -5,11 +5,15 @@ import { mintJwt, type OperatorClaims } from "../../src/auth/mint-jwt.ts";
 import type { Clock } from "../../src/shared/clock.ts";
 import { type Log, openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
+import { threadStarter } from "../../src/storage/start-thread.ts";
 import { type Environment, startServer } from "./executable.ts";
 import { tempDir } from "./temp-dir.ts";
+import { threadEntry } from "./thread-entries.ts";
 
 export const SECRET = "test-secret-with-more-than-32-bytes-in-it";
 const HOUR_MS = 3_600_000;
+
+const startThread = threadStarter(threadEntry("app"));
 
 export interface Target extends AsyncDisposable {
   /** Changes with each restart. */
@@ -67,7 +71,7 @@ async function openServer(env: Environment, clock?: Clock, log?: Log): Promise<T
     GIN_MODE: "test",
     ...env,
   });
-  const start = () => RunningServer.start(settings, log ?? openLog(settings), { clock });
+  const start = () => RunningServer.start(settings, log ?? openLog(settings), { clock, startThread });
   let server = await start();
   const stop = async () => {
     const stopped = server.stop();
