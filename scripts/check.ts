@@ -27,28 +27,25 @@ const BIN = join(ROOT, "node_modules/.bin");
 /** Of a test that does not say it itself: what hangs is told from what waits for a machine with other things to do. */
 const TEST_MS_MAX = 120_000;
 const TEST = [BUN, "test", `--timeout=${TEST_MS_MAX}`];
-/** Files in processes of their own, one more at once than there are cores: most of their time they wait. */
-const PARALLEL_TEST = [...TEST, `--parallel=${availableParallelism() + 1}`];
+/**
+ * Files in processes of their own, one more at once than there are cores, since much of their time they wait; the
+ * slowest first. Their times need no care: `--update-timings` writes them anew where they have changed much.
+ */
+const PARALLEL_TEST = [...TEST, `--parallel=${availableParallelism() + 1}`, "--timings=test/timings.json"];
+/** In one run, so that what waits in one of them leaves the cores to the others. */
+const QUICK_TESTS = ["test/unit", "test/tidy.test.ts", "test/conformance"];
 
 const STEPS: readonly Step[] = [
   { name: "format and lint", level: "quick", command: [join(BIN, "biome"), "ci", "--error-on-warnings", "."] },
   { name: "types", level: "quick", command: [BUN, "check", "--no-script"] },
-  { name: "unit and tidy", level: "quick", command: [...PARALLEL_TEST, "test/unit", "test/tidy.test.ts"] },
-  { name: "conformance in-process", level: "quick", command: PARALLEL_TEST.concat(conformance("in-process")) },
   { name: "build", level: "quick", command: [BUN, "scripts/build.ts"] },
-  { name: "conformance on the executable", level: "quick", command: PARALLEL_TEST.concat(conformance("executable")) },
-  { name: "simulation", level: "full", command: [...PARALLEL_TEST, "test/simulation"] },
-  { name: "faults", level: "full", command: [...PARALLEL_TEST, "test/fault"] },
+  { name: "unit, tidy and conformance", level: "quick", command: [...PARALLEL_TEST, ...QUICK_TESTS] },
+  { name: "simulation and faults", level: "full", command: [...PARALLEL_TEST, "test/simulation", "test/fault"] },
   { name: "demo", level: "full", command: [BUN, "scripts/demo.ts"] },
   { name: "benchmark, short", level: "full", command: [BUN, "scripts/bench.ts", "--short"] },
   { name: "power cuts", level: "long", command: [BUN, "scripts/power-cuts.ts"] },
   { name: "benchmark", level: "long", command: [BUN, "scripts/bench.ts"] },
 ];
-
-function conformance(kind: "in-process" | "executable"): string[] {
-  const files = [...new Bun.Glob("test/conformance/*.test.ts").scanSync({ cwd: ROOT })].sort();
-  return files.filter((file) => file.includes("/in-process-") === (kind === "in-process"));
-}
 
 interface Result {
   readonly passed: number;
@@ -99,9 +96,9 @@ async function runStep({ name, command }: Step, level: Level): Promise<Result> {
   return { passed: Math.max(0, passed), failed };
 }
 
-/** What was printed last, without the tests that passed: more than one may have gone wrong. */
+/** What was printed last, without the tests that passed and the names of files: more than one may have gone wrong. */
 function tail(output: string): string {
-  const lines = output.split("\n").filter((line) => !/^\s*(?:\(pass\)|$)/.test(line));
+  const lines = output.split("\n").filter((line) => !/^(?:\s*(?:\(pass\)|$)|test\/\S+\.test\.ts:$)/.test(line));
   return lines.slice(-60).join("\n");
 }
 
