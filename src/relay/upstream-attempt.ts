@@ -3,7 +3,7 @@
 import { BudgetShare, type ByteBudget } from "../http/byte-budget.ts";
 import { GatheredBytes } from "../http/gathered-bytes.ts";
 import { type OutboundAnswer, OutboundFailure, type OutboundTransport } from "../http/outbound-transport.ts";
-import { SMALL_STEP_BYTES } from "../shared/bounds.ts";
+import { KiB, SMALL_STEP_BYTES } from "../shared/bounds.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { isObject } from "../shared/json-text.ts";
 import type { PoolChannel } from "./channel-pool.ts";
@@ -19,6 +19,8 @@ import { UpstreamEvents } from "./upstream-events.ts";
 /** Enough for any error that is worth reading. */
 const ERROR_BYTES_MAX = 64 * 1024;
 const ERROR_READ_MS_MAX = 5_000;
+/** Of what says nothing and comes before the first event of a stream: it is held until there is one. */
+const COMMENT_BYTES_MAX = 64 * KiB;
 
 /** A success that was read to its end. */
 export interface WholeAnswer {
@@ -333,13 +335,17 @@ async function readStream(
   if (body === null || !isEventStream(headers)) return failureInPlaceOfEvents(answer, abort);
   // Until the first event its own deadline holds.
   const source = new UpstreamEvents(body, bounds.eventBytesMax, null, abort);
-  const first: Uint8Array[] = [];
+  const comments = new GatheredBytes();
   for (;;) {
     const events = await source.next();
     if (events === null) return badResponse(status);
-    first.push(...events);
     const event = events.find((candidate) => parseEvent(candidate).data !== null);
-    if (event === undefined) continue;
+    if (event === undefined) {
+      for (const comment of events) comments.add(comment);
+      if (comments.length <= COMMENT_BYTES_MAX) continue;
+      source.cancel();
+      return badResponse(status);
+    }
     // Whatever it says is scrubbed with all other failures.
     const watch = new StreamWatch(endpoint, true, (text) => text);
     const verdict = watch.see(event);
@@ -348,6 +354,8 @@ async function readStream(
       return badResponse(status, verdict.error);
     }
     source.idleMs = bounds.idleMs;
+    // Together they read as one event that says nothing.
+    const first = comments.length === 0 ? events : [comments.joined(), ...events];
     return { kind: "stream", status, headers, source, first, responseId: watch.responseId, ...UNBOUND };
   }
 }

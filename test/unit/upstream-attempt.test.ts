@@ -79,6 +79,17 @@ const beginWithError: Plan = async (exchange) => {
   leave(exchange);
 };
 
+/** A stream that goes on as long as somebody takes it, and says nothing. */
+const commentForEver: Plan = async (exchange) => {
+  await exchange.startEvents();
+  const endMs = performance.now() + GOES_ON_MS;
+  while (!exchange.isGone && performance.now() < endMs) {
+    await exchange.chunk(`: ${"x".repeat(32 * KiB)}\n\n`);
+    await exchange.pause(1);
+  }
+  leave(exchange);
+};
+
 function leave(exchange: Exchange): void {
   if (!exchange.isGone) exchange.close();
 }
@@ -210,6 +221,52 @@ test("what gives a stream up before its first event is taken away once, when tha
   expect(removals).toBe(1);
 });
 
+/** An attempt that is answered with these pieces of a stream. */
+function attemptStream(pieces: readonly string[]) {
+  const encoder = new TextEncoder();
+  const left = pieces.values();
+  let taken = 0;
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const { done, value } = left.next();
+        if (done) return controller.close();
+        taken++;
+        controller.enqueue(encoder.encode(value));
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const answer = { status: 200, headers: new Headers(EVENTS_TYPE), body, whole: null } satisfies OutboundAnswer;
+  const transport: Pick<OutboundTransport, "send"> = { send: async () => answer };
+  const member = memberAt("http://upstream.example");
+  const result = attemptUpstream(transport as OutboundTransport, member, askedBy({ isStream: true }));
+  return { result, taken: () => taken };
+}
+
+describe("what says nothing before the first event of a stream", () => {
+  const comment = (bytes: number) => `: ${"x".repeat(bytes - 4)}\n\n`;
+  const event = 'data: {"choices":[]}\n\n';
+
+  test("is passed on as it came, up to 64 KiB of it", async () => {
+    const comments = Array.from({ length: 64 }, () => comment(KiB));
+    const result = await attemptStream([...comments, event]).result;
+    if (result.kind !== "stream") throw new Error(`no stream but ${result.kind}`);
+    result.end();
+    expect(Buffer.concat(result.first).toString()).toBe(comments.join("") + event);
+  });
+
+  test("is not held beyond that, however much of it comes: the upstream is given up", async () => {
+    const { result, taken } = attemptStream([...Array.from({ length: 1000 }, () => comment(KiB)), event]);
+    expect(await result).toMatchObject({
+      kind: "failure",
+      failure: { kind: "bad_response" },
+      answer: { status: 502, error: { code: "bad_upstream_response" }, upstreamStatus: 200 },
+    });
+    expect(taken()).toBe(65);
+  });
+});
+
 test("a stream that nobody knew of before its head is given as long for its first event as any other", async () => {
   const transport: Pick<OutboundTransport, "send"> = {
     send: async ({ signal }) => ({
@@ -327,6 +384,7 @@ describe("the connection of an answer that is of no use, and does not end,", () 
     ["one that becomes larger than what is left of the budget", endless(200, JSON_TYPE), { budget: new ByteBudget(9) }],
     ["one that says it is larger than that", promising(10), { budget: new ByteBudget(9) }],
     ["a stream that begins with an error", beginWithError, { isStream: true }],
+    ["a stream of comments", commentForEver, { isStream: true }],
   ])("is closed: %s", async (_, plan, fields) => {
     const index = upstream.requests.length;
     upstream.next(plan);
