@@ -38,6 +38,8 @@ export type SharedParts = ReturnType<typeof createSharedParts>;
 /** Of the memory for bodies. Calls of the relay hold their part for as long as an upstream takes to answer. */
 const USERS_SHARE = 7 / 8;
 const RELAY_SHARE = 3 / 4;
+/** Of its part: so much is left for answers, and no body keeps out what an upstream is at work on, and is paid for. */
+const RELAY_BODIES_SHARE = 7 / 8;
 /** What a body may hold beside what its bound is about. */
 const BODY_SLACK_BYTES = 64 * KiB;
 
@@ -51,6 +53,7 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
   const admission = new Admission(settings.maxInflight);
   const budget = new ByteBudget(settings.bodyBudgetBytes);
   const usersBudget = budget.part(usersBytes(settings));
+  const relayBudget = usersBudget.part(relayBytes(settings));
   return {
     admission,
     surface: { gate, admission },
@@ -60,7 +63,9 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
     /** Of all others: so many bodies and answers as they may hold leave room for operators. */
     usersBudget,
     /** Of clients of the relay: it leaves room for other users. */
-    relayBudget: usersBudget.part(relayBytes(settings)),
+    relayBudget,
+    /** Of what they send. */
+    relayBodyBudget: relayBudget.part(shareOf(relayBudget.limitBytes, RELAY_BODIES_SHARE, settings.relayBodyMax)),
     strangers: new ByteBudget(strangersBytes(settings)),
     limiter: new GcraLimiter(clock, LIMITER_BYTES),
     templates: new WeakMap<KvEntry, Headers>(),
@@ -85,9 +90,9 @@ function largestCallBytes({ services, relayBodyMax, relayResponseMax }: Settings
 }
 
 /** All of it, where the settings permit one of them something that would not fit into the share even alone. */
-function shareOf(bodyBudgetBytes: number, share: number, largestBytes: number): number {
-  const bytes = Math.floor(bodyBudgetBytes * share);
-  return largestBytes + BODY_SLACK_BYTES <= bytes ? bytes : bodyBudgetBytes;
+function shareOf(wholeBytes: number, share: number, largestBytes: number): number {
+  const bytes = Math.floor(wholeBytes * share);
+  return largestBytes + BODY_SLACK_BYTES <= bytes ? bytes : wholeBytes;
 }
 
 /** At least what one of them may send. */

@@ -59,10 +59,11 @@ export function tokenMounts({ settings, clock, metrics, store }: AppParts, share
 }
 
 export function relayOpening({ settings, clock, metrics, store, log }: AppParts, shared: SharedParts): Opening<Relay> {
-  const { surface, budget, relayBudget, limiter } = shared;
+  const { surface, budget, relayBudget, relayBodyBudget, limiter } = shared;
   return new Opening(async () => {
     const { Relay } = await import("../relay/relay-service.ts");
-    return Relay.open({ settings, store, surface, budget, relayBudget, limiter, metrics, clock, log });
+    const budgets = { budget, relayBudget, relayBodyBudget };
+    return Relay.open({ settings, store, surface, ...budgets, limiter, metrics, clock, log });
   });
 }
 

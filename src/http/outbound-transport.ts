@@ -6,6 +6,7 @@ import type { Eventually } from "../shared/eventual.ts";
 import type { Log } from "../shared/log.ts";
 import { VERSION } from "../shared/version.ts";
 import type { AddressRules } from "./address-rules.ts";
+import { inPieces } from "./outbound-body.ts";
 import { OutboundDialer, type Secured } from "./outbound-dialer.ts";
 import { type Lookup, OutboundResolver, systemLookup } from "./outbound-resolver.ts";
 
@@ -42,6 +43,8 @@ export interface OutboundRequest {
   /** In small letters; a body without `content-type` is JSON. `accept-encoding` and `user-agent` are set here. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string | Uint8Array<ArrayBuffer> | null;
+  /** The answer may go on for long after the body was sent: a large one is not kept for all that time. */
+  readonly isAnswerLong?: boolean;
   /** Ends the request, before headers and in mid-body: the other side sees its connection close. */
   readonly signal: AbortSignal;
 }
@@ -247,15 +250,17 @@ export class OutboundTransport implements AsyncDisposable {
   }
 
   #fetch({ protocol, hostname, host, portSuffix, path }: Destination, address: string, request: OutboundRequest) {
-    const { method, headers, body, signal } = request;
+    const { method, headers, body, signal, isAnswerLong = false } = request;
+    const pieces = isAnswerLong && body !== null ? inPieces(body) : null;
     const authority = `${address.includes(":") ? `[${address}]` : address}${portSuffix}`;
     const sent: Record<string, string> = { ...headers, host, "accept-encoding": "identity", "user-agent": USER_AGENT };
     if (body !== null) sent["content-type"] ??= "application/json";
+    if (pieces !== null) sent["content-length"] = `${pieces.lengthBytes}`;
     const tls = protocol === "https:" ? { ...this.#ca, ...serverNameOf(hostname, address) } : undefined;
     return this.#session.fetch(`${protocol}//${authority}${path}`, {
       method,
       headers: sent,
-      body,
+      body: pieces?.body ?? body,
       tls,
       signal,
       redirect: "manual",

@@ -14,8 +14,8 @@ export interface IncomingRequest {
   readonly endpoint: Endpoint;
   readonly request: RelayRequest;
   /**
-   * A stream keeps what was made of its request until it ends: it takes over the body's share of the byte budget, and
-   * gives it back by calling what this returns.
+   * For a stream, whose request is let go as soon as its answer begins: it takes over the share of the byte budget of
+   * what is kept of the body all the same, and gives it back at its end by calling what this returns.
    */
   readonly holdBody: () => () => void;
   /** Whether a failure says something of its channel. What a query asks for is the doing of its client. */

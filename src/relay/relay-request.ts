@@ -6,8 +6,11 @@ import { ANSWER_LIMITS, DEFAULT_MODERATION_MODEL, type Endpoint } from "./relay-
 import { RelayError } from "./relay-errors.ts";
 
 export interface RelayRequest {
-  /** As the client sent it; of a member that was sent twice, the last one. */
-  readonly body: Readonly<Record<string, unknown>>;
+  /**
+   * As the client sent it; of a member that was sent twice, the last one. Emptied when no upstream is asked any more:
+   * the account of a stream lives for as long as its stream.
+   */
+  body: Readonly<Record<string, unknown>>;
   readonly model: string;
   /** `model` and then its fallbacks, each once. */
   readonly names: readonly string[];

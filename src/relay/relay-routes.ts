@@ -2,6 +2,7 @@
 
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { respondOptions } from "../http/methods.ts";
+import { KEPT_BODY_BYTES_MAX } from "../http/outbound-body.ts";
 import { readBody, reserveParsed } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import { respond } from "../http/respond.ts";
@@ -23,6 +24,7 @@ export interface RelayServices {
   readonly engine: RelayEngine;
   readonly tokens: RelayTokenStore;
   readonly pool: ChannelPool;
+  /** Of bodies. */
   readonly budget: ByteBudget;
   readonly bodyBytesMax: number;
   readonly maxInflight: number;
@@ -126,26 +128,27 @@ function relayTo(endpoint: Endpoint): Act {
     if (!isPlain(scope.request.headers.get("content-encoding"))) {
       throw new RelayError("unsupported_encoding", "the body must not be compressed");
     }
-    const body = await readBody(scope, bodyBytesMax, budget, "user");
+    // No function below refers to the bytes: they would live for as long as a stream does that has the function.
+    const { bytes, release } = await readBody(scope, bodyBytesMax, budget, "user");
+    const lengthBytes = bytes.length;
     let isHeld = false;
     let weightBytes = 0;
-    const release = () => {
-      budget.release(weightBytes);
-      body.release();
-    };
+    let request: RelayRequest | null = null;
     const holdBody = () => {
-      isHeld = true;
-      return release;
+      isHeld = lengthBytes <= KEPT_BODY_BYTES_MAX;
+      return isHeld ? release : () => undefined;
     };
     try {
-      const text = decodeRelayBody(body.bytes);
-      weightBytes = reserveParsed(budget, text, { heldBytes: body.bytes.length });
-      const request = parseRelayRequest(endpoint, text);
+      const text = decodeRelayBody(bytes);
+      weightBytes = reserveParsed(budget, text, { heldBytes: lengthBytes });
+      request = parseRelayRequest(endpoint, text);
       requireModels(token, request.names);
       requireRoom(scope, services);
       scope.extendIdleTimeout(0);
       return await engine.relay({ scope, token, endpoint, request, holdBody, blamesChannel: true });
     } finally {
+      if (request !== null) request.body = NO_REQUEST.body;
+      budget.release(weightBytes);
       if (!isHeld) release();
     }
   };

@@ -48,6 +48,8 @@ export interface RelayParts {
   readonly budget: ByteBudget;
   /** Of clients. */
   readonly relayBudget: ByteBudget;
+  /** The part of it that their bodies may hold. */
+  readonly relayBodyBudget: ByteBudget;
   readonly limiter: GcraLimiter;
   readonly metrics: Metrics;
   readonly clock: Clock;
@@ -117,7 +119,15 @@ export class Relay implements AsyncDisposable {
     const { relayBodyMax: bodyBytesMax, relayMaxInflight: maxInflight } = settings;
     warnOfLocked(channels, log);
     return new Relay({
-      handle: createRelayHandler({ gate, engine, tokens, pool, budget: relayBudget, bodyBytesMax, maxInflight }),
+      handle: createRelayHandler({
+        gate,
+        engine,
+        tokens,
+        pool,
+        budget: parts.relayBodyBudget,
+        bodyBytesMax,
+        maxInflight,
+      }),
       adminServices: {
         ...surface,
         channels: channelStore,

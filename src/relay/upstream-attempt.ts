@@ -86,7 +86,8 @@ export interface AttemptRequest {
   readonly method: "GET" | "POST" | "DELETE";
   /** Below the path of the endpoint; "" or `/id`. */
   readonly subpath: string;
-  readonly body: string | null;
+  /** Null once it was sent: what is left of an attempt lives for as long as its stream. */
+  body: string | null;
   /** Null = as its `Content-Type` says. */
   readonly isStream: boolean | null;
   /** Headers of the client that pass. */
@@ -126,8 +127,10 @@ export async function attemptUpstream(
       method: request.method,
       headers: { ...request.passedHeaders, authorization: `Bearer ${key}` },
       body: request.body,
+      isAnswerLong: request.isStream === true,
       signal: end.signal,
     });
+    request.body = null;
     const isStream = request.isStream ?? isEventStream(answer.headers);
     if (isStream && request.isStream === null) end.comeAfter(firstEventMs);
     const result = await readAnswer(answer, isStream, request, end.hangUp);
