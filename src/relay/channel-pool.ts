@@ -81,6 +81,12 @@ export class PoolChannel {
     return Math.max(this.breaker.openUntilMs, nowMs + 1000);
   }
 
+  /** Whether its upstream said, not long ago, that it does not know the model there. */
+  isOff(model: string, endpoint: EndpointName): boolean {
+    const cooldown = this.#models.get(upstreamModelOf(this.channel, model))?.off.get(endpoint);
+    return cooldown !== undefined && !cooldown.isOver(this.#clock());
+  }
+
   /** `retryAfterMs` null = the upstream gave no time. Returns how long the model is left alone from now on, in ms. */
   cool(model: string, retryAfterMs: number | null): number {
     const state = this.#stateOf(model);
@@ -202,8 +208,11 @@ export class ChannelPool {
         if (member.serves(model)) soonestMs = Math.min(soonestMs, member.waitUntilMs(model, endpoint));
       }
     }
-    if (soonestMs === Number.POSITIVE_INFINITY) return "none_serves";
-    return soonestMs === 0 ? null : { waitUntilMs: soonestMs };
+    if (soonestMs === 0) return null;
+    const isKnown = models.some((model) =>
+      enabled.some((member) => member.serves(model) && !member.isOff(model, endpoint)),
+    );
+    return isKnown ? { waitUntilMs: soonestMs } : "none_serves";
   }
 
   /**

@@ -167,7 +167,8 @@ export class RelayEngine {
       });
     }
     const { clock } = this.#parts;
-    if (model !== NO_MODEL && !member.serves(model)) throw shortageError("none_serves", clock());
+    const isServed = member.serves(model) && !member.isOff(model, endpoint.name);
+    if (model !== NO_MODEL && !isServed) throw shortageError("none_serves", clock());
     const waitUntilMs = member.waitUntilMs(model, endpoint.name);
     if (waitUntilMs > 0) throw shortageError({ waitUntilMs }, clock());
     return member;

@@ -337,8 +337,19 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       await expectEffect(rig, "model off", null);
       expect((await rig.chat({ model: MODEL })).status).toBe(200);
       const refused = await embed();
-      expect([refused.status, (await relayErrorOf(refused)).code]).toEqual([503, "channels_cooling_down"]);
+      expect([refused.status, (await relayErrorOf(refused)).code]).toEqual([404, "model_not_found"]);
       expect(rig.calls).toEqual([2]);
+    });
+
+    test("a model that no channel knows is not found, however often it is asked for", async () => {
+      await using rig = await RelayRig.open(target(), [{}, {}]);
+      rig.plan(...[0, 1].map(() => refuse(404, { code: "model_not_found" })));
+      for (let asked = 0; asked < 3; asked++) {
+        const answer = await rig.chat({ model: MODEL });
+        expect([answer.status, (await relayErrorOf(answer)).code]).toEqual([404, "model_not_found"]);
+        expect(answer.headers.get("retry-after")).toBe(null);
+      }
+      expect(rig.calls).toEqual([1, 1]);
     });
 
     test("a 404 about something else than the model takes it from nobody", async () => {

@@ -193,12 +193,32 @@ describe("a model that cools down", () => {
       1,
       ["m"],
     ]);
-    expect(pool.shortageOf(["m"], "embeddings", GROUPS)).toEqual({ waitUntilMs: 1_600_000 });
+    expect(pool.shortageOf(["m"], "embeddings", GROUPS)).toBe("none_serves");
     expect(pool.shortageOf(["m"], "chat", GROUPS)).toBe(null);
     pass(300_000);
     member.switchOff("m", "chat");
     pass(300_000);
     expect([picked("m", NOBODY, "embeddings"), picked(), member.modelsOff()]).toEqual([1, null, ["m"]]);
+  });
+});
+
+describe("models of which no channel can be asked", () => {
+  test("are not served, when all that would serve them have said that they do not know them", () => {
+    const { pool, pass } = poolOf([channel(1), channel(2), channel(3, { models: ["other"] })]);
+    const shortage = (models = ["m", "n"]) => pool.shortageOf(models, "chat", GROUPS);
+    for (const id of [1, 2]) for (const model of ["m", "n"]) pool.find(id)!.switchOff(model, "chat");
+    expect([shortage(), shortage(["m", "other"])]).toEqual(["none_serves", null]);
+    for (let failures = 0; failures < 5; failures++) pool.find(1)!.breaker.enter()("failure");
+    expect(shortage()).toBe("none_serves");
+    pass(600_000);
+    expect(shortage()).toBe(null);
+  });
+
+  test("are waited for, when one that would serve them is left alone for another reason", () => {
+    const { pool } = poolOf([channel(1), channel(2)]);
+    pool.find(1)!.switchOff("m", "chat");
+    pool.find(2)!.cool("m", 60_000);
+    expect(pool.shortageOf(["m"], "chat", GROUPS)).toEqual({ waitUntilMs: 1_060_000 });
   });
 });
 
