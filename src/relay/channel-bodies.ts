@@ -2,7 +2,13 @@
 
 import { z } from "zod";
 import { AppError } from "../shared/errors.ts";
-import { type ChannelType, channelTypeOf, DEFAULT_TYPE, PROVIDER_ADDRESSES } from "./channel-types.ts";
+import {
+  type ChannelType,
+  channelTypeOf,
+  DEFAULT_TYPE,
+  lacksStreamOptions,
+  PROVIDER_ADDRESSES,
+} from "./channel-types.ts";
 import type { ChannelChanges } from "./channel-units.ts";
 import { flagField, groupField, modelField, modelsField, nameField, statusField } from "./management-bodies.ts";
 import type { ChannelFields } from "./relay-tables.ts";
@@ -78,7 +84,7 @@ export function channelFieldsOf(body: z.infer<typeof NewChannelBody>): ChannelFi
     priority: body.priority ?? 0,
     status: body.status === 0 || body.status === 2 ? 0 : 1,
     autoBan: body.auto_ban ?? true,
-    noStreamOptions: body.no_stream_options ?? false,
+    noStreamOptions: body.no_stream_options ?? lacksStreamOptions(type),
     ttftMs: body.ttft_ms ?? null,
     totalMs: body.total_ms ?? null,
   };

@@ -18,6 +18,14 @@ export type ChannelType = keyof typeof PROVIDER_ADDRESSES;
 
 export const DEFAULT_TYPE: ChannelType = "OpenAI";
 
+/** They refuse `stream_options`, and say at the end of every stream what was used. */
+const WITHOUT_STREAM_OPTIONS: ReadonlySet<ChannelType> = new Set<ChannelType>(["Mistral"]);
+
+/** What `no_stream_options` is for a channel of this type, unless its operator says otherwise. */
+export function lacksStreamOptions(type: ChannelType): boolean {
+  return WITHOUT_STREAM_OPTIONS.has(type);
+}
+
 /** Only the numbers that one-api and new-api give the same meaning: all others differ between them. */
 const TYPE_BY_NUMBER: Readonly<Record<number, ChannelType>> = {
   1: "OpenAI",

@@ -6,7 +6,7 @@ import { type SealingKey, SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { type ChannelType, PROVIDER_ADDRESSES } from "./channel-types.ts";
+import { type ChannelType, lacksStreamOptions, PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
 import { bumpVersion, relayTables } from "./relay-base-units.ts";
 import { type Channel, type ChannelFields, type ChannelStatus, type RelayTables, toChannel } from "./relay-tables.ts";
@@ -76,7 +76,11 @@ export const CHANNEL_UNITS = {
     }
     const status = changes.status ?? (key !== null && row.status === 3 ? 1 : undefined);
     const set = given({
-      ...columnsOf({ ...changes, baseUrl }),
+      ...columnsOf({
+        ...changes,
+        baseUrl,
+        noStreamOptions: changes.noStreamOptions ?? followedOptions(row, changes.type),
+      }),
       ...(key === null
         ? {}
         : { sealed_key: new SecretSeal(args.ring).seal(key, keyContext(row.id, baseUrl)), key_mask: maskKey(key) }),
@@ -241,6 +245,12 @@ async function setStatus(
 /** A channel at the usual address of its old type moves to that of its new one. */
 function followedAddress(row: ChannelRow, type: ChannelType | undefined): string | null {
   return type !== undefined && row.base_url === PROVIDER_ADDRESSES[row.type] ? PROVIDER_ADDRESSES[type] : null;
+}
+
+/** So does one that is asked for the usage of streams, or not, as is usual for its type. */
+function followedOptions(row: ChannelRow, type: ChannelType | undefined): boolean | undefined {
+  const isUsual = (row.no_stream_options === 1) === lacksStreamOptions(row.type);
+  return type !== undefined && isUsual ? lacksStreamOptions(type) : undefined;
 }
 
 /** All columns but the id, which is the engine's to give; the type of the table cannot say so. */

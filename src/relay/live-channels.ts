@@ -109,7 +109,7 @@ export class LiveChannels implements ChannelMonitor {
   async test(channel: Channel, { model, isStream }: { model: string; isStream: boolean }): Promise<TestReport> {
     const member = this.#memberOf(channel);
     const startedMs = performance.now();
-    const result = await this.#tryChat(member, upstreamModelOf(channel, model), isStream);
+    const result = await this.#tryChat(member, channel, { model, isStream });
     const ttftMs = result.kind === "stream" ? performance.now() - startedMs : null;
     const error = await this.#problemOf(member, result);
     const timeMs = performance.now() - startedMs;
@@ -119,12 +119,20 @@ export class LiveChannels implements ChannelMonitor {
   }
 
   /** One small request; another one when the upstream refuses the name of its bound, as OpenAI does for some models. */
-  async #tryChat(member: PoolChannel, model: string, isStream: boolean): Promise<AttemptResult> {
+  async #tryChat(
+    member: PoolChannel,
+    channel: Channel,
+    asked: { readonly model: string; readonly isStream: boolean },
+  ): Promise<AttemptResult> {
+    const { isStream } = asked;
+    const model = upstreamModelOf(channel, asked.model);
+    // As the streams of clients ask it: a test that passes says that they do.
+    const options = channel.noStreamOptions ? {} : { stream_options: { include_usage: true } };
     const startedMs = performance.now();
     const { totalMs } = this.#bounds;
     const send = (bound: Readonly<Record<string, number>>) => {
       const messages = [{ role: "user", content: "hi" }];
-      const body = JSON.stringify({ model, messages, ...bound, ...(isStream ? { stream: true } : {}) });
+      const body = JSON.stringify({ model, messages, ...bound, ...(isStream ? { stream: true, ...options } : {}) });
       const leftMs = Math.max(1, totalMs - (performance.now() - startedMs));
       return this.#ask(member, { endpoint: ENDPOINTS.chat, body, isStream, totalMs: leftMs });
     };

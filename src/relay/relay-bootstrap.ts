@@ -5,7 +5,7 @@ import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { ChannelMonitor } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
-import { PROVIDER_ADDRESSES } from "./channel-types.ts";
+import { lacksStreamOptions, PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
 import { hashRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
@@ -43,7 +43,7 @@ async function bootstrapChannel({ settings, channels, monitor, log }: BootstrapP
     priority: 0,
     status: 1 as const,
     autoBan: true,
-    noStreamOptions: false,
+    noStreamOptions: lacksStreamOptions(type),
     ttftMs: null,
     totalMs: null,
   };

@@ -81,6 +81,27 @@ export function relayChannelsSuite(name: string, open: OpenTarget): void {
       expect(await show(channel.id)).toEqual(channel);
     });
 
+    test("one of Mistral is not asked for the usage of streams, unless its operator says so", async () => {
+      const mistral = { type: "mistral", base_url: "" };
+      const flagOf = async (id: number, body: Json) =>
+        ((await (await change(id, body)).json()) as Json).no_stream_options;
+      const [usual, told, other] = [
+        await make(mistral),
+        await make({ ...mistral, no_stream_options: false }),
+        await make({ type: "Together", base_url: "" }),
+      ];
+      expect([usual, told, other].map((one) => one.no_stream_options)).toEqual([true, false, false]);
+      for (const body of [{ name: "n" }, { type: "Mistral" }]) {
+        expect(await Promise.all([usual, told].map(({ id }) => flagOf(id, body)))).toEqual([true, false]);
+      }
+      const [toMistral, away] = [
+        { type: "Mistral", key: KEY },
+        { type: "Together", key: KEY },
+      ];
+      expect([await flagOf(other.id, toMistral), await flagOf(usual.id, away)]).toEqual([true, false]);
+      expect(await flagOf(usual.id, { ...toMistral, no_stream_options: false })).toBe(false);
+    });
+
     test("all of them are a bare list with their number, by id, in parts and by what they are", async () => {
       const keys = ["sk-mock-canary-aaaaaaaaaaaa", "sk-mock-canary-bbbbbbbbbbbb", "short-canary"];
       const made: ChannelJson[] = [];

@@ -92,6 +92,15 @@ describe("a server without channels and tokens", () => {
     expect(server.log()).not.toContain("sk-second");
   });
 
+  test("makes its first channel as usual for its type: Mistral is not asked for the usage of streams", async () => {
+    await using server = await serve({
+      RELAY_BOOTSTRAP_KEY: "sk-first",
+      RELAY_BOOTSTRAP_TYPE: "mistral",
+      RELAY_BOOTSTRAP_BASE_URL: upstream.url,
+    });
+    expect(await listed(server.url, "/api/channel")).toMatchObject([{ type: "Mistral", no_stream_options: true }]);
+  });
+
   test("warns of an address that is not allowed and of a token that can be guessed, and makes both", async () => {
     const first = {
       RELAY_BOOTSTRAP_KEY: "sk-first",

@@ -253,6 +253,19 @@ export function relaySelectionSuite(name: string, open: OpenTarget): void {
       expect((await rig.health(0)).state).toBe("closed");
     });
 
+    test.each([false, true])(
+      "test a channel with what its streams are asked, no_stream_options %p",
+      async (isLeftOut) => {
+        await using rig = await RelayRig.open(target(), [{ models: ["m"], no_stream_options: isLeftOut }]);
+        await (await rig.chat({ model: "m", stream: true })).text();
+        expect(await (await rig.act(0, "test", { stream: true })).json()).toMatchObject({ success: true });
+        const asked = rig.upstream.requests.map(({ json }) => json.stream_options);
+        expect(asked).toEqual(new Array(2).fill(isLeftOut ? undefined : { include_usage: true }));
+        expect(await (await rig.act(0, "test")).json()).toMatchObject({ success: true });
+        expect(rig.upstream.requests.at(-1)!.json).not.toHaveProperty("stream_options");
+      },
+    );
+
     test("test a model that knows its bound by another name", async () => {
       await using rig = await RelayRig.open(target(), [{ models: ["m"] }]);
       const unsupported = { code: "unsupported_parameter", param: "max_tokens" };
