@@ -39,7 +39,7 @@ export interface App extends AsyncDisposable {
   /** Ends answers that would go on for ever; their clients come back to another server, and miss nothing. */
   endStreams(): void;
   /** Cuts off the answers that have not come to their end in time, and says so to their clients. */
-  interruptStreams(): void;
+  interruptCalls(): void;
 }
 
 export function createApp(parts: AppParts): App {
@@ -100,7 +100,7 @@ export function createApp(parts: AppParts): App {
       await (await tasks?.settled())?.stopJobs(timeoutMs);
     },
     endStreams: () => tasks?.opened?.endStreams(),
-    interruptStreams: () => relay?.opened?.interruptStreams(),
+    interruptCalls: () => relay?.opened?.interruptCalls(),
     async [Symbol.asyncDispose]() {
       stopping.abort();
       await (await relay?.settled())?.[Symbol.asyncDispose]();

@@ -114,7 +114,7 @@ export class RunningServer {
     app.endStreams();
     await this.#unlessHurried(untilIdle(server, settings.shutdownTimeoutMs));
     if (server.pendingRequests > 0) {
-      app.interruptStreams();
+      app.interruptCalls();
       await this.#unlessHurried(untilIdle(server, LAST_WORDS_MS));
     }
     server.stop(true);

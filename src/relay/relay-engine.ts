@@ -138,7 +138,7 @@ export class RelayEngine {
     return this.#account(incoming, async (call) => {
       const ask: Ask = { method, subpath: `/${encodeURIComponent(responseId)}${search}` };
       const result = await this.#attempt(call, member, NO_MODEL, ask);
-      if (result.kind === "client_gone") return this.#parts.answers.gone(call, !call.scope.state.isDraining);
+      if (result.kind === "client_gone") return this.#givenUp(call);
       if (result.kind === "failure") return this.#answerFailure(call, member, NO_MODEL, result);
       if (method === "DELETE") {
         await this.#unlessRefused("forgotten", this.#parts.responses.unbind(responseId, token.id));
@@ -227,7 +227,7 @@ export class RelayEngine {
         if (member === null) break;
         tried.add(member.channel.id);
         const result = await this.#attempt(call, member, name, POST);
-        if (result.kind === "client_gone") return answers.gone(call, !call.scope.state.isDraining);
+        if (result.kind === "client_gone") return this.#givenUp(call);
         if (result.kind !== "failure") return this.#commit(call, member, result);
         const failed = this.#takeFailure(call, member, name, result);
         if (best === null || failed.verdict.rank >= best.verdict.rank) best = failed;
@@ -307,6 +307,13 @@ export class RelayEngine {
       reason: reasonOf(member, result),
       ...(failure.kind === "unreachable" && failure.systemCode !== null ? { cause: failure.systemCode } : {}),
     });
+  }
+
+  /** Its client has left, or the server stops and waits no longer. @throws RelayError server_shutting_down */
+  #givenUp(call: RelayCall): Response {
+    const { request, state } = call.scope;
+    if (!this.#isStopped || request.signal.aborted) return this.#parts.answers.gone(call, !state.isDraining);
+    throw new RelayError("server_shutting_down", "the server is shutting down", { headers: { "Retry-After": "1" } });
   }
 
   /** Without a listener on a signal of the engine: all attempts under way would share it. */

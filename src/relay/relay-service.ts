@@ -155,17 +155,17 @@ export class Relay implements AsyncDisposable {
     return this.#opened.adminServices;
   }
 
-  /** Tells the clients of streams that the server stops. */
-  interruptStreams(): void {
+  /** Tells the clients of all that is under way that the server stops: no upstream is waited for any more. */
+  interruptCalls(): void {
+    this.#opened.engine.stop();
     this.#opened.answers.interruptStreams();
   }
 
   /** To be called when no request is waited for any more. What is still under way is given up, and logged. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const { timers, engine, answers, usageLog, transport } = this.#opened;
+    const { timers, engine, usageLog, transport } = this.#opened;
     for (const timer of timers) clearInterval(timer);
-    engine.stop();
-    answers.interruptStreams();
+    this.interruptCalls();
     const deadlineMs = performance.now() + LAST_CALLS_MS_MAX;
     while (engine.inflight > 0 && performance.now() < deadlineMs) await Bun.sleep(LAST_CALLS_POLL_MS);
     await usageLog[Symbol.asyncDispose]();

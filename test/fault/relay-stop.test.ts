@@ -5,7 +5,7 @@ import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
 import { expectTimeFrom } from "../support/figures-in-bounds.ts";
 import { chatAnswer, mistakesIn, readBooks } from "../support/relay-books.ts";
-import { chat, chatCode, makeChannel, makeToken } from "../support/relay-client.ts";
+import { chat, chatCode, makeChannel, makeToken, readLog } from "../support/relay-client.ts";
 import { RelayLoad, slowStream } from "../support/relay-load.ts";
 import { RelayProcess } from "../support/relay-process.ts";
 import { report } from "../support/run-size.ts";
@@ -80,6 +80,41 @@ test("a stopping relay refuses what comes, finishes what runs, and tells the str
   expect(readBooks(relay.dbPath, finite.id)).toMatchObject({ rows: half + 2, open: 0, used: half * 11 + 7 + 7 });
   expect(readBooks(relay.dbPath, unlimited.id)).toMatchObject({ rows: half + 1, used: half * 11 + 7 });
   expect(mistakesIn(readBooks(relay.dbPath, finite.id), GRANTED)).toEqual([]);
+}, 120_000);
+
+test("a stopping relay tells whoever still waits for an upstream, for nothing, and its log says so", async () => {
+  using dir = tempDir();
+  await using upstream = await FaultUpstream.start();
+  await using relay = await RelayProcess.start(dir.file("data"), { SHUTDOWN_TIMEOUT: "300ms" });
+  await makeChannel(relay, upstream);
+  const { id, key } = await makeToken(relay, { remain_quota: GRANTED });
+  const head = { "Content-Type": "application/json", "Content-Length": "1000" };
+  upstream.forModel("silent", stayStill);
+  upstream.forModel("half an answer", async (exchange) => {
+    await exchange.head(200, head);
+    await exchange.write('{"choices":');
+    await exchange.gone;
+  });
+  upstream.forModel("comments", stream({ events: [": wait\n\n"], end: "still" }));
+  const asked = [
+    { model: "silent" },
+    { model: "silent", stream: true },
+    { model: "half an answer" },
+    { model: "comments", stream: true },
+  ];
+  const answers = asked.map((fields) => chat(relay, key, fields));
+  await upstream.request(asked.length - 1);
+  relay.kill("SIGTERM");
+  for (const answer of await Promise.all(answers)) {
+    const told = [answer.status, await chatCode(answer), answer.headers.get("retry-after")];
+    expect(told).toEqual([503, "server_shutting_down", "1"]);
+  }
+  expect(await relay.exited).toBe(0);
+  await relay.restart();
+  const rows = await readLog(relay);
+  expect(rows).toHaveLength(asked.length);
+  for (const row of rows) expect(row).toMatchObject({ status: 503, error_code: "server_shutting_down", quota: 0 });
+  expect(readBooks(relay.dbPath, id)).toMatchObject({ used: 0, open: 0 });
 }, 120_000);
 
 test("a relay that is stopped under load has logged every answer that it gave", async () => {
