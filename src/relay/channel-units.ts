@@ -114,17 +114,15 @@ export const CHANNEL_UNITS = {
   /**
    * By a failure of its key: status 3, unless a group would be left without an enabled channel. Then only the reason is
    * noted. Nothing happens when the channel is gone, not enabled, not to be banned, or has another key than the one
-   * that failed. `unusable` are channels that are enabled but locked. Returns the status in force.
+   * that failed. `unusable` are channels that are enabled but locked. Returns whether this has disabled it.
    */
   async "relay.banChannel"(
     work: UnitOfWork,
     args: { id: number; sealedKey: string; reason: string; unusable: readonly number[] },
-  ): Promise<ChannelStatus | null> {
+  ): Promise<boolean> {
     const db = relayTables(work);
     const row = await findChannel(db, args.id);
-    if (row === null || row.status !== 1 || row.auto_ban === 0 || row.sealed_key !== args.sealedKey) {
-      return row?.status ?? null;
-    }
+    if (row?.status !== 1 || row.auto_ban === 0 || row.sealed_key !== args.sealedKey) return false;
     const others = await db
       .selectFrom("relay_channel")
       .select(["id", "group_names"])
@@ -135,9 +133,9 @@ export const CHANNEL_UNITS = {
       others.filter(({ id }) => !args.unusable.includes(id)).flatMap(({ group_names }) => namesOf(group_names)),
     );
     const status = namesOf(row.group_names).every((group) => served.has(group)) ? 3 : 1;
-    if (status === row.status && args.reason === row.status_reason) return status;
+    if (status === row.status && args.reason === row.status_reason) return false;
     await setStatus(work, db, args.id, status, args.reason);
-    return status;
+    return status === 3;
   },
 
   /** Its key works again, as a test or a probe has shown; no effect when it was not banned. Returns its status. */

@@ -164,9 +164,9 @@ export class LiveChannels implements ChannelMonitor {
     if (channel.statusReason === reason && isRecent(this.#bannedMs.get(channel.id), nowMs)) return;
     this.#bannedMs.set(channel.id, nowMs);
     const { id, sealedKey } = channel;
-    const status = await this.#store.change("relay.banChannel", { id, sealedKey, reason, unusable: this.locked });
+    const isBanned = await this.#store.change("relay.banChannel", { id, sealedKey, reason, unusable: this.locked });
     await this.#readChannels();
-    if (status === 3) this.#log.warn("a channel was disabled: its key is refused", { channel: id, reason });
+    if (isBanned) this.#log.warn("a channel was disabled: its key is refused", { channel: id, reason });
   }
 
   /** Asks the disabled channels that are due whether their keys work again. To be called now and then. */

@@ -148,7 +148,7 @@ describe("a channel", () => {
 describe("a ban", () => {
   test("disables a channel beside another one, and says why", async () => {
     const [first] = [await create(), await create()];
-    expect(await ban(first)).toBe(3);
+    expect(await ban(first)).toBe(true);
     expect(await channels.require(first.id)).toMatchObject({ status: 3, statusReason: "invalid_api_key" });
   });
 
@@ -156,26 +156,26 @@ describe("a ban", () => {
     const first = await create({ groups: ["default", "vip"] });
     await create();
     await create({ groups: ["vip"], status: 0 });
-    expect(await ban(first)).toBe(1);
+    expect(await ban(first)).toBe(false);
     expect(await channels.require(first.id)).toMatchObject({ status: 1, statusReason: "invalid_api_key" });
   });
 
   test("does not count a locked channel as another one", async () => {
     const first = await create();
     const locked = await create();
-    expect(await ban(first, "invalid_api_key", [locked.id])).toBe(1);
+    expect(await ban(first, "invalid_api_key", [locked.id])).toBe(false);
   });
 
   test("hits only the key that failed, and only where it may", async () => {
     await create();
     const channel = await create();
     const changed = await update(channel.id, {}, "sk-new");
-    expect(await ban(channel)).toBe(1);
-    expect(await ban(await update(changed.id, { autoBan: false }))).toBe(1);
-    expect(await ban(await update(changed.id, { autoBan: true, status: 0 }))).toBe(0);
+    expect(await ban(channel)).toBe(false);
+    expect(await ban(await update(changed.id, { autoBan: false }))).toBe(false);
+    expect(await ban(await update(changed.id, { autoBan: true, status: 0 }))).toBe(false);
     expect((await channels.require(channel.id)).statusReason).toBeNull();
     await channels.change("relay.deleteChannel", { id: channel.id });
-    expect(await ban(changed)).toBeNull();
+    expect(await ban(changed)).toBe(false);
   });
 
   test("ends with a passed test, a probe, an operator's word or a new key, not with a failed test", async () => {

@@ -35,6 +35,7 @@ let transport: OutboundTransport;
 let pool: ChannelPool;
 let live: LiveChannels;
 let budget: ByteBudget;
+let warned: unknown[][];
 
 /** As after a start of the server. */
 async function open(): Promise<void> {
@@ -48,7 +49,7 @@ async function open(): Promise<void> {
     bounds: BOUNDS,
     budget,
     clock,
-    log,
+    log: { ...log, warn: (message, details) => void warned.push([message, details]) },
   });
   await live.changed();
 }
@@ -82,6 +83,7 @@ async function probesWithin(minutes: number): Promise<number[]> {
 
 beforeEach(async () => {
   nowMs = START_MS;
+  warned = [];
   relayStore = await openRelayStore();
   upstream = await FaultUpstream.start();
   const rules = new AddressRules(settings.relayAllowCidrs, false);
@@ -105,6 +107,15 @@ describe("a channel whose key is refused", () => {
     await disable(second);
     expect(statusOf(second)).toBe(1);
     expect(pool.find(second)!.channel.statusReason).toBe("invalid_api_key");
+  });
+
+  test("is told to be disabled once, however many calls find that out at the same time", async () => {
+    const [first, second] = [await add("first"), await add("second")];
+    await Promise.all(Array.from({ length: 20 }, () => disable(first)));
+    await disable(first);
+    await disable(second);
+    const details = { channel: first, reason: "invalid_api_key" };
+    expect(warned).toEqual([["a channel was disabled: its key is refused", details]]);
   });
 
   test("that stayed as the last of its group is out of use with its next refusal once another is there", async () => {
