@@ -16,7 +16,7 @@ export interface BodyInPieces {
  * a stream it lets go of. Null when the body is small enough to be kept.
  */
 export function inPieces(body: string | Uint8Array<ArrayBuffer>): BodyInPieces | null {
+  if (Buffer.byteLength(body) <= KEPT_BODY_BYTES_MAX) return null;
   const bytes = typeof body === "string" ? new TextEncoder().encode(body) : body;
-  if (bytes.length <= KEPT_BODY_BYTES_MAX) return null;
   return { body: streamPieces(bytes, () => undefined), lengthBytes: bytes.length };
 }

@@ -144,6 +144,25 @@ describe("a request", () => {
     expect(upstream.connections).toBe(2);
   });
 
+  test.each([16 * 1024, 16 * 1024 + 1, 3_000_000])(
+    "of %d bytes whose answer may take long arrives whole",
+    async (bytes) => {
+      const names = { "api.example": ["127.0.0.2", "127.0.0.1"] };
+      await using way = transport({ names });
+      const body = `密${"x".repeat(bytes - 3)}`;
+      // The first of its addresses takes no connection: what was begun there is sent anew.
+      const asked = ask(`http://api.example:${upstream.port}`, { body, isAnswerLong: true });
+      for (const sent of [asked, { ...asked, body: new TextEncoder().encode(body) }]) {
+        expect((await way.send(sent)).status).toBe(200);
+      }
+      expect(upstream.requests.map((request) => request.body === body)).toEqual([true, true]);
+      for (const { headers } of upstream.requests) {
+        expect([headers["content-length"], headers["transfer-encoding"]]).toEqual([`${bytes}`, undefined]);
+        expect(headers["content-type"]).toBe("application/json");
+      }
+    },
+  );
+
   test("shares the first dial with others that come at the same time", async () => {
     await using way = transport();
     const texts = await Promise.all(
