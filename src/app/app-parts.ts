@@ -7,7 +7,7 @@ import type { ServerState } from "../http/request-scope.ts";
 import { Admission } from "../http/surface.ts";
 import { CachedKvEngine } from "../kv/cached-kv-engine.ts";
 import { GcraLimiter } from "../limits/gcra-limiter.ts";
-import { KiB, MiB } from "../shared/bounds.ts";
+import { ACCOUNT_BODY_BYTES_MAX, KiB, MiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
@@ -66,6 +66,7 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
     relayBudget,
     /** Of what they send. */
     relayBodyBudget: relayBudget.part(shareOf(relayBudget.limitBytes, RELAY_BODIES_SHARE, settings.relayBodyMax)),
+    /** Of those of whom only a body may say who they are, or who need not say it. */
     strangers: new ByteBudget(strangersBytes(settings)),
     limiter: new GcraLimiter(clock, LIMITER_BYTES),
     templates: new WeakMap<KvEntry, Headers>(),
@@ -97,5 +98,5 @@ function shareOf(wholeBytes: number, share: number, largestBytes: number): numbe
 
 /** At least what one of them may send. */
 function strangersBytes({ bodyBudgetBytes, tokenBodyAuthBytes }: Settings): number {
-  return Math.max(Math.floor(bodyBudgetBytes * STRANGERS_SHARE), tokenBodyAuthBytes);
+  return Math.max(Math.floor(bodyBudgetBytes * STRANGERS_SHARE), tokenBodyAuthBytes, ACCOUNT_BODY_BYTES_MAX);
 }

@@ -86,15 +86,15 @@ export function relayMounts(relay: Opening<Relay>): Mounts {
 
 export function taskOpening(
   { settings, clock, metrics, store, log }: AppParts,
-  { admission, usersBudget: budget }: SharedParts,
+  { admission, usersBudget: budget, strangers }: SharedParts,
 ): Opening<TaskService> {
   return new Opening(async () => {
     const { TaskService } = await import("../task/task-service.ts");
-    return TaskService.open({ settings, store, admission, budget, metrics, clock, log });
+    return TaskService.open({ settings, store, admission, budget, strangers, metrics, clock, log });
   });
 }
 
-export function taskMounts(tasks: Opening<TaskService>, { surface }: SharedParts): Mounts {
+export function taskMounts(tasks: Opening<TaskService>, { surface, budget }: SharedParts): Mounts {
   const jobAdmin = lazily(async () => {
     const { services } = await tasks.open();
     const { createJobAdminHandler } = await import("../jobs/job-admin-routes.ts");
@@ -111,7 +111,7 @@ export function taskMounts(tasks: Opening<TaskService>, { surface }: SharedParts
     "/_admin/task/*": lazily(async () => {
       const { services } = await tasks.open();
       const { createTaskAdminHandler } = await import("../task/task-admin-routes.ts");
-      return createTaskAdminHandler({ ...surface, tasks: services });
+      return createTaskAdminHandler({ ...surface, tasks: services, budget });
     }),
   };
 }

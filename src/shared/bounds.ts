@@ -28,6 +28,8 @@ export const STREAM_WAIT_MS = 1000;
 export const BODY_STEP_BYTES = 256 * KiB;
 /** That of a stranger, or of an upstream, in smaller ones: many who have sent next to nothing hold next to nothing. */
 export const SMALL_STEP_BYTES = 16 * KiB;
+/** Of a request about an account, which anybody may send. */
+export const ACCOUNT_BODY_BYTES_MAX = 16 * KiB;
 /** A connection that is silent for so long is closed, unless its request says otherwise. */
 export const IDLE_SECONDS = 10;
 /** After an answer in mid-body, a body announced with at most this length is read to its end. */

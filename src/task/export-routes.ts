@@ -4,6 +4,7 @@ import { isUnchanged } from "../http/entity-tags.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondJson } from "../http/respond.ts";
+import { ACCOUNT_BODY_BYTES_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import { NewExportBody } from "./export-bodies.ts";
@@ -11,14 +12,7 @@ import { type ExportRow, ExportStore } from "./export-store.ts";
 import { readIdempotencyKey } from "./idempotency-key.ts";
 import { parseFields } from "./request-bodies.ts";
 import { parseListQuery } from "./task-query.ts";
-import {
-  ACCOUNT_BODY_BYTES_MAX,
-  forUsers,
-  readJsonBody,
-  requireUuid,
-  type TaskRoutes,
-  type UserRequest,
-} from "./task-request.ts";
+import { forUsers, readJsonBody, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
 import { formatTime } from "./task-time.ts";
 
 /** A file takes as long as some pages of a list. */

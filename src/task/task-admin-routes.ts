@@ -1,6 +1,7 @@
 // Administration of the task service, for operators: accounts, and single tasks whoever owns them.
 
 import { requireRight } from "../auth/principal.ts";
+import type { ByteBudget } from "../http/byte-budget.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
@@ -8,7 +9,7 @@ import { respondJson } from "../http/respond.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
-import { readFields } from "./account-request.ts";
+import { readOperatorFields } from "./account-request.ts";
 import { createUser } from "./account-routes.ts";
 import { goneUntilMs, isGone } from "./item-rules.ts";
 import { findItem, labelsOf, taskNotFound } from "./item-store.ts";
@@ -21,6 +22,8 @@ import { taskView } from "./task-view.ts";
 
 export interface TaskAdminServices extends OperatorSurface {
   readonly tasks: TaskServices;
+  /** That of users has no room for operators when users hold all of it. */
+  readonly budget: ByteBudget;
 }
 
 type AdminRequest = OperatorRequest<TaskAdminServices>;
@@ -48,10 +51,10 @@ async function listUsers({ services, scope }: AdminRequest): Promise<Response> {
   return respondJson(scope, 200, page.map(userBody), headers);
 }
 
-async function addUser(request: AdminRequest): Promise<Response> {
-  const { tasks } = request.services;
-  const body = await readFields({ services: tasks, scope: request.scope }, newUserBody(tasks.settings.passwordMin));
-  return respondJson(request.scope, 201, userBody(await createUser(tasks, body)));
+async function addUser({ services, scope }: AdminRequest): Promise<Response> {
+  const { tasks, budget } = services;
+  const body = await readOperatorFields(scope, budget, newUserBody(tasks.settings.passwordMin));
+  return respondJson(scope, 201, userBody(await createUser(tasks, body)));
 }
 
 async function showUser(request: AdminRequest): Promise<Response> {
@@ -64,7 +67,7 @@ async function updateUser(request: AdminRequest): Promise<Response> {
   const { accounts, clock, settings } = services.tasks;
   const userId = idOf(request, "user");
   const schema = userChangesBody(settings.passwordMin);
-  const { disabled: isDisabled, password } = await readFields({ services: services.tasks, scope }, schema);
+  const { disabled: isDisabled, password } = await readOperatorFields(scope, services.budget, schema);
   await accounts.store.requireCredentials(userId);
   const passwordHash = password === undefined ? undefined : await accounts.passwords.hash(password);
   const args = { userId, isDisabled, passwordHash, nowMs: clock() };

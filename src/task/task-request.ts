@@ -1,10 +1,8 @@
 // A request to the task service, as its routes are given it.
 
 import type { AccessClaims } from "../auth/user-token.ts";
-import type { ByteBudget } from "../http/byte-budget.ts";
 import { readBody } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
@@ -70,7 +68,6 @@ export function requireUuid(text: string | undefined, what: string): string {
   throw new AppError("not_found", `${what} not found`);
 }
 
-export const ACCOUNT_BODY_BYTES_MAX = 16 * KiB;
 const JSON_TYPES: ReadonlySet<string> = new Set([
   "application/json",
   "application/merge-patch+json",
@@ -79,26 +76,28 @@ const JSON_TYPES: ReadonlySet<string> = new Set([
 ]);
 
 interface BodySource {
-  readonly services: { readonly budget: ByteBudget; readonly gate?: Pick<UserGate, "isLive"> };
+  readonly services: Pick<TaskServices, "budget" | "strangers"> & { readonly gate: Pick<UserGate, "isLive"> };
   readonly scope: RequestScope;
-  readonly who?: SignedIn | null;
+  readonly who: SignedIn | null;
 }
 
 /**
- * The body as `parse` reads it (see request-bodies.ts), of somebody who is still signed in when all of it is there.
+ * The body as `parse` reads it (see request-bodies.ts), of somebody who is still signed in when all of it is there, or
+ * of a stranger.
  * @throws AppError invalid_token, unsupported_media_type, body_too_large, overloaded, body_incomplete, and what `parse`
  * throws
  */
 export async function readJsonBody<T>(
-  { services, scope, who = null }: BodySource,
+  { services: { budget, strangers, gate }, scope, who }: BodySource,
   bytesMax: number,
   parse: (bytes: Uint8Array) => T,
 ): Promise<T> {
   requireJsonType(scope);
-  const body = await readBody(scope, bytesMax, services.budget, who === null ? "stranger" : "user");
+  const isStranger = who === null;
+  const body = await readBody(scope, bytesMax, isStranger ? strangers : budget, isStranger ? "stranger" : "user");
   try {
     // A body may take its time, and the session may have ended meanwhile.
-    const isLive = who === null || services.gate === undefined || services.gate.isLive(who);
+    const isLive = isStranger || gate.isLive(who);
     if (isLive !== true && !(await isLive)) throw new AppError("invalid_token", "Invalid token");
     return parse(body.bytes);
   } finally {
@@ -106,7 +105,8 @@ export async function readJsonBody<T>(
   }
 }
 
-function requireJsonType({ request }: RequestScope): void {
+/** @throws AppError unsupported_media_type */
+export function requireJsonType({ request }: RequestScope): void {
   const type = request.headers.get("content-type");
   if (type !== null && !JSON_TYPES.has(type.split(";")[0]!.trim().toLowerCase())) {
     throw new AppError("unsupported_media_type", "Send JSON, as application/json.");

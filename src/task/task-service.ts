@@ -37,6 +37,7 @@ export interface TaskParts {
   readonly store: TableStore<TaskUnits & JobUnits>;
   readonly admission: Admission;
   readonly budget: ByteBudget;
+  readonly strangers: ByteBudget;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
@@ -54,7 +55,7 @@ export class TaskService implements AsyncDisposable {
 
   /** Throws what the store throws. */
   static async open(parts: TaskParts): Promise<TaskService> {
-    const { settings, store, admission, budget, clock, log } = parts;
+    const { settings, store, admission, budget, strangers, clock, log } = parts;
     const cache = new TaskCache(settings, clock);
     const reads = { lists: new TaskListStore(store), stats: new TaskStatsStore(store), statsCache: new StatsCache() };
     const writer = new TaskWriter(store, cache);
@@ -70,6 +71,7 @@ export class TaskService implements AsyncDisposable {
       log,
       admission,
       budget,
+      strangers,
       store,
       writer,
       cache,

@@ -26,6 +26,8 @@ export interface TaskServices {
   readonly log: Log;
   readonly admission: Admission;
   readonly budget: ByteBudget;
+  /** Of bodies of those who are not signed in. */
+  readonly strangers: ByteBudget;
   readonly store: TableStore<TaskUnits>;
   readonly writer: TaskWriter;
   readonly cache: TaskCache;

@@ -3,16 +3,10 @@
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { respondJson } from "../http/respond.ts";
+import { ACCOUNT_BODY_BYTES_MAX } from "../shared/bounds.ts";
 import { given } from "../shared/given.ts";
 import { fieldsError, parseFields } from "./request-bodies.ts";
-import {
-  ACCOUNT_BODY_BYTES_MAX,
-  forUsers,
-  readJsonBody,
-  requireUuid,
-  type TaskRoutes,
-  type UserRequest,
-} from "./task-request.ts";
+import { forUsers, readJsonBody, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
 import type { TaskServices } from "./task-services.ts";
 import { formatTime } from "./task-time.ts";
 import { NewWebhookBody, WebhookChangesBody } from "./webhook-bodies.ts";

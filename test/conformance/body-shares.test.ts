@@ -1,4 +1,5 @@
-// Who may hold how much of the memory for bodies: calls of the relay leave room for other users, users for operators.
+// Who may hold how much of the memory for bodies: calls of the relay leave room for other users, users for operators
+// and strangers, strangers for users.
 
 import { expect, test } from "bun:test";
 import { eventually } from "../support/eventually.ts";
@@ -27,6 +28,9 @@ const ENV = {
 };
 
 const target = useTarget(openBinary, ENV);
+const host = () => new URL(target().url).host;
+/** As large as a body about an account may be. */
+const padded = (fields: object) => JSON.stringify(fields).padEnd(16_000);
 const used = () => metricOf(target(), "gokv_body_budget_used_bytes");
 
 /** Calls that hold all that calls of a relay token can get, until `signal` ends them. Returns how many there are. */
@@ -108,11 +112,11 @@ test("streams that have begun hold nothing of large bodies, and no more than the
   await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
 });
 
-test("bodies of users that have come but for their end leave room for those of operators", async () => {
+test("bodies of users that have come but for their end leave room for those of operators and strangers", async () => {
   const { token } = await install(target());
-  const { host } = new URL(target().url);
+  const account = await signUp(target());
   const type = "Content-Type: application/json\r\n";
-  const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host}\r\nX-App-Token: ${token}\r\n${type}`;
+  const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host()}\r\nX-App-Token: ${token}\r\n${type}`;
   using connections = new DisposableStack();
   for (let count = 0; count < 9; count++) {
     const connection = connections.use(await openRaw(target().url));
@@ -123,6 +127,31 @@ test("bodies of users that have come but for their end leave room for those of o
   const body = JSON.stringify("x".repeat(900_000));
   expect((await asApp(target(), token, "/k", { method: "POST", body, headers: JSON_TYPE })).status).toBe(503);
   await put(target(), "/shares/operator", "x".repeat(MiB));
+  const users = "/_admin/task/users";
+  const asOperator = (method: string, path: string, fields: object) =>
+    target().fetch(path, { method, headers: JSON_TYPE, body: padded(fields) });
+  const added = { username: "added", email: "added@example.com", password: "password123" };
+  expect((await asOperator("POST", users, added)).status).toBe(201);
+  expect((await asOperator("PATCH", `${users}/${account.id}`, { disabled: true })).status).toBe(200);
+  const { email, password } = added;
+  expect((await ask(target(), "POST", "/auth/login", { body: padded({ email, password }) })).status).toBe(200);
+  connections.dispose();
+  await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
+});
+
+test("bodies of strangers that have come but for their end leave room for those of users", async () => {
+  const { token } = await install(target());
+  const type = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+  const piece = " ".repeat(16_000);
+  using connections = new DisposableStack();
+  for (let count = 0; count < 460; count++) {
+    const connection = connections.use(await openRaw(target().url));
+    connection.send(`POST /api/v1/auth/login HTTP/1.1\r\nHost: ${host()}\r\n${type}\r\n3e80\r\n${piece}\r\n`);
+  }
+  await eventually("they hold their share", WAIT_MS, async () => (await used()) > 1.9 * MiB);
+  const body = JSON.stringify("x".repeat(500_000));
+  expect((await asApp(target(), token, "/k", { method: "POST", body, headers: JSON_TYPE })).status).toBe(200);
+  expect(await used()).toBeLessThanOrEqual(2 * MiB);
   connections.dispose();
   await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
 });

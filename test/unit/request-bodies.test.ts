@@ -55,7 +55,8 @@ test("a body that is compressed, or says to be no JSON, is refused before anythi
     });
     const scope = new RequestScope(request, null, { isDraining: false, hasFailed: false, trustedProxies: null });
     const budget = new ByteBudget(1000);
-    const parsed = await readJsonBody({ services: { budget }, scope }, 100, ({ length }) => length).catch(
+    const services = { budget, strangers: budget, gate: { isLive: () => true } };
+    const parsed = await readJsonBody({ services, scope, who: null }, 100, ({ length }) => length).catch(
       ({ code, status }) => [code, status],
     );
     return [parsed, request.bodyUsed];
