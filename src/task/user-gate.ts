@@ -31,8 +31,8 @@ export class UserGate {
   readonly #known = createBoundedCache<KnownUser>(CACHE_BYTES)!;
   /** Users with a change under way, and how many changes. */
   readonly #held = new Map<number, number>();
-  /** Changes so far: what was looked up before one is not remembered after it. */
-  #changes = 0;
+  /** Counts holds and releases: what began to be looked up before the last of them is not remembered. */
+  #turns = 0;
 
   constructor(parts: UserGateParts) {
     this.#parts = parts;
@@ -60,10 +60,11 @@ export class UserGate {
    * function that is returned was called, and then it is looked up anew.
    */
   hold(userId: number): () => void {
-    this.#changes++;
+    this.#turns++;
     this.#held.set(userId, (this.#held.get(userId) ?? 0) + 1);
     this.#known.delete(`${userId}`);
     return () => {
+      this.#turns++;
       const left = this.#held.get(userId)! - 1;
       if (left === 0) this.#held.delete(userId);
       else this.#held.set(userId, left);
@@ -81,9 +82,9 @@ export class UserGate {
   }
 
   async #look(who: SignedIn): Promise<boolean> {
-    const changes = this.#changes;
+    const turns = this.#turns;
     const isLive = await this.#parts.findLive(who);
-    if (isLive && changes === this.#changes && !this.#held.has(who.userId)) this.#remember(who);
+    if (isLive && turns === this.#turns && !this.#held.has(who.userId)) this.#remember(who);
     return isLive;
   }
 

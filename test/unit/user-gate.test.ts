@@ -90,6 +90,20 @@ describe("the gate of users", () => {
     expect(await refusal(() => rig.gate.admit(rig.header))).toEqual(["invalid_token", "Invalid token"]);
   });
 
+  test("what was read during a change and arrives after it is not remembered", async () => {
+    const rig = await openRig();
+    const who = await rig.gate.admit(rig.header);
+    const release = rig.gate.hold(1);
+    const read = Promise.withResolvers<void>();
+    rig.pause = read.promise;
+    const slow = rig.gate.isLive(who);
+    rig.live.clear();
+    release();
+    read.resolve();
+    await slow;
+    expect(await refusal(() => rig.gate.admit(rig.header))).toEqual(["invalid_token", "Invalid token"]);
+  });
+
   test("a change of one user leaves what is known of others", async () => {
     const rig = await openRig(1);
     await rig.gate.admit(rig.header);
