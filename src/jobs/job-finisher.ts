@@ -1,10 +1,11 @@
 // Ends runs in the store: many in one commit, and singly when one of them spoils the commit.
 
+import { causeTextOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import type { Claim, ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun, Settled } from "./job-finish-units.ts";
-import { causeText, isStoreAway, shownText } from "./job-run.ts";
+import { isStoreAway, shownText } from "./job-run.ts";
 import type { JobUnits } from "./job-units.ts";
 
 export interface Exchanged extends Settled {
@@ -53,7 +54,7 @@ export class JobFinisher {
       } catch (thrown) {
         if (isStoreAway(thrown) || tries === 3) return null;
         const error = shownText(thrown);
-        this.#log.error("a job could not be settled", { id, cause: causeText(thrown) });
+        this.#log.error("a job could not be settled", { id, cause: causeTextOf(thrown) });
         attempt = { id, fence, end: run.end === "expired" ? "expired" : "failed", error, skipsSettlement: tries === 2 };
       }
     }

@@ -1,6 +1,6 @@
 // One run of a job on this node: its handler, its signal, its time.
 
-import { AppError, messageOf } from "../shared/errors.ts";
+import { AppError, causeTextOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun } from "./job-finish-units.ts";
@@ -56,11 +56,14 @@ export class JobRun {
     setTimeout(() => this.#givenUp.reject(new Error(REASONS[reason])), ABORT_GRACE_MS).unref();
   }
 
-  /** What it has become since it was last asked for; null when nothing has changed. */
-  takeProgress(): number | null {
-    if (this.#progress === this.#toldProgress) return null;
-    this.#toldProgress = this.#progress;
-    return this.#progress;
+  /** What it has become since it was last told; null when nothing has changed. */
+  get untoldProgress(): number | null {
+    return this.#progress === this.#toldProgress ? null : this.#progress;
+  }
+
+  /** It is stored that the job has come to `percent`. */
+  noteTold(percent: number): void {
+    this.#toldProgress = percent;
   }
 
   #note(percent: number): void {
@@ -85,7 +88,7 @@ export class JobRun {
 
   #shown(thrown: unknown): string {
     if (!isMeantForClients(thrown) || thrown.status >= 500) {
-      this.#log.error("a job has met a defect", { id: this.job.id, kind: this.job.kind, cause: causeText(thrown) });
+      this.#log.error("a job has met a defect", { id: this.job.id, kind: this.job.kind, cause: causeTextOf(thrown) });
     }
     return shownText(thrown);
   }
@@ -119,18 +122,4 @@ export function shownText(thrown: unknown): string {
 
 function isMeantForClients(thrown: unknown): thrown is AppError {
   return thrown instanceof AppError && thrown.code !== "internal_error";
-}
-
-/** For the log: what stands behind an error, else the error itself. */
-export function causeText(thrown: unknown): string {
-  return textOf(thrown instanceof AppError ? (thrown.cause ?? thrown) : thrown);
-}
-
-/** Anything can be thrown, even what cannot be shown. */
-export function textOf(thrown: unknown): string {
-  try {
-    return messageOf(thrown) || "failed without a message";
-  } catch {
-    return "failed with something that cannot be shown";
-  }
 }

@@ -72,12 +72,17 @@ export class JobRuns {
     return { queues: free.filter(({ slots }) => slots > 0), busyGroups };
   }
 
-  /** For the next heartbeat; progress is told once. */
-  takeNews(): Heartbeat["runs"] {
+  /** For the next heartbeat. */
+  news(): Heartbeat["runs"] {
     return [...this.#runs.values()].map((run) => {
       const { id, fence } = run.job;
-      return { id, fence, progress: run.takeProgress() };
+      return { id, fence, progress: run.untoldProgress };
     });
+  }
+
+  /** A heartbeat has stored the progress that it told. */
+  noteTold(told: Heartbeat["runs"]): void {
+    for (const run of told) if (run.progress !== null) this.find(run)?.noteTold(run.progress);
   }
 }
 

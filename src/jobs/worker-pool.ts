@@ -1,6 +1,8 @@
 // Runs jobs on this node: as many of each queue as it has slots, each until it has ended in the store.
 
 import type { Clock } from "../shared/clock.ts";
+import { causeTextOf } from "../shared/errors.ts";
+import { every } from "../shared/every.ts";
 import type { Log } from "../shared/log.ts";
 import type { QueueName } from "../shared/setting-parsers.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
@@ -8,7 +10,7 @@ import type { Claim, ClaimedJob } from "./job-claim-units.ts";
 import type { EndedRun, Settled } from "./job-finish-units.ts";
 import { JobFinisher } from "./job-finisher.ts";
 import { JobFailure, type JobHandler, type JobKind } from "./job-kinds.ts";
-import { ABORT_GRACE_MS, isStoreAway, JobRun, textOf } from "./job-run.ts";
+import { ABORT_GRACE_MS, isStoreAway, JobRun } from "./job-run.ts";
 import { JobRuns } from "./job-runs.ts";
 import type { JobStore } from "./job-store.ts";
 import type { JobUnits } from "./job-units.ts";
@@ -33,6 +35,8 @@ export interface PoolParts {
 const WAKE_PAUSE_MS = 20;
 /** How long a store without room is left alone by all but the system queue. */
 const AWAY_PAUSE_MS = 1_000;
+/** How long after a claim that met a defect: it is told each time, and most of them stay. */
+const DEFECT_PAUSE_MS = 1_000;
 /** After the grace of the handlers: for the commit of what they have left. */
 const LAST_COMMIT_MS = 2_000;
 const EXPIRED_AT_ONCE = 100;
@@ -67,14 +71,14 @@ export class WorkerPool {
   }
 
   start(): void {
-    const { leaseMs, pollMs } = this.#parts;
+    const { leaseMs, pollMs, log } = this.#parts;
     this.#timers = [
-      every(leaseMs / 3, () => this.#keepLeases()),
-      every(pollMs, () => this.#poll()),
-      every(leaseMs / 2, async () => {
+      every(leaseMs / 3, log, "leases of jobs could not be kept up", () => this.#keepLeases()),
+      every(pollMs, log, "the queues of jobs could not be looked at", () => this.#poll()),
+      setInterval(() => {
         this.#isReapDue = !this.#isStopping;
         this.#turnSoon();
-      }),
+      }, leaseMs / 2),
     ];
     this.wake();
   }
@@ -119,7 +123,7 @@ export class WorkerPool {
     this.#isTurning = true;
     void this.#turn().catch((error: unknown) => {
       this.#isTurning = false;
-      this.#parts.log.error("the job pool has met a defect", { cause: textOf(error) });
+      this.#parts.log.error("the job pool has met a defect", { cause: causeTextOf(error) });
     });
   }
 
@@ -161,7 +165,9 @@ export class WorkerPool {
       return claimed.length === 0 ? WAKE_PAUSE_MS : 0;
     } catch (error) {
       // The poll tries again.
-      return isStoreAway(error) ? this.#noteAway() : WAKE_PAUSE_MS;
+      if (isStoreAway(error)) return this.#noteAway();
+      this.#parts.log.error("jobs cannot be claimed", { cause: causeTextOf(error) });
+      return DEFECT_PAUSE_MS;
     }
   }
 
@@ -205,18 +211,23 @@ export class WorkerPool {
   async #keepLeases(): Promise<void> {
     const { store, leaseMs, clock } = this.#parts;
     if (this.#runs.size === 0) return;
-    const beat = { node: this.#node, leaseMs, nowMs: clock(), runs: this.#runs.takeNews() };
+    const beat = { node: this.#node, leaseMs, nowMs: clock(), runs: this.#runs.news() };
     const heard = await store.run("jobs.heartbeat", beat);
+    // Not before: what a failed one would have told is told by the next.
+    this.#runs.noteTold(beat.runs);
     for (const id of heard.cancelled) this.cancel(id);
     for (const lost of heard.lost) this.#runs.find(lost)?.abort("lost");
   }
 
   /** Ends runs of nodes that are gone, or stand still. Between two trips: no claim of this node is under way. */
   async #reap(): Promise<void> {
-    const { jobs, clock } = this.#parts;
+    const { jobs, clock, log } = this.#parts;
     this.#isReapDue = false;
     // Unreadable now: the next time.
-    const expired = await jobs.expired(clock(), EXPIRED_AT_ONCE).catch(() => []);
+    const expired = await jobs.expired(clock(), EXPIRED_AT_ONCE).catch((error: unknown) => {
+      log.warn("leases of jobs that are over could not be read", { cause: causeTextOf(error) });
+      return [];
+    });
     // Some may wait here since the last time, for a store without room.
     const isNew = ({ id }: EndedRun) => this.#ended.every((ended) => ended.id !== id);
     this.#ended.push(...expired.filter((run) => this.#runs.find(run) === undefined && isNew(run)));
@@ -237,9 +248,4 @@ function wait(ms: number): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve, ms).unref();
   });
-}
-
-/** What fails now is tried again the next time. */
-function every(ms: number, act: () => Promise<void>): Timer {
-  return setInterval(() => void act().catch(() => undefined), ms);
 }

@@ -7,7 +7,8 @@ import { OutboundTransport } from "../http/outbound-transport.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
 import type { GcraLimiter } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
-import { messageOf } from "../shared/errors.ts";
+import { causeTextOf } from "../shared/errors.ts";
+import { every } from "../shared/every.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
@@ -63,7 +64,7 @@ interface OpenedRelay {
   readonly answers: RelayAnswers;
   readonly usageLog: UsageLog;
   readonly transport: OutboundTransport;
-  readonly timers: readonly ReturnType<typeof setInterval>[];
+  readonly timers: readonly Timer[];
 }
 
 export class Relay implements AsyncDisposable {
@@ -191,11 +192,11 @@ function boundsOf(settings: Settings): AttemptBounds {
 function startTimers({ settings, store, clock, log }: RelayParts, usageLog: UsageLog, channels: LiveChannels) {
   const purgeOld = () => purge(store, clock() - settings.relayLogDays * DAY_MS);
   // A server that is often restarted would never come to it.
-  purgeOld().catch((error: unknown) => log.warn("old usage rows stay", { cause: messageOf(error) }));
+  purgeOld().catch((error: unknown) => log.warn("old usage rows stay", { cause: causeTextOf(error) }));
   return [
-    every(TOUCH_EVERY_MS, log, () => usageLog.writeTouches()),
-    every(PROBE_EVERY_MS, log, () => channels.probe()),
-    every(PURGE_EVERY_MS, log, purgeOld),
+    every(TOUCH_EVERY_MS, log, "uses of relay tokens could not be noted", () => usageLog.writeTouches()),
+    every(PROBE_EVERY_MS, log, "channels could not be probed", () => channels.probe()),
+    every(PURGE_EVERY_MS, log, "old usage rows stay", purgeOld),
   ];
 }
 
@@ -204,19 +205,6 @@ function warnOfLocked({ locked }: LiveChannels, log: Log): void {
   log.error(`no secret opens the keys of these channels: they are locked. ${UNREADABLE_ADVICE}`, {
     channels: locked.join(","),
   });
-}
-
-/** A turn that fails is told and comes again. */
-function every(intervalMs: number, log: Log, act: () => Promise<unknown>): ReturnType<typeof setInterval> {
-  let isAtWork = false;
-  const timer = setInterval(async () => {
-    if (isAtWork) return;
-    isAtWork = true;
-    await act().catch((error: unknown) => log.warn("a task of the relay failed", { cause: messageOf(error) }));
-    isAtWork = false;
-  }, intervalMs);
-  timer.unref();
-  return timer;
 }
 
 /** In slices, so that no other write waits long. */

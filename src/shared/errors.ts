@@ -155,3 +155,13 @@ export class ExitError extends Error {
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+/** For the log: what stands behind an error of ours, else the error itself; anything can be thrown. */
+export function causeTextOf(thrown: unknown): string {
+  const cause = thrown instanceof AppError ? (thrown.cause ?? thrown) : thrown;
+  try {
+    return messageOf(cause) || "failed without a message";
+  } catch {
+    return "failed with something that cannot be shown";
+  }
+}

@@ -2,6 +2,8 @@
 
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
+import { every } from "../shared/every.ts";
+import type { Log } from "../shared/log.ts";
 import { EventStream } from "./event-stream.ts";
 import type { FeedStore } from "./feed-store.ts";
 import type { SignedIn } from "./task-request.ts";
@@ -14,16 +16,18 @@ export class EventStreams {
   readonly #feed: FeedStore;
   readonly #clock: Clock;
   readonly #limit: number;
+  readonly #log: Log;
   readonly #byUser = new Map<number, Set<EventStream>>();
   #count = 0;
-  #timer: ReturnType<typeof setInterval> | null = null;
+  #timer: Timer | null = null;
   #isClosed = false;
 
   /** `limit`: open at once, of all users together. */
-  constructor({ feed, clock, limit }: { feed: FeedStore; clock: Clock; limit: number }) {
+  constructor({ feed, clock, limit, log }: { feed: FeedStore; clock: Clock; limit: number; log: Log }) {
     this.#feed = feed;
     this.#clock = clock;
     this.#limit = limit;
+    this.#log = log;
   }
 
   /**
@@ -52,6 +56,7 @@ export class EventStreams {
   wake(userIds: readonly number[]): void {
     const streams = userIds.flatMap((id) => [...(this.#byUser.get(id) ?? [])]);
     for (const stream of streams) stream.wake();
+    // What fails here is tried again within a second, and told then.
     if (streams.length > 0) this.#endSignedOut(streams).catch(() => undefined);
   }
 
@@ -71,7 +76,7 @@ export class EventStreams {
     const stream = new EventStream({ feed: this.#feed, who, onEnd: (ended) => this.#forget(ended) });
     this.#byUser.set(who.userId, own.add(stream));
     this.#count++;
-    this.#timer ??= setInterval(() => this.#check().catch(() => undefined), CHECK_MS);
+    this.#timer ??= every(CHECK_MS, this.#log, "live streams could not be looked at", () => this.#check());
     return stream;
   }
 
@@ -86,7 +91,6 @@ export class EventStreams {
     this.#timer = null;
   }
 
-  /** What fails here is tried again a second later. */
   async #check(): Promise<void> {
     const nowMs = this.#clock();
     for (const stream of this.#all()) if (stream.who.expiresAtMs <= nowMs) stream.end();

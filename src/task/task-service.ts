@@ -61,7 +61,7 @@ export class TaskService implements AsyncDisposable {
     const writer = new TaskWriter(store, cache);
     const rates = new TaskRates(clock, ratesOf(settings));
     const { gate, accounts, accountMetrics } = openAccounts(parts, writer);
-    const streams = new EventStreams({ feed: new FeedStore(store), clock, limit: settings.taskStreamsMax });
+    const streams = new EventStreams({ feed: new FeedStore(store), clock, limit: settings.taskStreamsMax, log });
     writer.onEffects(({ userIds }) => streams.wake(userIds));
     const webhooks = await WebhookStore.open(store, settings.sealingSecrets);
     const outbound = openWebhookTransport(settings, log);

@@ -1,6 +1,7 @@
 // The threads of a store whose jobs are those of tests: kinds that note in the database how they were settled.
 
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { sql } from "kysely";
 import { byKind, type Requeued, type Settlement } from "../../src/jobs/job-kinds.ts";
 import { createJobUnits, enqueueJob, jobTables, type NewJob } from "../../src/jobs/job-units.ts";
 import { AppError } from "../../src/shared/errors.ts";
@@ -57,6 +58,12 @@ const UNITS = {
     for (const job of jobs) ids.push(await enqueueJob(work, job));
     if (isRefused) throw new AppError("conflict", "nothing is stored");
     return ids;
+  },
+  /** Has the engine refuse changes of jobs to which `condition` applies; null = none any more. */
+  "test.refuse": async (work: UnitOfWork, { condition }: { condition: string | null }) => {
+    const refusal = `BEFORE UPDATE ON job WHEN ${condition} BEGIN SELECT RAISE(ABORT, 'refused'); END`;
+    const statement = condition === null ? "DROP TRIGGER refusing" : `CREATE TRIGGER refusing ${refusal}`;
+    await sql.raw(statement).execute(jobTables(work));
   },
   /** Makes the store larger; and what made it larger is gone. */
   "test.grow": grow,

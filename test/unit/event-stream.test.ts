@@ -1,9 +1,12 @@
-// A live stream whose client pauses: what it missed before it came is not held against it, what comes after is.
+// Live streams: what a client that pauses is held to, and what becomes of a feed that cannot be read.
 
 import { expect, test } from "bun:test";
 import { EventStream } from "../../src/task/event-stream.ts";
+import { EventStreams } from "../../src/task/event-streams.ts";
 import type { FeedEntry, FeedStore } from "../../src/task/feed-store.ts";
 import type { SignedIn } from "../../src/task/task-request.ts";
+import { eventually } from "../support/eventually.ts";
+import { QUIET } from "../support/job-rig.ts";
 
 const MISSED = 300;
 const UNSENT_MAX = 256;
@@ -49,4 +52,22 @@ test("a client that pauses while more happens than may wait for it is cut off", 
   expect(hasEnded()).toBe(false);
   stream.check(MISSED + UNSENT_MAX + 1);
   expect(hasEnded()).toBe(true);
+});
+
+test("streams whose feeds cannot be read are told of, and stay open", async () => {
+  const told: unknown[] = [];
+  let isReadable = true;
+  const heads = async () => {
+    if (isReadable) return new Map([[WHO.userId, MISSED]]);
+    throw new Error("the feeds are away");
+  };
+  const feed: Pick<FeedStore, "heads"> = { heads };
+  const log = { ...QUIET, warn: (...said: unknown[]) => void told.push(said) };
+  const streams = new EventStreams({ feed: feed as FeedStore, clock: Date.now, limit: 1, log });
+  await streams.open(WHO, null, new AbortController().signal);
+  isReadable = false;
+  await eventually("it is told", 5_000, () => told.length > 0);
+  expect(told[0]).toEqual(["live streams could not be looked at", { cause: "the feeds are away" }]);
+  expect(streams.count).toBe(1);
+  streams.close();
 });

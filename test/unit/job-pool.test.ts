@@ -174,6 +174,44 @@ describe("a job", () => {
   });
 });
 
+describe("a store that refuses", () => {
+  test("claims is told of once a second at most, and jobs run when it claims again", async () => {
+    const told: [string, unknown][] = [];
+    const error = (message: string, properties?: Record<string, unknown>) =>
+      void told.push([message, properties?.cause]);
+    const [id] = await rig.enqueue(plain);
+    await rig.store.run("test.refuse", { condition: "NEW.state = 'running'" });
+    const startMs = performance.now();
+    rig.pool({ "test.plain": async () => null }, { log: { ...QUIET, error } });
+    await soon("it is told twice", () => told.length === 2);
+    expect(performance.now() - startMs).toBeGreaterThan(950);
+    expect(told).toEqual(told.map(() => ["jobs cannot be claimed", expect.stringContaining("refused")]));
+    await rig.store.run("test.refuse", { condition: null });
+    expect((await rig.ended([id!]))[0]!.state).toBe("done");
+  });
+
+  test("a heartbeat is told of, and gets the progress with the next one", async () => {
+    const release = Promise.withResolvers<void>();
+    const told: string[] = [];
+    const [id] = await rig.enqueue(plain);
+    await rig.store.run("test.refuse", { condition: "NEW.progress = 41" });
+    rig.pool(
+      {
+        async "test.plain"({ progress }) {
+          progress(41);
+          await release.promise;
+        },
+      },
+      { leaseMs: 60, log: { ...QUIET, warn: (message) => void told.push(message) } },
+    );
+    await soon("it is told", () => told.includes("leases of jobs could not be kept up"));
+    await rig.store.run("test.refuse", { condition: null });
+    await soon("progress is stored", async () => (await rig.row(id!)).progress === 41);
+    release.resolve();
+    expect((await rig.ended([id!]))[0]!.state).toBe("done");
+  });
+});
+
 describe("a settlement that fails", () => {
   test("spoils no other job, and its own ends as a failure", async () => {
     const ids = await rig.enqueue(noted, 20);
