@@ -303,6 +303,7 @@ export const SETTINGS = {
 
 /** Settings that are not even read without one of these services. */
 function isRead(name: string, services: ReadonlySet<ServiceName>): boolean {
+  if (name.startsWith("TOKEN_")) return services.has("token");
   if (name.startsWith("RELAY_")) return services.has("relay");
   if (/^(TASK|PASSWORD|JOBS|WEBHOOK)_/.test(name)) return services.has("task");
   return !name.startsWith("MASTER_KEY") || services.has("relay") || services.has("task");
@@ -411,10 +412,9 @@ function judgeStrength(
     `JWT_SECRET has ${signing.length} bytes; use ${SECRET_BYTES_MIN} or more (openssl rand -base64 48)`,
     "Set a longer one, or",
   );
-  if (masterKey === null && services.has("relay")) {
-    warnings.push(
-      "the keys of channels are sealed with JWT_SECRET, and only as strong; set MASTER_KEY or a longer one",
-    );
+  if (masterKey === null && (services.has("relay") || services.has("task"))) {
+    const what = "keys of channels and secrets of webhooks";
+    warnings.push(`${what} are sealed with JWT_SECRET, and only as strong; set MASTER_KEY or a longer one`);
   }
 }
 
@@ -438,10 +438,11 @@ function boundsOf(env: Environment, parsed: Parsed, problems: string[]) {
     parsed.tokenMaxPageBytes,
     Math.max(parsed.tokenMaxPageBytes, maxValueBytes),
   );
-  if (tokenMaxValueBytes > maxValueBytes) {
+  const hasApps = parsed.services.has("token");
+  if (hasApps && tokenMaxValueBytes > maxValueBytes) {
     problems.push("TOKEN_MAX_VALUE_BYTES must be at most MAX_VALUE_BYTES");
   }
-  if (tokenMaxPageBytes < maxValueBytes) {
+  if (hasApps && tokenMaxPageBytes < maxValueBytes) {
     problems.push("TOKEN_MAX_PAGE_BYTES must be at least MAX_VALUE_BYTES, or one value could fill no page");
   }
   const underBudget = (service: ServiceName, name: string, value: number) => {
@@ -522,19 +523,25 @@ function readBytes(env: Environment, { env: name, fallback, parse }: Setting<num
 }
 
 function parseRows(env: Environment, problems: string[]): Parsed {
+  // Before all others: it says which of them are read. What is wrong with it is told with them.
+  const services = parseRow(SETTINGS.services, env, []);
   const parsed: Record<string, unknown> = {};
   for (const [name, setting] of Object.entries<Setting<unknown>>(SETTINGS)) {
-    // The default stands in for a bad value, so that what depends on it is judged as well.
-    parsed[name] = setting.fallback === null ? null : setting.parse(setting.fallback);
-    const text = env[setting.env];
-    if (!text || !isRead(setting.env, parsed.services as ReadonlySet<ServiceName>)) continue;
-    try {
-      parsed[name] = setting.parse(text);
-    } catch (error) {
-      problems.push(`${setting.env} must be ${(error as Error).message}${notThis(setting, text)}`);
-    }
+    parsed[name] = parseRow(setting, isRead(setting.env, services) ? env : {}, problems);
   }
   return parsed as Parsed;
+}
+
+/** The default stands in for a bad value, so that what depends on it is judged as well. */
+function parseRow<T>(setting: Setting<T>, env: Environment, problems: string[]): T {
+  const { env: name, fallback, parse } = setting;
+  const text = env[name];
+  try {
+    if (text) return parse(text);
+  } catch (error) {
+    problems.push(`${name} must be ${(error as Error).message}${notThis(setting, text!)}`);
+  }
+  return fallback === null ? (null as T) : parse(fallback);
 }
 
 /** The text that was refused, unless it may hold a secret: a user name with its password, a key. */

@@ -313,6 +313,10 @@ describe("settings", () => {
     const bad = { RELAY_BODY_MAX: "many", RELAY_LOG_DAYS: "-1", RELAY_BOOTSTRAP_KEY_FILE: "/nowhere" };
     expect(problems({ JWT_SECRET, ...bad })).toHaveLength(3);
     expect(problems({ JWT_SECRET, ...bad, SERVICES: "kv,token,task" })).toEqual([]);
+    const bounds = { MAX_VALUE_BYTES: "3MiB", TOKEN_MAX_VALUE_BYTES: "4MiB", TOKEN_MAX_PAGE_BYTES: "2MiB" };
+    const ofApps = { TOKEN_RATE_READ: "x", ...bounds };
+    expect(problems({ JWT_SECRET, ...ofApps })).toHaveLength(3);
+    expect(problems({ JWT_SECRET, ...ofApps, SERVICES: "kv,relay,task" })).toEqual([]);
     const short = { JWT_SECRET, MASTER_KEY: "short" };
     expect(problems({ ...short, SERVICES: "kv,token" })).toEqual([]);
     for (const service of ["relay", "task"]) expect(problems({ ...short, SERVICES: service })).toHaveLength(1);
@@ -537,6 +541,10 @@ describe("the secrets that seal", () => {
     const weak = { JWT_SECRET: "your-strong-secret-key" };
     expect(readSettings(weak).warnings).toHaveLength(2);
     expect(readSettings(weak).warnings[1]).toContain("MASTER_KEY");
+    for (const service of ["relay", "task"]) {
+      expect(readSettings({ ...weak, SERVICES: service }).warnings).toHaveLength(2);
+    }
+    expect(readSettings({ ...weak, SERVICES: "kv,token" }).warnings).toHaveLength(1);
     expect(readSettings({ ...weak, MASTER_KEY: master }).warnings).toHaveLength(1);
   });
 });
