@@ -13,7 +13,7 @@ export class StoreWatch implements Disposable {
   constructor(paths: readonly string[], onGone: (path: string) => void) {
     this.#inodes = new Map(paths.map((path) => [path, inodeOf(path)]));
     this.#timer = setInterval(() => {
-      const gone = paths.find((path) => inodeOf(path) !== this.#inodes.get(path));
+      const gone = paths.find((path) => lookAt(path) !== this.#inodes.get(path));
       if (gone === undefined) return;
       clearInterval(this.#timer);
       onGone(gone);
@@ -22,5 +22,14 @@ export class StoreWatch implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
+  }
+}
+
+/** What cannot be looked at, since its folder is none any more or may not be entered, counts as gone. */
+function lookAt(path: string): bigint | null {
+  try {
+    return inodeOf(path);
+  } catch {
+    return null;
   }
 }

@@ -1,7 +1,7 @@
 // Somebody deletes or replaces the files of a running store: the server stops itself before more writes are lost.
 
 import { describe, expect, test } from "bun:test";
-import { copyFileSync, renameSync, unlinkSync } from "node:fs";
+import { copyFileSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { EXIT } from "../../src/shared/errors.ts";
 import { startServer } from "../support/executable.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
@@ -39,6 +39,17 @@ describe("a running server", () => {
       expect(server.log()).toMatch(new RegExp(`"level":"fatal".*${name} was deleted or replaced`));
     });
   }
+
+  test("stops itself likewise when a file stands where its folder was, and logs nothing but lines", async () => {
+    using dir = tempDir();
+    await using server = await startServer({ JWT_SECRET: SECRET, DB_PATH: dir.file("data") });
+    renameSync(dir.file("data"), dir.file("moved"));
+    writeFileSync(dir.file("data"), "");
+    expect(await server.exited).toBe(EXIT.storageFailed);
+    const lines = server.log().trimEnd().split("\n");
+    expect(lines.filter((line) => !line.startsWith("{"))).toEqual([]);
+    expect(lines.at(-1)).toContain('"level":"fatal"');
+  });
 
   test("goes on when nothing of the store is touched", async () => {
     using dir = tempDir();
