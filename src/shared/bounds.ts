@@ -57,11 +57,6 @@ export const READ_CACHE_ENTRY_BYTES_MAX = 16 * KiB;
 
 export const BATCH_ITEMS_MAX = 128;
 export const BATCH_BYTES_MAX = 8 * MiB;
-/**
- * Batches under way at once. A second one would wait behind the first with fewer items than it could hold: with 32
- * writers two in flight halve the batch and cost a fifth of the writes.
- */
-export const BATCHES_IN_FLIGHT_MAX = 1;
 /** How long a write may wait for a lock that a foreign process holds. */
 export const LOCK_WAIT_MS = 800;
 
