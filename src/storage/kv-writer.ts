@@ -2,11 +2,11 @@
 
 import type { Database } from "bun:sqlite";
 import type { Kysely } from "kysely";
-import { type Clock, systemClock } from "../shared/clock.ts";
+import { systemClock } from "../shared/clock.ts";
 import { AppError, internalError } from "../shared/errors.ts";
 import { fullMessage } from "./full-cause.ts";
 import type { KvPut, KvWrite } from "./kv-engine.ts";
-import { isLive, KvRows, readWipes, type StoredRow, type Wipes } from "./kv-rows.ts";
+import { isLive, KvRows, type StoredRow, type Wipes } from "./kv-rows.ts";
 import type { SpaceGuard } from "./space-guard.ts";
 import { classifySqliteError, isFromSqlite, storeLocked } from "./sqlite-errors.ts";
 import type { UnitOfWork } from "./unit-of-work.ts";
@@ -34,21 +34,13 @@ export class KvWriter {
   readonly #rows: KvRows;
   readonly #transaction: WriteTransaction;
   readonly #space: SpaceGuard;
-  readonly #clock: Clock;
   readonly #committedWipes: string[] = [];
 
   /** `wipes` is shared with whoever purges; see KvRows. */
-  constructor(
-    database: Database,
-    transaction: WriteTransaction,
-    space: SpaceGuard,
-    wipes: Wipes = readWipes(database),
-    clock: Clock = systemClock,
-  ) {
+  constructor(database: Database, transaction: WriteTransaction, space: SpaceGuard, wipes: Wipes) {
     this.#rows = new KvRows(database, wipes);
     this.#transaction = transaction;
     this.#space = space;
-    this.#clock = clock;
   }
 
   /**
@@ -71,7 +63,7 @@ export class KvWriter {
     if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => this.#full());
     if (!this.#space.hasRoomFor(valueBytesOf(items))) return items.map(() => this.#full());
     const outcomes = this.#transact(lockDeadlineMs, items.length, () => {
-      const nowMs = this.#clock();
+      const nowMs = systemClock();
       return items.map((item) => this.#applyItem(item, nowMs));
     });
     const isStored = outcomes.every(({ kind }) => kind !== "unmet");
@@ -212,7 +204,7 @@ export class KvWriter {
   }
 
   #work(tables: Kysely<unknown>): UnitOfWork {
-    const nowMs = this.#clock();
+    const nowMs = systemClock();
     return {
       tables,
       nowMs,
@@ -230,7 +222,7 @@ export class KvWriter {
   sweep(limit: number, lockDeadlineMs: number): number {
     if (!this.#transaction.begin(lockDeadlineMs)) return 0;
     try {
-      const removed = this.#rows.removeExpired(this.#clock(), limit);
+      const removed = this.#rows.removeExpired(systemClock(), limit);
       this.#commit();
       if (removed > 0) this.#space.noteFreed();
       return removed;
@@ -259,7 +251,7 @@ export class KvWriter {
   #applyTogether(items: readonly KvWrite[], lockDeadlineMs: number, applyItem: ApplyItem): ItemOutcome[] {
     if (!this.#transaction.begin(lockDeadlineMs)) return items.map(() => BUSY);
     try {
-      const nowMs = this.#clock();
+      const nowMs = systemClock();
       const outcomes = items.map((item) => applyItem(item, nowMs));
       this.#commit();
       return outcomes;
@@ -310,7 +302,7 @@ export class KvWriter {
     if (!this.#space.hasRoomFor(valueBytesOf([item]))) return this.#full();
     if (!this.#transaction.begin(lockDeadlineMs)) return BUSY;
     try {
-      const outcome = this.#applyItem(item, this.#clock());
+      const outcome = this.#applyItem(item, systemClock());
       this.#commit();
       return outcome;
     } catch (error) {

@@ -49,17 +49,17 @@ interface Cap {
 /** Lives on the storage thread. While full, deletes, the sweep and reads go on; puts are refused but for probes. */
 export class SpaceGuard {
   readonly #reservePath: string;
-  readonly #store: GuardedStore | null;
+  readonly #store: GuardedStore;
   /** There is to be one: it may be missing now. */
   readonly #hasReserve: boolean;
   #fullCause: FullCause | null = null;
   #nextPutMs = 0;
   #cap: Cap | null = null;
 
-  constructor(reservePath: string, store: GuardedStore | null = null) {
+  constructor(reservePath: string, store: GuardedStore) {
     this.#reservePath = reservePath;
     this.#store = store;
-    this.#hasReserve = store !== null && isReserveOfUse(store.reserveBytes);
+    this.#hasReserve = isReserveOfUse(store.reserveBytes);
   }
 
   get isFull(): boolean {
@@ -86,13 +86,13 @@ export class SpaceGuard {
   }
 
   #keepRoom(): void {
-    if (this.#store === null) return;
     if (!this.#hasReserve) this.#keepRoomForLog();
-    else if (this.#cap === null) this.#keepRoomForReserve(this.#store);
+    else if (this.#cap === null) this.#keepRoomForReserve();
   }
 
   /** Where there is no reserve, or too small a one, and no room for it, as much as is missing is kept from the file. */
-  #keepRoomForReserve({ database, reserveBytes }: GuardedStore): void {
+  #keepRoomForReserve(): void {
+    const { database, reserveBytes } = this.#store;
     if (isReserveHeld(this.#reservePath, reserveBytes)) return;
     const room = roomBytes(database) + keptReserveBytes(this.#reservePath);
     if (room < 2 * reserveBytes) this.#limitFile("volume", Math.min(room, reserveBytes), room - reserveBytes);
@@ -103,7 +103,7 @@ export class SpaceGuard {
    * the log first, and a log that finds no room in the file could never be used again, not even for deletes.
    */
   #keepRoomForLog(): void {
-    const { database } = this.#store!;
+    const { database } = this.#store;
     if (this.#cap !== null) this.#limitPages(this.#cap.pagesMax);
     this.#cap = null;
     const room = roomBytes(database);
@@ -117,7 +117,7 @@ export class SpaceGuard {
    * usual write asks the volume nothing where there is one, or much room. To be called between transactions.
    */
   hasRoomFor(valueBytes: number): boolean {
-    if (this.#store === null || valueBytes === 0) return true;
+    if (valueBytes === 0) return true;
     const isCovered = this.#hasReserve || this.#cap === null;
     if (isCovered && valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) return true;
     if (this.#fits(valueBytes)) return true;
@@ -127,11 +127,11 @@ export class SpaceGuard {
 
   /** To be called between transactions. */
   copyLog(): void {
-    this.#store?.makeRoom();
+    this.#store.makeRoom();
   }
 
   #fits(valueBytes: number): boolean {
-    const { database } = this.#store!;
+    const { database } = this.#store;
     const bytes = STORED_PER_VALUE_BYTE * valueBytes;
     const growthBytes = Math.max(0, bytes - pagesOf(database, "freelist_count") * PAGE_BYTES);
     return roomBytes(database) >= bytes + growthBytes;
@@ -154,7 +154,7 @@ export class SpaceGuard {
     const cause = this.#findCause();
     this.#fullCause = cause;
     this.#giveUpReserve(cause);
-    this.#store?.makeRoom();
+    this.#store.makeRoom();
   }
 
   /**
@@ -196,7 +196,7 @@ export class SpaceGuard {
   /** To be asked before the reserve is given up. */
   #findCause(): FullCause {
     if (this.#cap !== null && this.#cap.growingPagesMax < this.#cap.pagesMax) return this.#cap.cause;
-    if (this.#store?.isLimited !== true) return "volume";
+    if (!this.#store.isLimited) return "volume";
     return freeBytesAt(dirname(this.#reservePath)) > VOLUME_REST_BYTES_MAX ? "DB_MAX_BYTES" : "volume";
   }
 
@@ -207,7 +207,7 @@ export class SpaceGuard {
    */
   #giveUpReserve(cause: FullCause): void {
     const givenUpBytes = giveUpReserve(this.#reservePath);
-    if (this.#store === null || this.#cap !== null || !this.#hasReserve) return;
+    if (this.#cap !== null || !this.#hasReserve) return;
     const { database, reserveBytes } = this.#store;
     // A volume that fills up before the first reserve is written, or a larger one, has to do with what is left.
     const leftBytes = Math.max(givenUpBytes, Math.min(roomBytes(database), reserveBytes));
@@ -216,7 +216,7 @@ export class SpaceGuard {
 
   /** What frees may take half of the bytes that are kept, puts none of them. */
   #limitFile(cause: FullCause, keptBytes: number, growingBytes: number): void {
-    const pages = pagesOf(this.#store!.database, "page_count");
+    const pages = pagesOf(this.#store.database, "page_count");
     const pagesMax = this.#limitPages(0);
     const pagesWith = (bytes: number) => Math.min(pagesMax, pages + Math.max(0, Math.floor(bytes / PAGE_BYTES)));
     const growingPagesMax = pagesWith(growingBytes);
@@ -235,7 +235,7 @@ export class SpaceGuard {
   }
 
   #isCapNeedless(cause: FullCause): boolean {
-    const { database, reserveBytes } = this.#store!;
+    const { database, reserveBytes } = this.#store;
     if (!this.#hasReserve) return roomBytes(database) >= LITTLE_ROOM_BYTES;
     if (cause === "volume") return isReserveHeld(this.#reservePath, reserveBytes);
     return freeBytesAt(dirname(this.#reservePath)) >= 2 * reserveBytes;
@@ -244,6 +244,6 @@ export class SpaceGuard {
   /** Returns the limit that holds now; 0 changes nothing. */
   #limitPages(pages: number): number {
     const sql = `PRAGMA max_page_count = ${pages}`;
-    return this.#store!.database.query<{ max_page_count: number }, []>(sql).get()!.max_page_count;
+    return this.#store.database.query<{ max_page_count: number }, []>(sql).get()!.max_page_count;
   }
 }

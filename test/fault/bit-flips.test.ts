@@ -9,12 +9,9 @@ import { EXIT, type ExitError } from "../../src/shared/errors.ts";
 import { inspectStore } from "../../src/storage/inspect-store.ts";
 import type { KvFound } from "../../src/storage/kv-engine.ts";
 import { KvReader } from "../../src/storage/kv-reader.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore, startFailure } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { readFailure } from "../../src/storage/sqlite-errors.ts";
 import { storeFiles } from "../../src/storage/store-files.ts";
-import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { idOf, storedValue } from "../support/durable-load.ts";
 import { eventually } from "../support/eventually.ts";
@@ -24,6 +21,7 @@ import { makeSampleStore, SAMPLE_BUCKET, type SampleStore } from "../support/sam
 import { seededRandom } from "../support/seeded-random.ts";
 import { mint, openBinary, SECRET } from "../support/targets.ts";
 import { tempDir } from "../support/temp-dir.ts";
+import { testWriter } from "../support/test-guard.ts";
 import { flipBit, WAL_FRAME_HEADER_BYTES, WAL_HEADER_BYTES } from "../support/wal-file.ts";
 
 const FLIPS = bySize(1_000, 1_500, 5_000);
@@ -59,12 +57,12 @@ function fateOf(reader: KvReader, key: string, expected: KvFound): Fate {
 /** Starts from a database file as the server does, and asks for every key. */
 async function fatesAfterStart(directory: string, sample: SampleStore, isChecked: boolean): Promise<Fate[]> {
   const files = storeFiles(directory);
-  const { database: path, reserve } = files;
+  const { database: path } = files;
   let database: Database | null = null;
   try {
     inspectStore(files, "refuse");
     database = await openStore({ path, walLimitBytes: WAL_LIMIT_BYTES, databaseBytesMax: 0, isChecked });
-    new KvWriter(database, new WriteTransaction(database), new SpaceGuard(reserve));
+    testWriter(database);
     const reader = new KvReader(database);
     return [...sample.entries].map(([key, expected]) => fateOf(reader, key, expected));
   } catch (error) {

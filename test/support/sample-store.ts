@@ -4,13 +4,11 @@ import { readFileSync } from "node:fs";
 import { monotonicMs, systemClock } from "../../src/shared/clock.ts";
 import type { KvFound, KvPut } from "../../src/storage/kv-engine.ts";
 import { KvReader } from "../../src/storage/kv-reader.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { prepareDirectory, storeFiles } from "../../src/storage/store-files.ts";
-import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { storedValue } from "./durable-load.ts";
 import { randomFrom } from "./seeded-random.ts";
+import { testWriter } from "./test-guard.ts";
 
 export interface SampleStore {
   /** The database file: complete, with nothing left in a log. */
@@ -52,7 +50,7 @@ export async function makeSampleStore(directory: string): Promise<SampleStore> {
     databaseBytesMax: 0,
     isChecked: false,
   });
-  const writer = new KvWriter(database, new WriteTransaction(database), new SpaceGuard(files.reserve));
+  const writer = testWriter(database);
   const puts = Array.from({ length: ENTRIES }, (_, id) => samplePut(id));
   writer.apply(puts, monotonicMs());
   const reader = new KvReader(database);

@@ -5,13 +5,11 @@
 
 import { writeSync } from "node:fs";
 import { monotonicMs } from "../../src/shared/clock.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { prepareDirectory, storeFiles } from "../../src/storage/store-files.ts";
 import { WalCheckpointer } from "../../src/storage/wal-checkpointer.ts";
-import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { plannedAttempt, plannedWrite } from "./planned-writes.ts";
+import { testGuard, testWriter } from "./test-guard.ts";
 
 const WAL_LIMIT_BYTES = 1024 * 1024;
 const BATCH_ITEMS = 5;
@@ -27,8 +25,8 @@ const database = await openStore({
   isChecked: false,
 });
 database.run(`PRAGMA synchronous = ${synchronous}`);
-const space = new SpaceGuard(files.reserve);
-const writer = new KvWriter(database, new WriteTransaction(database), space);
+const space = testGuard(database);
+const writer = testWriter(database, space);
 const wal = new WalCheckpointer(database, {
   limitBytes: WAL_LIMIT_BYTES,
   reserveBytes: 0,

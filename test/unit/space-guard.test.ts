@@ -7,14 +7,14 @@ import { join } from "node:path";
 import { monotonicMs } from "../../src/shared/clock.ts";
 import { freeBytesAt } from "../../src/storage/free-space.ts";
 import type { KvPut } from "../../src/storage/kv-engine.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
+import type { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
+import type { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { reserveBytesOf } from "../../src/storage/space-reserve.ts";
-import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { has, isRoot } from "../support/needs.ts";
 import { mountSmallVolume, type SmallVolume } from "../support/small-volume.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { testGuard, testWriter } from "../support/test-guard.ts";
 
 const MiB = 1024 * 1024;
 const WAL_LIMIT_BYTES = MiB;
@@ -41,13 +41,9 @@ function put(key: string, bytes = 10): KvPut {
   return { kind: "put", bucket: "b", key, value: new Uint8Array(bytes), ...rest };
 }
 
-function makeWriter(space: SpaceGuard): KvWriter {
-  return new KvWriter(database, new WriteTransaction(database), space);
-}
-
-const NO_LOG = { makeRoom: () => undefined, emptyLog: () => undefined };
+const makeWriter = (space: SpaceGuard) => testWriter(database, space);
 const guarded = (makeRoom: () => void = () => undefined) =>
-  new SpaceGuard(reserve, { database, isLimited: false, reserveBytes: RESERVE_BYTES, ...NO_LOG, makeRoom });
+  testGuard(database, { reserveBytes: RESERVE_BYTES, makeRoom });
 /** As its keeper does when there is room for it. */
 const writeReserve = () => writeFileSync(reserve, new Uint8Array(RESERVE_BYTES));
 
@@ -159,7 +155,7 @@ describe("a store that had to give up its reserve", () => {
 
   test("does not grow after another start either, where there is still no room for it", () => {
     const reserveBytes = MORE_THAN_ANY_VOLUME;
-    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes, ...NO_LOG });
+    const space = testGuard(database, { reserveBytes });
     space.noteOpened(0);
     expect(fill(makeWriter(space), "a")).toBe(0);
     expect(space.fullCause).toBe("volume");
@@ -173,7 +169,7 @@ describe("a store that had to give up its reserve", () => {
   ])("grows after another start where %s: %#", (_, reserveBytes, share, stored) => {
     writeFileSync(reserve, "");
     truncateSync(reserve, Math.floor(share * reserveBytesOf(dir.path, reserveBytes)));
-    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes, ...NO_LOG });
+    const space = testGuard(database, { reserveBytes });
     space.noteOpened(0);
     expect(fill(makeWriter(space), "a")).toBe(stored);
   });
@@ -181,12 +177,7 @@ describe("a store that had to give up its reserve", () => {
   test("does not grow once its reserve is missing and there is no room for another", () => {
     writeFileSync(reserve, "");
     truncateSync(reserve, reserveBytesOf(dir.path, MORE_THAN_ANY_VOLUME));
-    const space = new SpaceGuard(reserve, {
-      database,
-      isLimited: false,
-      reserveBytes: MORE_THAN_ANY_VOLUME,
-      ...NO_LOG,
-    });
+    const space = testGuard(database, { reserveBytes: MORE_THAN_ANY_VOLUME });
     space.noteOpened(0);
     rmSync(reserve);
     space.keepHouse();
@@ -201,7 +192,7 @@ describe("a store that had to give up its reserve", () => {
   });
 
   test("grows on when it is to have none", () => {
-    const space = new SpaceGuard(reserve, { database, isLimited: false, reserveBytes: 0, ...NO_LOG });
+    const space = testGuard(database);
     space.noteFull();
     space.noteFreed();
     expect(fill(makeWriter(space), "a")).toBe(100);
@@ -211,8 +202,7 @@ describe("a store that had to give up its reserve", () => {
 if (has("root, to mount a small volume", isRoot())) {
   test("a store with a limit of its own names the volume when that is what has no room", () => {
     using volume = mountSmallVolume(MiB);
-    const limited = () =>
-      new SpaceGuard(join(volume.path, "reserve"), { database, isLimited: true, reserveBytes: 0, ...NO_LOG });
+    const limited = () => testGuard(database, { isLimited: true }, join(volume.path, "reserve"));
     const [before, after] = [limited(), limited()];
     before.noteFull();
     writeFileSync(join(volume.path, "other"), new Uint8Array(freeBytesAt(volume.path)));
@@ -235,8 +225,7 @@ if (has("root, to mount a small volume", isRoot())) {
       volume[Symbol.dispose]();
     });
 
-    const guardOf = (reserveBytes: number, isLimited = false) =>
-      new SpaceGuard(join(volume.path, "reserve"), { database: small, isLimited, reserveBytes, ...NO_LOG });
+    const guardOf = (reserveBytes: number, isLimited = false) => testGuard(small, { isLimited, reserveBytes });
     const grow = (bytes: number) => small.run("INSERT INTO filler VALUES (zeroblob(?))", [bytes]);
 
     test.each([0, 1])("takes less than half of what is left with one commit: %d bytes", (reserveBytes) => {

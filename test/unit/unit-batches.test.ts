@@ -3,14 +3,13 @@
 import type { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { AppError } from "../../src/shared/errors.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { kyselyOver } from "../../src/storage/kysely-sqlite.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import type { UnitOfWork } from "../../src/storage/unit-of-work.ts";
 import { type QueuedUnit, UnitQueue } from "../../src/storage/unit-queue.ts";
 import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { testGuard, testWriter } from "../support/test-guard.ts";
 
 type Tables = { queue: { name: string; paused: number } };
 
@@ -36,9 +35,7 @@ async function openWriter() {
     commit();
     commits.push("commit");
   };
-  const guarded = { database, isLimited: false, reserveBytes: 0, makeRoom: () => undefined, emptyLog: () => undefined };
-  const space = new SpaceGuard(dir.file("reserve"), guarded);
-  const writer = new KvWriter(database, transaction, space);
+  const writer = testWriter(database, testGuard(database), transaction);
   const tables = kyselyOver<unknown>(database);
   const names = () => database.query<{ name: string }, []>("SELECT name FROM job_queue ORDER BY rowid").values().flat();
   const run = (...acts: ((work: UnitOfWork) => Promise<unknown>)[]) => {

@@ -3,18 +3,16 @@
 import type { Database } from "bun:sqlite";
 import { expect, test } from "bun:test";
 import { monotonicMs } from "../../src/shared/clock.ts";
-import { KvWriter } from "../../src/storage/kv-writer.ts";
 import { openStore } from "../../src/storage/open-store.ts";
-import { SpaceGuard } from "../../src/storage/space-guard.ts";
 import { verifyStore } from "../../src/storage/verify-store.ts";
-import { WriteTransaction } from "../../src/storage/write-transaction.ts";
 import { type TempDir, tempDir } from "../support/temp-dir.ts";
+import { testWriter } from "../support/test-guard.ts";
 
 /** A store with one value in each of so many buckets, b0 and on. */
 async function storeOf(dir: TempDir, buckets: number): Promise<Database> {
   const path = dir.file("gokv.db");
   const database = await openStore({ path, walLimitBytes: 1_000_000, databaseBytesMax: 0, isChecked: false });
-  const writer = new KvWriter(database, new WriteTransaction(database), new SpaceGuard(dir.file("reserve")));
+  const writer = testWriter(database);
   const rest = { contentType: null, metadata: null, ttlMs: null, creatorIp: null, condition: null };
   const names = Array.from({ length: buckets }, (_, n) => `b${n}`);
   writer.apply(
