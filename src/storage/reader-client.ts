@@ -1,7 +1,7 @@
 // The main thread's side of the reader thread: starts it on first use, matches answers to questions.
 
 import type { Worker } from "node:worker_threads";
-import { AppError } from "../shared/errors.ts";
+import { AppError, internalError } from "../shared/errors.ts";
 import type {
   BucketPageQuery,
   KeyPageQuery,
@@ -18,6 +18,7 @@ import { TurnQueue } from "./turn-queue.ts";
 type Waiting = { resolve(reply: ReaderReply): void; reject(error: AppError): void };
 /** A request without its number, for each kind of request. */
 type Question = ReaderRequest extends infer Request ? (Request extends unknown ? Omit<Request, "id"> : never) : never;
+type Answer<Type extends ReaderReply["type"]> = Extract<ReaderReply, { readonly type: Type }>;
 
 const PAGES_WAITING_MAX = 64;
 /** Who waits for a list of buckets; no bucket has this name. */
@@ -42,8 +43,8 @@ export class ReaderClient implements AsyncDisposable {
 
   /** @throws AppError value_damaged, busy, internal_error, unavailable */
   async load(bucket: string, key: string, revision: number): Promise<Uint8Array<ArrayBuffer> | null> {
-    const reply = await this.#ask({ type: "load", bucket, key, revision });
-    return reply.type === "value" ? reply.value : null;
+    const { value } = await this.#ask("value", { type: "load", bucket, key, revision });
+    return value;
   }
 
   /** Slice by slice, until nobody waits any more. @throws AppError busy, internal_error, unavailable */
@@ -51,10 +52,10 @@ export class ReaderClient implements AsyncDisposable {
     let total = 0;
     for (let lower: string | null = range.lower; lower !== null; ) {
       const question: Question = { type: "count", range: { ...range, lower } };
-      const reply: ReaderReply = await this.#slices.run(`bucket ${range.bucket}`, signal, () => this.#ask(question));
-      if (reply.type !== "total") break;
-      total += reply.total;
-      lower = reply.next;
+      const ask = () => this.#ask("total", question);
+      const slice: Answer<"total"> = await this.#slices.run(`bucket ${range.bucket}`, signal, ask);
+      total += slice.total;
+      lower = slice.next;
     }
     return total;
   }
@@ -66,8 +67,8 @@ export class ReaderClient implements AsyncDisposable {
   page(query: OffsetPageQuery, turn: PageTurn | null): Promise<OffsetPage> {
     return this.#pages.run(query.bucket, turn?.signal ?? null, async () => {
       await turn?.begin();
-      const reply = await this.#ask({ type: "page", query });
-      return reply.type === "page" ? reply.page : { total: 0, entries: [] };
+      const { page } = await this.#ask("page", { type: "page", query });
+      return page;
     });
   }
 
@@ -91,16 +92,23 @@ export class ReaderClient implements AsyncDisposable {
     caller: string,
     signal: AbortSignal | null,
   ): Promise<unknown[]> {
-    const reply = await this.#slices.run(caller, signal, () => this.#ask({ type: "rows", sql, parameters }));
-    return reply.type === "rows" ? reply.rows : [];
+    const { rows } = await this.#slices.run(caller, signal, () => this.#ask("rows", { type: "rows", sql, parameters }));
+    return rows;
   }
 
   async #names(question: Question): Promise<NamePage> {
-    const reply = await this.#ask(question);
-    return reply.type === "names" ? reply.page : { names: [], entries: [], resumeAt: null };
+    const { page } = await this.#ask("names", question);
+    return page;
   }
 
-  #ask(question: Question): Promise<ReaderReply> {
+  /** @throws AppError internal_error as well for an answer of another type: it is to something else. */
+  async #ask<Type extends ReaderReply["type"]>(type: Type, question: Question): Promise<Answer<Type>> {
+    const reply = await this.#reply(question);
+    if (reply.type === type) return reply as Answer<Type>;
+    throw internalError(new Error(`the reader thread answered "${reply.type}" instead of "${type}"`));
+  }
+
+  #reply(question: Question): Promise<ReaderReply> {
     // Whose turn comes when the thread has been ended is not to begin another.
     if (this.#isClosed) return Promise.reject(stopped());
     this.#thread ??= this.#start();

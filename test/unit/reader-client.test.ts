@@ -87,6 +87,26 @@ test("a count asks for slice behind slice, and adds them up", async () => {
   ]);
 });
 
+test("an answer to something else than was asked is a defect, not an answer", async () => {
+  const { client, threads } = openClient();
+  const { signal } = new AbortController();
+  const page = { isReverse: false, limit: 10 } as const;
+  const keys = { ...page, range: rangeOf("b"), hasDetails: false, grouping: null };
+  const question = { bucket: "b", key: "k" } as unknown as Parameters<typeof client.page>[0];
+  for (const ask of [
+    () => client.load("b", "k", 1),
+    () => client.count(rangeOf("b"), signal),
+    () => client.page(question, null),
+    () => client.keys(keys, null),
+    () => client.rows("SELECT 1", [], "user 1", null),
+  ]) {
+    const asked = ask().catch(({ code }: AppError) => code);
+    await Bun.sleep(0);
+    await threads[0]!.answer({ type: "else" });
+    expect(await asked).toBe("internal_error");
+  }
+});
+
 test("of a thousand counts and searches the thread has one slice, and a large value waits for no more", async () => {
   const { client, threads } = openClient();
   const left = new AbortController();
