@@ -1,6 +1,7 @@
 // The read cache: a KV engine in front of another that keeps small hot entries in memory.
 
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
+import { Holds } from "../limits/holds.ts";
 import { READ_CACHE_ENTRY_BYTES_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import type { Eventually } from "../shared/eventual.ts";
@@ -29,9 +30,10 @@ const OVERHEAD_BYTES = 512;
 export class CachedKvEngine implements KvEngine {
   readonly #engine: KvEngine;
   readonly #cache: BoundedCache<KvFound>;
-  readonly #writing = new Map<string, number>();
-  /** Wipes under way, by bucket: the store forgets the entries somewhat earlier than the cache does. */
-  readonly #wiping = new Map<string, number>();
+  /** Entries, by their names in the cache. */
+  readonly #writing = new Holds<string>();
+  /** Buckets: the store forgets the entries somewhat earlier than the cache does. */
+  readonly #wiping = new Holds<string>();
 
   private constructor(engine: KvEngine, cache: BoundedCache<KvFound>) {
     this.#engine = engine;
@@ -62,29 +64,38 @@ export class CachedKvEngine implements KvEngine {
   write(write: KvWrite): Promise<KvOutcome> {
     const name = cacheName(write.bucket, write.key);
     this.#cache.delete(name);
-    begin(this.#writing, name);
+    const release = this.#writing.hold(name);
     return this.#engine.write(write).then(
       (outcome) => {
-        end(this.#writing, name);
+        release();
         return outcome;
       },
       (error: unknown) => {
-        end(this.#writing, name);
+        release();
         throw error;
       },
     );
   }
 
-  writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]> {
-    return this.#whileWriting(writes, () => this.#engine.writeTogether(writes));
+  async writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]> {
+    const releases = writes.map(({ bucket, key }) => {
+      const name = cacheName(bucket, key);
+      this.#cache.delete(name);
+      return this.#writing.hold(name);
+    });
+    try {
+      return await this.#engine.writeTogether(writes);
+    } finally {
+      for (const release of releases) release();
+    }
   }
 
   async wipe(bucket: string): Promise<void> {
-    begin(this.#wiping, bucket);
+    const release = this.#wiping.hold(bucket);
     try {
       await this.#engine.wipe(bucket);
     } finally {
-      end(this.#wiping, bucket);
+      release();
     }
   }
 
@@ -116,40 +127,16 @@ export class CachedKvEngine implements KvEngine {
     await this.#engine[Symbol.asyncDispose]();
   }
 
-  async #whileWriting<T>(writes: readonly KvWrite[], act: () => Promise<T>): Promise<T> {
-    const names = writes.map(({ bucket, key }) => cacheName(bucket, key));
-    for (const name of names) {
-      this.#cache.delete(name);
-      begin(this.#writing, name);
-    }
-    try {
-      return await act();
-    } finally {
-      for (const name of names) end(this.#writing, name);
-    }
-  }
-
   #cached(bucket: string, name: string): KvFound | null {
     const cached = this.#cache.get(name);
-    return cached === undefined || isExpired(cached) || this.#wiping.has(bucket) ? null : cached;
+    return cached === undefined || isExpired(cached) || this.#wiping.isHeld(bucket) ? null : cached;
   }
 
   #keep(name: string, found: KvFound | null): void {
     const value = found?.value;
-    if (!found || !value || value.length > READ_CACHE_ENTRY_BYTES_MAX || this.#writing.has(name)) return;
+    if (!found || !value || value.length > READ_CACHE_ENTRY_BYTES_MAX || this.#writing.isHeld(name)) return;
     this.#cache.set(name, found, value.length + 2 * name.length + OVERHEAD_BYTES);
   }
-}
-
-/** One more change of `name` is under way. */
-function begin(underWay: Map<string, number>, name: string): void {
-  underWay.set(name, (underWay.get(name) ?? 0) + 1);
-}
-
-function end(underWay: Map<string, number>, name: string): void {
-  const left = underWay.get(name)! - 1;
-  if (left === 0) underWay.delete(name);
-  else underWay.set(name, left);
 }
 
 /** No bucket holds U+0000. */

@@ -2,6 +2,7 @@
 
 import { headerTemplate, type ResponseHeaders } from "../http/respond.ts";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
+import { Holds } from "../limits/holds.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Settings } from "../shared/settings.ts";
 import { etagOf, type TaskView } from "./task-view.ts";
@@ -41,10 +42,8 @@ export class TaskCache {
   readonly #clock: Clock;
   /** Loads under way that others may join: none that began before a hold of its task. */
   readonly #loading = new Map<number, Promise<CachedTask | null>>();
-  readonly #held = new Map<number, number>();
-  #heldAll = 0;
-  /** Counts holds and releases: what began to be read before the last of them is not kept. */
-  #turns = 0;
+  /** Tasks that are being changed, by their ids. */
+  readonly #changing = new Holds<number | "all">();
 
   constructor(settings: Pick<Settings, "taskCache" | "taskCacheBytes" | "taskCacheTtlMs">, clock: Clock) {
     this.#kept = createBoundedCache<Kept>(settings.taskCache === "off" ? 0 : settings.taskCacheBytes);
@@ -70,7 +69,7 @@ export class TaskCache {
     if (this.#isHeld(id)) return load();
     const underWay = this.#loading.get(id);
     if (underWay !== undefined) return underWay;
-    const turns = this.#turns;
+    const { turns } = this.#changing;
     const loading = load().then((task) => {
       if (task !== null) this.#keep(task, turns);
       return task;
@@ -83,48 +82,35 @@ export class TaskCache {
 
   /** Keeps what `read` gives, unless a write came in between; how many were kept. */
   async fill(read: () => Promise<readonly CachedTask[]>): Promise<number> {
-    const turns = this.#turns;
+    const { turns } = this.#changing;
     const tasks = await read();
     return tasks.filter((task) => this.#keep(task, turns)).length;
   }
 
   /** The tasks are neither served from here nor filled until the function that is returned was called. */
   hold(ids: readonly number[] | "all"): () => void {
-    if (ids !== "all" && ids.length === 0) return () => undefined;
-    this.#turns++;
     if (ids === "all") {
       this.#kept?.clear();
       this.#loading.clear();
-      this.#heldAll++;
-      return () => {
-        this.#turns++;
-        this.#heldAll--;
-      };
+      return this.#changing.hold("all");
     }
-    for (const id of ids) {
+    const releases = ids.map((id) => {
       this.#kept?.delete(`${id}`);
       this.#loading.delete(id);
-      this.#held.set(id, (this.#held.get(id) ?? 0) + 1);
-    }
+      return this.#changing.hold(id);
+    });
     return () => {
-      this.#turns++;
-      for (const id of ids) this.#release(id);
+      for (const release of releases) release();
     };
   }
 
-  #release(id: number): void {
-    const left = this.#held.get(id)! - 1;
-    if (left === 0) this.#held.delete(id);
-    else this.#held.set(id, left);
-  }
-
   #isHeld(id: number): boolean {
-    return this.#heldAll > 0 || this.#held.has(id);
+    return this.#changing.isHeld("all") || this.#changing.isHeld(id);
   }
 
   /** `turns` as they were when the task began to be read. */
   #keep(task: CachedTask, turns: number): boolean {
-    if (this.#kept === null || turns !== this.#turns || this.#isHeld(task.id)) return false;
+    if (this.#kept === null || turns !== this.#changing.turns || this.#isHeld(task.id)) return false;
     const untilMs = this.#clock() + this.#ttlMs;
     this.#kept.set(`${task.id}`, { task, untilMs }, task.body.length + OVERHEAD_BYTES);
     return true;

@@ -2,6 +2,7 @@
 
 import type { UserTokens } from "../auth/user-token.ts";
 import { createBoundedCache } from "../limits/bounded-cache.ts";
+import { Holds } from "../limits/holds.ts";
 import { MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
@@ -29,10 +30,8 @@ export interface UserGateParts {
 export class UserGate {
   readonly #parts: UserGateParts;
   readonly #known = createBoundedCache<KnownUser>(CACHE_BYTES)!;
-  /** Users with a change under way, and how many changes. */
-  readonly #held = new Map<number, number>();
-  /** Counts holds and releases: what began to be looked up before the last of them is not remembered. */
-  #turns = 0;
+  /** Users who are being changed, by their ids. */
+  readonly #changing = new Holds<number>();
 
   constructor(parts: UserGateParts) {
     this.#parts = parts;
@@ -48,7 +47,7 @@ export class UserGate {
   /** Whether who was let in would be let in now, but for the end of the token. */
   isLive(who: SignedIn): Eventually<boolean> {
     const { userId, sessionId, tokenVersion } = who;
-    if (!this.#held.has(userId)) {
+    if (!this.#changing.isHeld(userId)) {
       const known = this.#known.get(`${userId}`);
       if (known?.tokenVersion === tokenVersion && known.sessionIds.has(sessionId)) return true;
     }
@@ -60,15 +59,8 @@ export class UserGate {
    * function that is returned was called, and then it is looked up anew.
    */
   hold(userId: number): () => void {
-    this.#turns++;
-    this.#held.set(userId, (this.#held.get(userId) ?? 0) + 1);
     this.#known.delete(`${userId}`);
-    return () => {
-      this.#turns++;
-      const left = this.#held.get(userId)! - 1;
-      if (left === 0) this.#held.delete(userId);
-      else this.#held.set(userId, left);
-    };
+    return this.#changing.hold(userId);
   }
 
   #admitted(who: SignedIn | null): Eventually<SignedIn> {
@@ -82,9 +74,9 @@ export class UserGate {
   }
 
   async #look(who: SignedIn): Promise<boolean> {
-    const turns = this.#turns;
+    const { turns } = this.#changing;
     const isLive = await this.#parts.findLive(who);
-    if (isLive && turns === this.#turns && !this.#held.has(who.userId)) this.#remember(who);
+    if (isLive && turns === this.#changing.turns && !this.#changing.isHeld(who.userId)) this.#remember(who);
     return isLive;
   }
 
