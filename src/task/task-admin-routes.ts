@@ -3,7 +3,7 @@
 import { requireRight } from "../auth/principal.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import { below, createOperatorHandler, type OperatorRequest, type OperatorRoutes } from "../http/operator-routes.ts";
-import { pageLimit } from "../http/pagination.ts";
+import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
@@ -40,15 +40,16 @@ export function createTaskAdminHandler(services: TaskAdminServices): Handler {
   return createOperatorHandler(services, ROUTES, (principal) => requireRight(principal, "admin"));
 }
 
-/** In the order of ids; a full page names the id to go on behind in `X-Next-Cursor`. */
+/** In the order of ids; the cursor is the one to go on behind. */
 async function listUsers({ services, scope }: AdminRequest): Promise<Response> {
-  const { q, limit: limitText, cursor } = parseQuery(scope.request.url, ["q", "limit", "cursor"]);
-  const limit = pageLimit(limitText);
-  const query = { text: q || null, limit: limit + 1, afterId: cursorId(cursor) };
-  const users = await scope.whileReading((signal) => services.tasks.accounts.store.listUsers(query, signal));
+  const { url } = scope.request;
+  const query = parseQuery(url, ["q", "limit", "cursor"]);
+  const limit = pageLimit(query.limit);
+  const wanted = { text: query.q || null, limit: limit + 1, afterId: cursorId(query.cursor) };
+  const users = await scope.whileReading((signal) => services.tasks.accounts.store.listUsers(wanted, signal));
   const page = users.slice(0, limit);
-  const headers: Record<string, string> = users.length > limit ? { "X-Next-Cursor": `${page.at(-1)!.id}` } : {};
-  return respondJson(scope, 200, page.map(userBody), headers);
+  const next = users.length > limit ? `${page.at(-1)!.id}` : null;
+  return respondJson(scope, 200, page.map(userBody), nextPageHeaders(url, query, next));
 }
 
 async function addUser({ services, scope }: AdminRequest): Promise<Response> {

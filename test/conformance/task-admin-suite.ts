@@ -172,6 +172,13 @@ function listTests(target: () => Target): void {
       cursor = next === null ? "" : `&cursor=${next}`;
     } while (cursor !== "");
     expect(walked).toEqual(names);
+    const linked: string[] = [];
+    for (let path: string | null = "/_admin/task/users?q=example&limit=2"; path !== null; ) {
+      const page: Response = await target().fetch(path);
+      linked.push(...((await page.json()) as User[]).map(({ username }) => username));
+      path = /^<(.*)>; rel="next"$/.exec(page.headers.get("link") ?? "")?.[1] ?? null;
+    }
+    expect(linked).toEqual(names);
     for (const query of ["limit=0", "limit=1001", "cursor=x", "cursor=-1", "page=2", "q=a&q=b"]) {
       expect([query, (await administer(target(), "GET", `/users?${query}`)).status]).toEqual([query, 400]);
     }
