@@ -10,7 +10,8 @@ import { inPieces } from "./outbound-body.ts";
 import { OutboundDialer, type Secured } from "./outbound-dialer.ts";
 import { type Lookup, OutboundResolver, systemLookup } from "./outbound-resolver.ts";
 
-const IDLE_SECONDS = 60;
+/** How long a connection is kept for the next request. */
+const KEPT_IDLE_SECONDS = 60;
 const USER_AGENT = `gokv/${VERSION}`;
 const PROXY_VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] as const;
 /** Nothing was sent yet, so another address may be tried. */
@@ -129,7 +130,7 @@ export class OutboundTransport implements AsyncDisposable {
   readonly #resolver: OutboundResolver;
   readonly #dialer: OutboundDialer;
   readonly #ca: { readonly ca?: string };
-  readonly #session = new Bun.FetchSession({ proxy: false, keepAlive: { idleTimeout: IDLE_SECONDS } });
+  readonly #session = new Bun.FetchSession({ proxy: false, keepAlive: { idleTimeout: KEPT_IDLE_SECONDS } });
 
   constructor(options: TransportOptions) {
     const { what, rules, connectMs, log, env, lookup = systemLookup, now = monotonicMs, ca } = options;

@@ -171,7 +171,7 @@ function rowsBetween(
   limit: number,
 ): Promise<JobRow[]> {
   let query = within(db, filter.ownerId, before, last).selectAll();
-  // The plus keeps the database from the index of states, in which ids have no order.
+  // An expression keeps the database from the index of states, in which ids have no order.
   for (const name of ["state", "kind", "queue"] as const) {
     const wanted = filter[name];
     if (wanted !== null) query = query.where(({ eb, fn }) => eb(fn.coalesce(name, name), "=", wanted));

@@ -22,7 +22,7 @@ export interface ListServices extends OperatorSurface {
 
 const ALLOW = "GET, HEAD, OPTIONS";
 /** A long list may keep the connection silent for as long as one page takes, not for ever. */
-const IDLE_SECONDS = 60;
+const LIST_IDLE_SECONDS = 60;
 
 export function createListHandler(services: ListServices): Handler {
   return function list(context) {
@@ -94,7 +94,7 @@ async function streamed(
   );
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (!scope.isHead) {
-    scope.extendIdleTimeout(IDLE_SECONDS);
+    scope.extendIdleTimeout(LIST_IDLE_SECONDS);
     return respond(scope, 200, headers, body);
   }
   // As long as the same GET would be: nobody knows before all of it was read.

@@ -34,7 +34,7 @@ export function parseDurationMs(text: string): number | null {
   return Number.isFinite(nanoseconds) ? (sign * nanoseconds) / 1e6 : null;
 }
 
-/** `1500` → `1.5s`, `86400000` → `24h0m0s`-free short form `1d`; for messages and help texts. */
+/** `86400000` → `1d`, `1500` → `1.5s`; for messages and help texts. */
 export function formatDuration(ms: number): string {
   const units = [
     ["d", 86_400_000],

@@ -50,7 +50,7 @@ function lines(content: readonly string[]): string {
 
 /** `20260201T000000Z` (section 3.3.5). */
 function timeOf(iso: string): string {
-  return `${iso.replace(/[-:]|\.\d+/g, "")}`;
+  return iso.replace(/[-:]|\.\d+/g, "");
 }
 
 /** Section 3.3.11; control characters have no place in it. */
