@@ -27,7 +27,7 @@ export interface CallOutcome {
   readonly usage: TokenUsage | null;
   /** Bytes of text that were generated, for an estimate. */
   readonly outputBytes: number;
-  /** The upstream goes on with it in the background: nobody knows yet what it will take. */
+  /** The upstream goes on with it in the background, or has sent more than we take: nobody knows what it takes. */
   readonly isPending?: boolean;
 }
 
@@ -192,10 +192,11 @@ export class CallAccount {
     onClosed(row);
   }
 
-  /** As the upstream says, or an estimate: of what goes on without us, all that was set aside for it. */
+  /** As the upstream says, or an estimate: of what goes on without us, at least all that was set aside for it. */
   #usedBy({ usage, outputBytes, isPending }: CallOutcome): TokenUsage {
     if (usage !== null) return usage;
-    const completionTokens = isPending === true ? this.#amount - this.#prompt : estimateTokens(outputBytes);
+    const seenTokens = estimateTokens(outputBytes);
+    const completionTokens = isPending === true ? Math.max(seenTokens, this.#amount - this.#prompt) : seenTokens;
     return { promptTokens: this.#prompt, completionTokens, cachedTokens: 0 };
   }
 }

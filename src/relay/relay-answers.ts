@@ -26,6 +26,8 @@ export interface ToldFailure {
   readonly answer: FailedAnswer;
   /** How long the client is told to wait, under 429; null = nothing is known of it. */
   readonly waitSeconds: number | null;
+  /** Whether the upstream has done its work all the same: it costs what was set aside. */
+  readonly isBilled: boolean;
 }
 
 const STREAM_HEADERS = {
@@ -42,6 +44,7 @@ type LoggedCode = StreamErrorCode | RelayRefusal | typeof CLIENT_GONE.errorCode 
 const ERROR_CODES: Readonly<Record<StreamEnd, LoggedCode | null>> = {
   complete: null,
   interrupted: "upstream_stream_interrupted",
+  oversized: "upstream_stream_interrupted",
   late: "upstream_timeout",
   unread: "upstream_timeout",
   upstream_error: "upstream_error",
@@ -120,8 +123,9 @@ export class RelayAnswers {
         // What was said of a stream so far is not the last word: an estimate is, unless it came to its end.
         const usage = watch.isComplete ? watch.usage : null;
         const status = end === "client_gone" ? CLIENT_GONE.status : begun.status;
-        // Its upstream goes on with one in the background, and the client may come back for it.
-        const isPending = request.isBackground && !watch.isComplete;
+        // Its upstream goes on with one in the background, and the client may come back for it. Of another, nobody
+        // knows how much there was in what is too large.
+        const isPending = (request.isBackground && !watch.isComplete) || end === "oversized";
         const { outputBytes } = watch;
         account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes, isPending });
         if (end === "client_gone") this.#metrics.countAbort("stream");
@@ -160,12 +164,12 @@ export class RelayAnswers {
   }
 
   /** An upstream has refused or failed, and there is no other. */
-  failure(call: RelayCall, { answer, waitSeconds }: ToldFailure): Response {
+  failure(call: RelayCall, { answer, waitSeconds, isBilled }: ToldFailure): Response {
     const { status, error, upstreamStatus } = answer;
     const { scope, account } = call;
-    if (scope.request.signal.aborted) return this.gone(call, false);
+    if (scope.request.signal.aborted) return this.gone(call, isBilled);
     const { message, type, param, code } = error;
-    account.close({ ...UNBILLED, status, errorCode: code ?? type });
+    account.close({ ...UNBILLED, status, errorCode: code ?? type, isBilled, isPending: isBilled });
     const headers = this.#headers(call, null);
     if (upstreamStatus !== null) headers["x-gokv-upstream-status"] = `${upstreamStatus}`;
     if (status === 429 && waitSeconds !== null) headers["Retry-After"] = `${waitSeconds}`;

@@ -396,7 +396,7 @@ export class RelayEngine {
           log.error("a channel could not be disabled", { channel: member.channel.id, cause: messageOf(cause) });
         });
     }
-    return { answer: { ...result.answer, error }, waitSeconds, verdict };
+    return { answer: { ...result.answer, error }, waitSeconds, verdict, isBilled: failure.kind === "oversized" };
   }
 }
 

@@ -14,10 +14,14 @@ const PING = new TextEncoder().encode(": ping\n\n");
 const LINE_FEED = new TextEncoder().encode("\n");
 const DONE = new TextEncoder().encode("data: [DONE]\n\n");
 
-/** How a stream came to its end; its time was over: `late` while its upstream was waited for, `unread` otherwise. */
+/**
+ * How a stream came to its end; its time was over: `late` while its upstream was waited for, `unread` otherwise. It was
+ * `oversized` when an event was larger than we take.
+ */
 export type StreamEnd =
   | "complete"
   | "interrupted"
+  | "oversized"
   | "late"
   | "unread"
   | "upstream_error"
@@ -147,17 +151,21 @@ export class RelayStream {
   }
 
   #endOfUpstream(controller: Controller): void {
-    const { watch, endpoint, isOverdue } = this.#parts;
+    const { watch, endpoint } = this.#parts;
     if (!watch.isComplete) {
-      const late = this.#wasUnread ? "unread" : "late";
-      this.#finish(controller, isOverdue() ? late : "interrupted", [
-        this.#errorEvent(streamError("upstream_stream_interrupted")),
-      ]);
+      this.#finish(controller, this.#earlyEnd(), [this.#errorEvent(streamError("upstream_stream_interrupted"))]);
       return;
     }
     const closing = endpoint.name === "responses" || watch.isDone ? [] : [DONE];
     for (const event of closing) this.#parts.onEvent(event);
     this.#finish(controller, "complete", closing);
+  }
+
+  #earlyEnd(): StreamEnd {
+    const { source, isOverdue } = this.#parts;
+    if (source.isOversized) return "oversized";
+    if (!isOverdue()) return "interrupted";
+    return this.#wasUnread ? "unread" : "late";
   }
 
   #finish(controller: Controller, end: StreamEnd, last: readonly Uint8Array[]): void {

@@ -7,6 +7,8 @@ export type Failure =
   | { readonly kind: "timeout"; readonly isCutShort: boolean }
   /** A success that is none: an error as its first event, another content type, an unreadable body. */
   | { readonly kind: "bad_response" }
+  /** More than we take: our bound, and often the doing of the request. Every channel would send as much. */
+  | { readonly kind: "oversized" }
   | StatusFailure;
 
 export interface StatusFailure {
@@ -74,6 +76,8 @@ export function judgeFailure(failure: Failure, retriesTimeouts: boolean): Verdic
       return failure.isCutShort ? unblamed(judgeTimeout(retriesTimeouts)) : judgeTimeout(retriesTimeouts);
     case "bad_response":
       return VERDICTS.outage;
+    case "oversized":
+      return VERDICTS.final;
     case "status":
       return judgeStatus(failure, retriesTimeouts);
   }

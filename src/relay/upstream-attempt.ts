@@ -244,7 +244,7 @@ async function readWhole(
       bytes = new Uint8Array(await whole.read());
     }
     const result =
-      bytes === null ? badResponse(answer.status) : wholeAnswer(bytes, answer, request, () => share.release());
+      bytes === null ? oversized(answer.status) : wholeAnswer(bytes, answer, request, () => share.release());
     if (result.kind !== "answer") share.release();
     return result;
   } catch (error) {
@@ -341,7 +341,7 @@ async function readStream(
   const comments = new GatheredBytes();
   for (;;) {
     const events = await source.next();
-    if (events === null) return badResponse(status);
+    if (events === null) return source.isOversized ? oversized(status) : badResponse(status);
     const event = events.find((candidate) => parseEvent(candidate).data !== null);
     if (event === undefined) {
       for (const comment of events) comments.add(comment);
@@ -431,6 +431,13 @@ function badResponse(
     failure: { kind: "bad_response" },
     answer: { status: 502, error, upstreamStatus },
   };
+}
+
+/** A success that is larger than we take. */
+function oversized(upstreamStatus: number): AttemptFailure {
+  const message = "the answer of the upstream is too large to be passed on";
+  const error = { message, type: "upstream_error", param: null, code: "bad_upstream_response" };
+  return { kind: "failure", failure: { kind: "oversized" }, answer: { status: 502, error, upstreamStatus } };
 }
 
 function ourFailure(failure: Failure, status: number, code: string, message: string): AttemptResult {

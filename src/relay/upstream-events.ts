@@ -23,6 +23,11 @@ export class UpstreamEvents {
     this.idleMs = idleMs;
   }
 
+  /** Whether it was given up for too large an event. */
+  get isOversized(): boolean {
+    return this.#splitter.isOversized;
+  }
+
   /**
    * At least one piece of the splitter, a whole event as a rule. Null when the stream has ended, broke, went silent or
    * sent too large an event.

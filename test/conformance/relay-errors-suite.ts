@@ -478,6 +478,20 @@ function upstreamTests(target: () => Target): void {
     }
   });
 
+  test("an answer that is too large costs what was set aside, and says nothing of the channel", async () => {
+    await using rig = await RelayRig.open(target(), [{}, {}], { remain_quota: 10_000 });
+    rig.plan(answerWith({ more: "x".repeat(70_000) }));
+    // As many as would open the breaker of a channel that fails.
+    for (let asked = 1; asked <= 6; asked++) {
+      const answer = await rig.chat({ max_tokens: 99 });
+      const { message } = await expectRelayError(answer, 502, "upstream_error", "bad_upstream_response");
+      expect(message).toContain("too large");
+    }
+    expect(rig.calls).toEqual([6, 0]);
+    expect(await rig.health(0)).toMatchObject({ state: "closed", failures: 0 });
+    for (const { quota, estimated } of await rig.rows(6)) expect([quota, estimated]).toEqual([100, 1]);
+  });
+
   test("an embedding that says with a code and a message that it is one is no failure", async () => {
     await using rig = await RelayRig.open(target());
     const data = [{ object: "embedding", index: 0, embedding: [1] }];

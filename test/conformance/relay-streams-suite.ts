@@ -265,6 +265,32 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
       expect(rig.calls).toEqual([2, 0]);
     });
 
+    test.each([
+      ["as the first", []],
+      ["after others", [chatChunk("thirty bytes of an answer, yes")]],
+    ])("an event that is too large %s costs what was set aside, and says nothing of the channel", async (_, before) => {
+      await using rig = await RelayRig.open(target(), [{}, {}], { remain_quota: 10_000 });
+      rig.plan(stream({ events: [...before, chatChunk("x".repeat(2 * EVENT_BYTES_MAX)), FINISH, DONE] }));
+      // As many as would open the breaker of a channel that fails.
+      for (let asked = 1; asked <= 6; asked++) {
+        const answer = await rig.chat({ ...STREAM, max_tokens: 99 });
+        const text = await answer.text();
+        expect(answer.status).toBe(before.length > 0 ? 200 : 502);
+        expect(text).toContain(before.length > 0 ? INTERRUPTED : '"code":"bad_upstream_response"');
+      }
+      expect(rig.calls).toEqual([6, 0]);
+      expect(await rig.health(0)).toMatchObject({ state: "closed", failures: 0 });
+      for (const { quota, estimated } of await rig.rows(6)) expect([quota, estimated]).toEqual([100, 1]);
+    });
+
+    test("a stream that ends with an event that is too large costs no less than what it sent", async () => {
+      await using rig = await RelayRig.open(target(), [{}], { remain_quota: 10_000 });
+      const events = [chatChunk("abc".repeat(500)), chatChunk("x".repeat(2 * EVENT_BYTES_MAX))];
+      rig.plan(stream({ events }));
+      await (await rig.chat({ ...STREAM, max_tokens: 99 })).text();
+      expect((await rig.onlyRow()).quota).toBe(501);
+    });
+
     test("an event without an end is given up at the bound", async () => {
       await using rig = await RelayRig.open(target());
       rig.plan(async (exchange) => {
@@ -280,7 +306,6 @@ export function relayStreamsSuite(name: string, open: OpenTarget): void {
       ["HTML under 200", answerText("<!doctype html><p>Sign in</p>", "text/html")],
       ["JSON where a stream was asked", answerText('{"id":"x","choices":[]}', "application/json")],
       ["no content type", (exchange) => exchange.answer(200, {}, "data: {}\n\n")],
-      ["a first event that is too large", stream({ events: [chatChunk("x".repeat(2 * EVENT_BYTES_MAX))] })],
       ["a stream with nothing in it", stream({ events: [], end: "clean" })],
       ["a stream of comments alone", stream({ events: [": a\n\n", ": b\n\n"], end: "clean" })],
       ["a stream cut before its first event", stream({ events: [": a\n\n"], end: "close" })],

@@ -111,15 +111,15 @@ describe("a stream of chunks", () => {
     expect(await new Response(stream.body).text()).toBe(sent);
   });
 
-  test.each([
-    ["breaks", [new Error("reset")]],
-    ["ends", []],
-    ["ends within an event", ['data: {"choices":[{"del']],
-    ["sends an event that is too large", [`data: ${"x".repeat(EVENT_BYTES_MAX)}\n\n`, chunk("late")]],
-  ])("that %s before its end is told to be interrupted, and has no [DONE]", async (_, pieces) => {
+  test.each<[string, (string | Error)[], StreamEnd]>([
+    ["breaks", [new Error("reset")], "interrupted"],
+    ["ends", [], "interrupted"],
+    ["ends within an event", ['data: {"choices":[{"del'], "interrupted"],
+    ["sends an event that is too large", [`data: ${"x".repeat(EVENT_BYTES_MAX)}\n\n`, chunk("late")], "oversized"],
+  ])("that %s before its end is told to be interrupted, and has no [DONE]", async (_, pieces, end) => {
     const { stream, state } = open([chunk("a"), chunk("b"), ...pieces]);
     expect(await new Response(stream.body).text()).toBe(chunk("a") + chunk("b") + INTERRUPTED);
-    expect(state.ends).toEqual(["interrupted"]);
+    expect(state.ends).toEqual([end]);
   });
 
   test("that falls silent for too long is interrupted, and its upstream closed", async () => {

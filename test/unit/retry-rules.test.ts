@@ -41,6 +41,13 @@ describe("after a failure", () => {
     }
   });
 
+  test("with more than is taken the answer is final and nobody's fault: another would be paid for as well", () => {
+    expect([outcome({ kind: "oversized" }), outcome({ kind: "oversized" }, true)]).toEqual([
+      "final none",
+      "final none",
+    ]);
+  });
+
   test("in the upstream another channel tries, and it counts against this one", () => {
     for (const status of [408, 500, 501, 502, 503, 505, 520, 529, 599]) {
       expect([status, outcome(answered(status)), outcome(answered(status), true)]).toEqual([
