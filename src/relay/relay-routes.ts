@@ -122,8 +122,8 @@ function restOf(path: string, pattern: string): string | null {
 }
 
 function relayTo(endpoint: Endpoint): Act {
-  return async ({ services, scope, token }) => {
-    const { engine, budget, bodyBytesMax } = services;
+  return async ({ services, scope }) => {
+    const { engine, gate, budget, bodyBytesMax } = services;
     requireRoom(scope, services);
     if (!isPlain(scope.request.headers.get("content-encoding"))) {
       throw new RelayError("unsupported_encoding", "the body must not be compressed");
@@ -139,6 +139,9 @@ function relayTo(endpoint: Endpoint): Act {
       return isHeld ? release : () => undefined;
     };
     try {
+      // A body may take its time, and the token may have ended or changed meanwhile.
+      const admitted = gate.admit(scope);
+      const token = admitted instanceof Promise ? await admitted : admitted;
       const text = decodeRelayBody(bytes);
       weightBytes = reserveParsed(budget, text, { heldBytes: lengthBytes });
       request = parseRelayRequest(endpoint, text);

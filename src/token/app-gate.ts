@@ -79,15 +79,28 @@ export class AppGate {
    * @throws AppError token_invalid, rate_limited
    */
   admit(scope: RequestScope, credential: string, kind: RateKind): Eventually<Admitted> {
-    const found = this.#tokens.findByToken(credential);
-    const proceed = (installation: Installation | null): Admitted => {
-      const isAlive = installation !== null && (installation.expiresAtMs ?? Number.POSITIVE_INFINITY) > this.#clock();
-      if (!isAlive) throw this.#failure(scope, invalidToken());
+    const proceed = (installation: Installation): Admitted => {
       scope.tokenId = installation.id;
       this.#spend(scope, installation, kind);
       return { installation, credential };
     };
+    const found = this.find(scope, credential);
     return found instanceof Promise ? found.then(proceed) : proceed(found);
+  }
+
+  /**
+   * The installation that `credential` belongs to, as it is now; counts against no limit of its own. Without a promise
+   * for a token that is in use.
+   * @throws AppError token_invalid, rate_limited
+   */
+  find(scope: RequestScope, credential: string): Eventually<Installation> {
+    const requireAlive = (installation: Installation | null): Installation => {
+      const isAlive = installation !== null && (installation.expiresAtMs ?? Number.POSITIVE_INFINITY) > this.#clock();
+      if (!isAlive) throw this.#failure(scope, invalidToken());
+      return installation;
+    };
+    const found = this.#tokens.findByToken(credential);
+    return found instanceof Promise ? found.then(requireAlive) : requireAlive(found);
   }
 
   #spend(scope: RequestScope, { id }: Installation, kind: RateKind): void {

@@ -60,7 +60,8 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   const condition = parseWriteCondition(scope.request.headers);
   refuseExpiry(scope.request);
   const { tokenMaxValueBytes } = services.settings;
-  return withJsonBody(services, request, tokenMaxValueBytes, async (text) => {
+  return withJsonBody(services, request, tokenMaxValueBytes, async (text, now) => {
+    appWriteAuthMiddleware(now, key);
     const value = new TextEncoder().encode(text);
     const outcome = await services.engine.write({ ...jsonPut(bucket, key, value, scope.clientIp), condition });
     if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
@@ -89,10 +90,11 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   if (installation.isReadOnly) throw readOnly();
   refuseConditions(scope.request.headers);
   refuseExpiry(scope.request);
-  return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text) => {
+  return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text, now) => {
+    if (now.isReadOnly) throw readOnly();
     const { total, puts, errors } = planBatch(text, {
       bucket: installation.deviceUuid,
-      permissions: installation,
+      permissions: now,
       creatorIp: scope.clientIp,
       keysMax: settings.tokenMaxBatchKeys,
       valueBytesMax: settings.tokenMaxValueBytes,
@@ -330,19 +332,22 @@ function loadMore(path: string, parameters: ListParameters, count: number, total
 
 /**
  * Runs `act` with the body as JSON text of at most `bytesMax`, members that carry the credential cut out, every other
- * byte as sent.
- * @throws AppError invalid_content_type, invalid_json, json_too_deep, body_too_large, overloaded
+ * byte as sent; and with the installation as it is when all of it is there: a body may take its time, and the token may
+ * have ended meanwhile, or lost a right.
+ * @throws AppError token_invalid, rate_limited, invalid_content_type, invalid_json, json_too_deep, body_too_large,
+ * overloaded
  */
 async function withJsonBody(
-  { budget }: TokenServices,
-  { scope, credential, body }: AppRequest,
+  { budget, appGate }: TokenServices,
+  { scope, credential, installation, body }: AppRequest,
   bytesMax: number,
-  act: (text: string) => Promise<Response>,
+  act: (text: string, now: Installation) => Promise<Response>,
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
   const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, "user"));
   let weightBytes = 0;
   try {
+    const now = body === null ? await appGate.find(scope, credential) : installation;
     const text = requireShallowText(held.bytes);
     // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values, or too
     // many beside its own text.
@@ -357,7 +362,7 @@ async function withJsonBody(
     // From the last to the first: what stands before a member stays where it is.
     const rest = members.reduceRight(cutMember, text);
     if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw valueTooLarge(bytesMax);
-    return await act(rest);
+    return await act(rest, now);
   } finally {
     budget.release(weightBytes);
     // A body that was read for its token is released by whoever read it.

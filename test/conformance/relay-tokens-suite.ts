@@ -1,8 +1,11 @@
 // Relay tokens and the usage log as an operator manages them: keys shown once, quota that no change brings back, sums.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { KiB } from "../../src/shared/bounds.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultUpstream } from "../support/fault-upstream.ts";
+import { openRaw } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
 import {
   ask,
   chat,
@@ -181,6 +184,34 @@ export function relayTokensSuite(name: string, open: OpenTarget): void {
         const gone = await refusalOf(await manage(target(), method, `/api/token/${token.id}`, body));
         expect([method, gone.status, gone.code]).toEqual([method, 404, "token_not_found"]);
       }
+    });
+
+    test("one that ends or changes while a body is on its way counts as it is when all of it is there", async () => {
+      await makeChannel(target(), upstream);
+      const changes: [(token: TokenJson) => Promise<unknown>, string][] = [
+        [({ id }) => managed(target(), "DELETE", `/api/token/${id}`), "invalid_api_key"],
+        [({ id }) => change(id, { status: 0 }), "token_disabled"],
+        [({ id }) => change(id, { expired_time: 1 }), "token_expired"],
+        [({ id }) => change(id, { allow_ips: ["192.0.2.1"] }), "ip_not_allowed"],
+        [({ id }) => change(id, { models: ["other"] }), "model_not_allowed"],
+        [() => make(), "chat.completion"],
+      ];
+      for (const [act, told] of changes) {
+        const token = await make();
+        using connection = await openRaw(target().url);
+        // Longer than what is read in one piece.
+        const body = `{"model":"a","messages":[{"role":"user","content":"${"x".repeat(64 * KiB)}"}]}`;
+        connection.send(
+          `POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token.key}\r\n` +
+            `Content-Length: ${body.length}\r\n\r\n${body[0]}`,
+        );
+        const isRead = async () => (await metricOf(target(), "gokv_body_budget_used_bytes")) > 0;
+        await eventually("the body is being read", WAIT_MS, isRead);
+        await act(token);
+        connection.send(body.slice(1));
+        expect(await connection.received(/HTTP\/1\.1 \d{3} [\s\S]*\r\n\r\n[\s\S]*\}/)).toContain(told);
+      }
+      expect(upstream.requests).toHaveLength(1);
     });
 
     test("lists come in pages, by status and by user", async () => {

@@ -1,7 +1,10 @@
 // The end of a token: revoked, rotated away, expired or without its device, it opens nothing from that answer on.
 
 import { describe, expect, test } from "bun:test";
+import { KiB } from "../../src/shared/bounds.ts";
 import { eventually } from "../support/eventually.ts";
+import { openRaw } from "../support/raw-request.ts";
+import { metricOf } from "../support/relay-books.ts";
 import { bySize } from "../support/run-size.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { administer, asApp, type Installed, install } from "../support/token-client.ts";
@@ -29,6 +32,7 @@ const ENDINGS: Readonly<Record<string, (target: Target, app: Installed) => Promi
 export function tokenRevocationSuite(name: string, open: OpenTarget): void {
   describe(`the end of a token on ${name}`, () => {
     endTests(useTarget(open, UNLIMITED));
+    slowBodyTests(useTarget(open, UNLIMITED));
     loadTests(useTarget(open, UNLIMITED));
   });
 }
@@ -90,6 +94,64 @@ function endTests(target: () => Target): void {
     expect([...answers][0]).toContain(
       JSON.stringify('{"statusCode":401,"message":"missing or invalid token","code":"token_invalid"}'),
     );
+  });
+}
+
+const WAIT_MS_MAX = 5_000;
+
+/** The answer to a POST whose body is not there in full before `meanwhile` is over. */
+async function slowPost(
+  target: Target,
+  { token, path, body }: { token: string; path: string; body: string },
+  meanwhile: () => Promise<Response>,
+): Promise<string> {
+  using connection = await openRaw(target.url);
+  // Longer than what is read in one piece.
+  const rest = `${body.slice(1)}${" ".repeat(64 * KiB)}`;
+  connection.send(
+    `POST /kv/token${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n` +
+      `Content-Type: application/json\r\nContent-Length: ${rest.length + 1}\r\n\r\n${body[0]}`,
+  );
+  const isRead = async () => (await metricOf(target, "gokv_body_budget_used_bytes")) > 0;
+  await eventually("the body is being read", WAIT_MS_MAX, isRead);
+  expect((await meanwhile()).ok).toBe(true);
+  connection.send(rest);
+  return await connection.received(/HTTP\/1\.1 \d{3} [\s\S]*\r\n\r\n[\s\S]*\}/);
+}
+
+function slowBodyTests(target: () => Target): void {
+  const requests = [
+    { path: "/late", body: '{"a":1}' },
+    { path: "/_batchimport", body: '{"late":1}' },
+  ];
+  for (const [state, end] of Object.entries(ENDINGS)) {
+    test(`a token that is ${state} while a body is on its way stores nothing`, async () => {
+      for (const request of requests) {
+        const app = await install(target());
+        const answer = await slowPost(target(), { token: app.token, ...request }, () => end(target(), app));
+        expect(answer).toMatch(/^HTTP\/1\.1 401 [\s\S]*"code":"token_invalid"/);
+        expect((await target().fetch(`/${app.uuid}/late`)).status).toBe(404);
+      }
+    });
+  }
+
+  test.each([
+    [{ isReadOnly: true }, "read_only_token", "read_only_token"],
+    [{ permissionPrefix: "elsewhere" }, "write_denied", '"errors":[{"key":"late"'],
+  ])("rights that are taken away while a body is on its way are gone: %j", async (rights, ofKey, ofBatch) => {
+    for (const [index, told] of [ofKey, ofBatch].entries()) {
+      const app = await install(target());
+      const take = () => administer(target(), "PATCH", `/installations/${app.id}`, rights);
+      expect(await slowPost(target(), { token: app.token, ...requests[index]! }, take)).toContain(told);
+      expect((await target().fetch(`/${app.uuid}/late`)).status).toBe(404);
+    }
+  });
+
+  test("a change of another token does not disturb a body on its way", async () => {
+    const [app, other] = [await install(target()), await install(target())];
+    const revoke = () => administer(target(), "DELETE", `/installations/${other.id}`);
+    const answer = await slowPost(target(), { token: app.token, path: "/late", body: "1" }, revoke);
+    expect(answer).toContain('"created":true');
   });
 }
 
