@@ -217,9 +217,12 @@ export class RelayEngine {
     const { request, token, endpoint, account } = call;
     const attemptsMax = settings.attemptsMax + request.names.length - 1;
     let best: FailedAttempt | null = null;
-    for (const name of request.names) {
+    for (const [index, name] of request.names.entries()) {
       const tried = new Set<number>();
-      while (tried.size < settings.attemptsMax && account.attempts < attemptsMax) {
+      // An attempt is kept for each model that is still to come, if anybody can be asked for it.
+      const isAskable = (later: string) => pool.shortageOf([later], endpoint.name, token.groups) === null;
+      const kept = () => request.names.slice(index + 1).filter(isAskable).length;
+      while (tried.size < settings.attemptsMax && account.attempts < attemptsMax - kept()) {
         if (best !== null && settings.totalMs - account.elapsedMs < ATTEMPT_MS_MIN) {
           return answers.failure(call, best);
         }

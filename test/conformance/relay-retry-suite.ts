@@ -556,6 +556,27 @@ export function relayRetrySuite(name: string, open: OpenTarget): void {
       expect(rig.calls).toEqual([1, 2]);
     });
 
+    test("each model that can be asked gets an attempt, however many those before it have failed", async () => {
+      const models = [["x", "y"], ["x", "y"], ["x", "y"], ["z"]];
+      await using rig = await RelayRig.open(
+        target(),
+        models.map((served) => ({ models: served })),
+      );
+      rig.plan(refuse(500), refuse(500), refuse(500));
+      const answer = await rig.chat({ model: "x", models: ["y", "z"] });
+      expect([answer.status, answer.headers.get("x-gokv-model")]).toEqual([200, "z"]);
+      const asked = rig.upstreams.flatMap(({ requests }) => requests.map(({ json }) => json.model)).toSorted();
+      expect(asked).toEqual(["x", "x", "x", "y", "z"]);
+    });
+
+    test("no attempt is kept for a model that nobody can be asked for", async () => {
+      await using rig = await RelayRig.open(target(), [{}, {}, {}].fill({ models: ["x", "y"] }));
+      for (const upstream of rig.upstreams) upstream.forModel("x", refuse(500));
+      rig.upstream.forModel("y", refuse(500));
+      const answer = await rig.chat({ model: "x", models: ["y", "nobody-serves-it"] });
+      expect([answer.status, answer.headers.get("x-gokv-model"), rig.calls]).toEqual([200, "y", [2, 2, 1]]);
+    });
+
     test("the first model is used, and named, as long as it works", async () => {
       await using rig = await RelayRig.open(target(), CHANNELS);
       const answer = await rig.chat(ASKED);
