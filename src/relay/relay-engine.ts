@@ -262,7 +262,7 @@ export class RelayEngine {
       subpath: ask.subpath,
       isStream,
       body: ask.method === "POST" ? forwardedBody(request, endpoint, model, !noStreamOptions) : null,
-      passedHeaders: passedHeaders(scope.request.headers, isStream),
+      passedHeaders: passedHeaders(scope.request.headers, isStream, call.token),
       whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
         ttftMs: ttftMs ?? settings.ttftMs,
@@ -440,19 +440,25 @@ function shortageError(shortage: Shortage, nowMs: number): RelayError {
   });
 }
 
-const PASSED_HEADERS = ["openai-beta", "idempotency-key"] as const;
-
 /** All that an upstream gets to see of the headers of a client. */
-function passedHeaders(headers: Headers, isStream: boolean | null): Record<string, string> {
+function passedHeaders(headers: Headers, isStream: boolean | null, token: RelayToken): Record<string, string> {
   const one = isStream ? "text/event-stream" : "application/json";
   const passed: Record<string, string> = {
     "content-type": "application/json",
     accept: isStream === null ? "application/json, text/event-stream" : one,
     "accept-encoding": "identity",
   };
-  for (const name of PASSED_HEADERS) {
-    const value = headers.get(name);
-    if (value !== null) passed[name] = value;
-  }
+  const beta = headers.get("openai-beta");
+  if (beta !== null) passed["openai-beta"] = beta;
+  const idempotencyKey = headers.get("idempotency-key");
+  if (idempotencyKey) passed["idempotency-key"] = ownIdempotencyKey(token, idempotencyKey);
   return passed;
+}
+
+/**
+ * To an upstream all tokens are one client: with a key that another token has used it would answer with what that one
+ * was told. The same key of the same token is the same there too.
+ */
+function ownIdempotencyKey({ id }: RelayToken, key: string): string {
+  return new Bun.CryptoHasher("sha256").update(`${id} ${key}`).digest("hex");
 }

@@ -234,12 +234,32 @@ function headerTests(target: () => Target): void {
         "accept-encoding": "identity",
         "user-agent": `gokv/${VERSION}`,
         "openai-beta": "assistants=v2",
-        "idempotency-key": "key-1",
+        "idempotency-key": expect.stringMatching(/^[0-9a-f]{64}$/),
         host: `127.0.0.1:${rig.upstream.port}`,
       });
       expect(key).not.toBe(rig.token.key);
       expect(rig.upstream.requests.at(-1)!.body).not.toContain(rig.token.key);
     }
+  });
+
+  test("an idempotency key is one's own: the same for one token each time, another for each other one", async () => {
+    await using rig = await RelayRig.open(target());
+    const other = await makeToken(target(), { group: rig.group });
+    const asked = [
+      [rig.token.key, "1"],
+      [rig.token.key, "1"],
+      [rig.token.key, "2"],
+      [other.key, "1"],
+      // Says nothing: the same for all such requests it would make them one.
+      [rig.token.key, ""],
+    ] as const;
+    for (const [key, idempotency] of asked) {
+      await chat(target(), key, {}, { headers: { "Idempotency-Key": idempotency } });
+    }
+    const [first, again, second, others, none] = rig.upstream.requests.map(({ headers }) => headers["idempotency-key"]);
+    expect(again).toBe(first!);
+    expect(new Set([first, second, others]).size).toBe(3);
+    expect(none).toBeUndefined();
   });
 
   test("no request can name an upstream: not by a field, a header or its host", async () => {
