@@ -74,8 +74,7 @@ async function deleteAccount(request: UserRequest): Promise<Response> {
   const body = await readFields(request, DeleteAccountBody);
   const credentials = await accounts.store.requireCredentials(who.userId);
   await accounts.requirePassword(request, credentials, body.current_password);
-  const args = { userId: who.userId, expectedHash: credentials.passwordHash, nowMs: services.clock() };
-  await accounts.change(who.userId, "task.deleteUser", args, "all");
+  await accounts.delete(scope, who.userId, credentials.passwordHash);
   return respondJson(scope, 200, { message: "Account deleted" });
 }
 

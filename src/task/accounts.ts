@@ -8,6 +8,7 @@ import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
+import { eraseRest } from "./account-erasure.ts";
 import type { AccountMetrics } from "./account-metrics.ts";
 import { emailKeyOf } from "./account-rules.ts";
 import type { AccountStore, Credentials } from "./account-store.ts";
@@ -71,6 +72,16 @@ export class Accounts {
     } finally {
       release();
     }
+  }
+
+  /**
+   * With all that it leaves behind. `expectedHash`: see task.deleteUser.
+   * @throws AppError wrong_password, not_found
+   */
+  async delete(scope: RequestScope, userId: number, expectedHash: string | null): Promise<void> {
+    const args = { userId, expectedHash, nowMs: this.#parts.clock() };
+    const isAll = await this.change(userId, "task.deleteUser", args, "all");
+    if (!isAll) await scope.whileSilent(() => eraseRest(this.#parts, userId));
   }
 
   /** @throws AppError rate_limited, invalid_credentials, account_disabled, busy, unavailable, storage_full */

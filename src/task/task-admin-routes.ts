@@ -76,9 +76,8 @@ async function updateUser(request: AdminRequest): Promise<Response> {
 }
 
 async function deleteUser(request: AdminRequest): Promise<Response> {
-  const { accounts, clock } = request.services.tasks;
   const userId = idOf(request, "user");
-  await accounts.change(userId, "task.deleteUser", { userId, expectedHash: null, nowMs: clock() }, "all");
+  await request.services.tasks.accounts.delete(request.scope, userId, null);
   return respondJson(request.scope, 200, { message: "Account deleted" });
 }
 

@@ -10,6 +10,7 @@ import type { Log } from "../shared/log.ts";
 import type { Rate } from "../shared/setting-parsers.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
+import { resumeErasures } from "./account-erasure.ts";
 import { requestWarming } from "./cache-warming.ts";
 import { EventStreams } from "./event-streams.ts";
 import { FeedStore } from "./feed-store.ts";
@@ -90,6 +91,7 @@ export class TaskService implements AsyncDisposable {
     // Registered for good, so behind all that may fail: the opening is tried again then.
     accountMetrics.registerIn(parts.metrics.registry);
     observeStreams(parts.metrics.registry, () => streams.count);
+    void resumeErasures(tools);
     void requestWarming(tools);
     return new TaskService({ ...tools, jobs });
   }

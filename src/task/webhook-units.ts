@@ -143,3 +143,15 @@ export async function queueDeliveries(work: UnitOfWork, event: Announced): Promi
   }
   return queued;
 }
+
+/** Those of the users who have an active hook. */
+export async function haveWebhooks(work: UnitOfWork, userIds: readonly number[]): Promise<ReadonlySet<number>> {
+  if (userIds.length === 0) return new Set();
+  const rows = await taskTables(work)
+    .selectFrom("task_webhook")
+    .select("user_id")
+    .where("user_id", "in", [...userIds])
+    .where("active", "=", 1)
+    .execute();
+  return new Set(rows.map(({ user_id }) => user_id));
+}
