@@ -100,6 +100,7 @@ export type TaskTables = {
     events: string;
     /** Sealed. */
     secret: string;
+    /** Those that also sign for a while: see formerSecrets. */
     previous_secret: string | null;
     previous_until_ms: number | null;
     active: number;

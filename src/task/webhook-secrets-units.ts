@@ -15,11 +15,43 @@ export function webhookContext(id: string): string {
   return `webhook ${id}`;
 }
 
-interface SealedRow {
-  readonly id: string;
-  readonly secret: string;
+/** A secret that was replaced, and until when it signs as well. */
+export interface FormerSecret {
+  readonly sealed: string;
+  readonly untilMs: number;
+}
+
+interface FormerColumns {
   readonly previous_secret: string | null;
   readonly previous_until_ms: number | null;
+}
+
+interface SealedRow extends FormerColumns {
+  readonly id: string;
+  readonly secret: string;
+}
+
+/** Each signs to its end, however soon the next rotation comes: so many, as each makes a delivery longer. */
+const FORMER_MAX = 5;
+
+/** Those that sign at `nowMs`, newest first. */
+export function formerSecrets({ previous_secret, previous_until_ms }: FormerColumns, nowMs: number): FormerSecret[] {
+  const written = previous_secret === null ? [] : previous_secret.split(" ");
+  const all = written.map((text) => {
+    const at = text.indexOf("@");
+    return at < 0
+      ? { sealed: text, untilMs: previous_until_ms ?? 0 }
+      : { sealed: text.slice(at + 1), untilMs: Number(text.slice(0, at)) };
+  });
+  return all.filter(({ untilMs }) => untilMs > nowMs);
+}
+
+/** The newest, whose end has a column of its own; behind it older ones, each after its end and an at sign. */
+export function formerColumns(secrets: readonly FormerSecret[]): FormerColumns {
+  const [newest, ...older] = secrets.slice(0, FORMER_MAX);
+  if (newest === undefined) return { previous_secret: null, previous_until_ms: null };
+  const texts = [newest.sealed, ...older.map(({ sealed, untilMs }) => `${untilMs}@${sealed}`)];
+  return { previous_secret: texts.join(" "), previous_until_ms: newest.untilMs };
 }
 
 /**
@@ -52,7 +84,7 @@ export async function resealWebhooks(work: UnitOfWork, ring: readonly SealingKey
   }
 }
 
-/** Null when no key opens what is needed. */
+/** What has to be written; null when no key opens what is needed. */
 function resealedColumns(row: SealedRow, seal: SecretSeal, nowMs: number) {
   const context = webhookContext(row.id);
   const sealAnew = (sealed: string): string | undefined | null => {
@@ -60,10 +92,14 @@ function resealedColumns(row: SealedRow, seal: SecretSeal, nowMs: number) {
     const plain = seal.open(sealed, context);
     return plain === null ? null : seal.seal(plain, context);
   };
-  const isOver = row.previous_secret !== null && (row.previous_until_ms ?? 0) <= nowMs;
   const secret = sealAnew(row.secret);
-  const previous = row.previous_secret === null || isOver ? undefined : sealAnew(row.previous_secret);
-  if (secret === null || previous === null) return null;
-  const former = isOver ? { previous_secret: null, previous_until_ms: null } : { previous_secret: previous };
-  return given({ secret, ...former });
+  const former: FormerSecret[] = [];
+  for (const { sealed, untilMs } of formerSecrets(row, nowMs)) {
+    const anew = sealAnew(sealed);
+    if (anew === null) return null;
+    former.push({ sealed: anew ?? sealed, untilMs });
+  }
+  if (secret === null) return null;
+  const columns = formerColumns(former);
+  return given({ secret, ...(columns.previous_secret === row.previous_secret ? {} : columns) });
 }

@@ -8,7 +8,7 @@ import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskTables } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
-import { WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secrets-units.ts";
+import { formerSecrets, WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secrets-units.ts";
 
 export type WebhookRow = TaskTables["task_webhook"];
 export type DeliveryRow = TaskTables["task_delivery"];
@@ -37,10 +37,9 @@ export class WebhookStore {
     return this.#seal.open(secret, webhookContext(id));
   }
 
-  /** What signs at this time: the secret, and the one before for as long as it also does. Empty = none opens. */
+  /** What signs at this time: the secret, and those before for as long as they also do. Empty = none opens. */
   signingSecrets(row: WebhookRow, nowMs: number): string[] {
-    const hasPrevious = row.previous_secret !== null && (row.previous_until_ms ?? 0) > nowMs;
-    const sealed = hasPrevious ? [row.secret, row.previous_secret!] : [row.secret];
+    const sealed = [row.secret, ...formerSecrets(row, nowMs).map((former) => former.sealed)];
     return sealed.map((text) => this.#seal.open(text, webhookContext(row.id))).filter((secret) => secret !== null);
   }
 

@@ -10,6 +10,7 @@ import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
 import { endPending, queueDelivery, rankHook, WEBHOOK_DELIVERY_UNITS } from "./webhook-delivery-units.ts";
 import { type Announced, messagesOf } from "./webhook-messages.ts";
+import { formerColumns, formerSecrets } from "./webhook-secrets-units.ts";
 import { requireWebhook, type WebhookRow } from "./webhook-store.ts";
 
 export { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
@@ -92,7 +93,8 @@ export const WEBHOOK_UNITS = {
   },
 
   /**
-   * A new `secret`, sealed for the hook. The one before also signs until `previousUntilMs`; null = it does not.
+   * A new `secret`, sealed for the hook. The one before also signs until `previousUntilMs`, and those before it to the
+   * ends that they have; null = none of them does.
    * @throws AppError not_found
    */
   async "task.rotateWebhookSecret"(
@@ -102,8 +104,9 @@ export const WEBHOOK_UNITS = {
     const db = taskTables(work);
     const row = await requireWebhook(db, args);
     const { secret, previousUntilMs } = args;
-    const previous = previousUntilMs === null ? null : row.secret;
-    const set = { secret, previous_secret: previous, previous_until_ms: previousUntilMs, updated_at_ms: work.nowMs };
+    const older = formerSecrets(row, work.nowMs);
+    const former = previousUntilMs === null ? [] : [{ sealed: row.secret, untilMs: previousUntilMs }, ...older];
+    const set = { secret, ...formerColumns(former), updated_at_ms: work.nowMs };
     await db.updateTable("task_webhook").set(set).where("id", "=", row.id).execute();
     return changed(await requireWebhook(db, args));
   },

@@ -347,6 +347,35 @@ describe("a hook", () => {
     expect(await accepted()).toEqual([false, true]);
   });
 
+  test("signs with each secret for a day after it was replaced, however soon the next ones were", async () => {
+    const accepted = async (secrets: readonly string[]) => {
+      await rig.ping();
+      await rig.workAll();
+      const { headers, body } = rig.receiver.seen.at(-1)!;
+      return secrets.map((secret) => isAccepted({ headers, body }, secret, rig.nowMs));
+    };
+    const second = await rig.rotate();
+    rig.skewMs = HOUR_MS;
+    const third = await rig.rotate();
+    expect(await accepted([rig.secret, second, third])).toEqual([true, true, true]);
+    rig.skewMs = 24 * HOUR_MS;
+    expect(await accepted([rig.secret, second, third])).toEqual([false, true, true]);
+    rig.skewMs = 25 * HOUR_MS;
+    expect(await accepted([rig.secret, second, third])).toEqual([false, false, true]);
+  });
+
+  test("signs with no more than the last five secrets beside the one it has", async () => {
+    const secrets = [rig.secret];
+    for (let count = 0; count < 6; count++) secrets.push(await rig.rotate());
+    await rig.ping();
+    await rig.workAll();
+    const { headers, body } = rig.receiver.seen.at(-1)!;
+    expect(secrets.map((secret) => isAccepted({ headers, body }, secret, rig.nowMs))).toEqual([
+      false,
+      ...Array.from({ length: 6 }, () => true),
+    ]);
+  });
+
   test("that is switched off or deleted gives up what waits, and is sent nothing any more", async () => {
     rig.receiver.answer("/hook", fail);
     await rig.ping();
