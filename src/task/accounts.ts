@@ -16,6 +16,7 @@ import type { LoginThrottle } from "./login-throttle.ts";
 import { orUnavailable, PasswordChecks } from "./password-checks.ts";
 import type { OpenedSession } from "./session-units.ts";
 import type { SignedIn } from "./task-request.ts";
+import type { User } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
 import type { TaskWriter } from "./task-writer.ts";
 import type { UserGate } from "./user-gate.ts";
@@ -82,6 +83,18 @@ export class Accounts {
     const args = { userId, expectedHash, nowMs: this.#parts.clock() };
     const isAll = await this.change(userId, "task.deleteUser", args, "all");
     if (!isAll) await scope.whileSilent(() => eraseRest(this.#parts, userId));
+  }
+
+  /**
+   * By an operator. With a new password, or enabled, the account is open again to whoever knows its password, however
+   * many have guessed.
+   * @throws AppError not_found
+   */
+  async administer(args: Parameters<TaskUnits["task.administerUser"]>[1]): Promise<User> {
+    const user = await this.change(args.userId, "task.administerUser", args);
+    const isOpened = args.passwordHash !== undefined || args.isDisabled === false;
+    if (isOpened) this.#parts.throttle.forgiveAll(emailKeyOf(user.email));
+    return user;
   }
 
   /** @throws AppError rate_limited, invalid_credentials, account_disabled, busy, unavailable, storage_full */

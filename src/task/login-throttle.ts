@@ -61,10 +61,16 @@ export class LoginThrottle {
   forgive(account: string, address: string): void {
     this.#pairs.delete(pairKey(account, address));
   }
+
+  /** Whatever has failed so far, from wherever. */
+  forgiveAll(account: string): void {
+    this.#accounts.delete(account);
+    this.#pairs.deleteAll(pairKey(account, ""));
+  }
 }
 
 function pairKey(account: string, address: string): string {
-  return `${address} ${account}`;
+  return `${account} ${address}`;
 }
 
 function within(timesMs: readonly number[], nowMs: number, windowMs: number): readonly number[] {

@@ -72,7 +72,7 @@ async function updateUser(request: AdminRequest): Promise<Response> {
   await accounts.store.requireCredentials(userId);
   const passwordHash = password === undefined ? undefined : await accounts.passwords.hash(password);
   const args = { userId, isDisabled, passwordHash, nowMs: clock() };
-  return respondJson(scope, 200, userBody(await accounts.change(userId, "task.administerUser", args)));
+  return respondJson(scope, 200, userBody(await accounts.administer(args)));
 }
 
 async function deleteUser(request: AdminRequest): Promise<Response> {

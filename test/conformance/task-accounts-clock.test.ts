@@ -208,6 +208,23 @@ describe("guessing a password", () => {
     expect((await attempt(target, email, password, "10.1.1.1")).status).toBe(200);
   });
 
+  for (const change of [{ password: "another-password" }, { disabled: false }]) {
+    const what = Object.keys(change).join();
+    test(`an account that was closed by failures is opened by an operator who sets ${what}`, async () => {
+      await using timed = await openTimed(PROXIED);
+      const { target } = timed;
+      const { id, email, password } = await signUp(target);
+      for (let failure = 0; failure < 60; failure++) {
+        expect((await attempt(target, email, "wrong", `10.0.0.${failure % 12}`)).status).toBe(401);
+      }
+      const right = "password" in change ? change.password : password;
+      expect((await attempt(target, email, right, "10.1.1.1")).status).toBe(429);
+      const init = { method: "PATCH", body: JSON.stringify(change) };
+      expect((await target.fetch(`/_admin/task/users/${id}`, init)).status).toBe(200);
+      expect((await attempt(target, email, right, "10.1.1.1")).status).toBe(200);
+    });
+  }
+
   test("with an access token, from everywhere, is closed as well but where another session lives", async () => {
     await using timed = await openTimed(PROXIED);
     const { target } = timed;

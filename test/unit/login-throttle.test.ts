@@ -55,6 +55,17 @@ describe("the throttle of logins", () => {
     expect(throttle.accountWaitMs("a")).toBe(HOUR_MS);
   });
 
+  test("all failures of an account are forgiven at once, and those of no other account", () => {
+    const { throttle } = openThrottle();
+    for (let index = 0; index < 60; index++) {
+      for (const account of ["a@b.c", "a@b.co"]) throttle.noteFailure(account, `10.0.0.${index % 6}`);
+    }
+    throttle.forgiveAll("a@b.c");
+    expect([throttle.accountWaitMs("a@b.c"), throttle.waitMs("a@b.c", "10.0.0.1")]).toEqual([0, 0]);
+    expect(throttle.accountWaitMs("a@b.co")).toBe(HOUR_MS);
+    expect(throttle.waitMs("a@b.co", "10.0.0.1")).toBeGreaterThan(0);
+  });
+
   test("sixty failures of an account in an hour close it for strangers until the first is an hour old", () => {
     const { time, throttle } = openThrottle();
     for (let index = 0; index < 60; index++) {
