@@ -7,7 +7,11 @@ const PASSWORD_MAX = 128;
 
 /** Something, an at sign, and a name with a dot in it: whether it is anybody's, only a mail would tell. */
 const EMAIL = /^[^\s@\p{Cc}]{1,64}@[^\s@.\p{Cc}]+(?:\.[^\s@.\p{Cc}]+)+$/u;
-const CONTROL = /\p{Cc}/u;
+const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+/** Joiners, marks of direction, fillers: two texts that differ in nothing else look alike. */
+const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/u;
+/** Spaces, marks that stand on nothing, and the pattern of Braille without a dot. */
+const BLANK = /^[\p{Z}\p{M}\u2800]*$/u;
 
 /** Two addresses with the same key are one. */
 export function emailKeyOf(email: string): string {
@@ -22,13 +26,15 @@ export function usernameKeyOf(username: string): string {
 /** Null when it may be used, else what is wrong. */
 export function usernameProblem(username: string): string | null {
   if (CONTROL.test(username)) return "must not hold control characters";
+  if (INVISIBLE.test(username)) return "must not hold invisible characters";
+  if (BLANK.test(username)) return "must hold a visible character";
   if (username !== username.trim()) return "must not begin or end with a space";
   return lengthProblem(username, USERNAME_MIN, USERNAME_MAX);
 }
 
 /** Of an address without spaces around it. */
 export function emailProblem(email: string): string | null {
-  return EMAIL.test(email) && email.length <= EMAIL_MAX ? null : "must be an e-mail address";
+  return EMAIL.test(email) && !INVISIBLE.test(email) && email.length <= EMAIL_MAX ? null : "must be an e-mail address";
 }
 
 export function passwordProblem(password: string, min: number): string | null {

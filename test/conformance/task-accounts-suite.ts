@@ -1,6 +1,7 @@
 // Accounts: registering, logging in, the profile, and the end of an account.
 
 import { describe, expect, test } from "bun:test";
+import { alterStore } from "../support/alter-store.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { type Account, ask, createTask, logIn, signUp, type Task, UNLIMITED } from "../support/task-client.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -157,6 +158,17 @@ function namesTests(target: () => Target): void {
     const losers = (code: string) => Array.from({ length: 19 }, () => `409 ${code}`);
     expect(addresses.sort()).toEqual(["201 made", ...losers("email_taken")]);
     expect(names.sort()).toEqual(["201 made", ...losers("username_taken")]);
+  });
+
+  test("an account whose name or address holds what is not taken any more still logs in", async () => {
+    const { id, password } = await signUp(target());
+    const [username, email] = ["bo\u200db", "bob\u200b@example.com"];
+    await alterStore(
+      target().dbPath,
+      `UPDATE task_user SET username = '${username}', username_key = '${username}', email = '${email}',
+         email_key = '${email}' WHERE id = ${id}`,
+    );
+    expect(await logIn(target(), email, password)).toMatchObject({ id, username });
   });
 
   test("a user is found by the exact name in any case, and shows no address", async () => {

@@ -25,6 +25,18 @@ describe("names of accounts", () => {
     }
   });
 
+  test("hold nothing that cannot be seen, and something that can", () => {
+    const hidden = ["bob\u00ad", "bo\u200db", "bob\u202e", "bob\ufe0f", "b\u{e0041}ob", "\u3164\u3164\u3164"];
+    for (const name of hidden) expect(usernameProblem(name)).toBe("must not hold invisible characters");
+    for (const name of ["\u0301\u0301\u0301", "\u0301 \u0301", "\u2800\u2800\u2800"]) {
+      expect(usernameProblem(name)).toBe("must hold a visible character");
+    }
+    for (const name of ["a\u2028bc", "a\u2029bc"]) {
+      expect(usernameProblem(name)).toBe("must not hold control characters");
+    }
+    for (const name of ["Jose\u0301", "कमल", "สมชาย"]) expect(usernameProblem(name)).toBeNull();
+  });
+
   test("are the same in any case and width", () => {
     for (const name of ["ALICE", "alice", "ａｌｉｃｅ"]) expect(usernameKeyOf(name)).toBe("alice");
     expect(usernameKeyOf("alicé")).not.toBe("alice");
@@ -37,6 +49,7 @@ describe("addresses of accounts", () => {
       expect([address, emailProblem(address)]).toEqual([address, null]);
     }
     const malformed = ["", "a", "@b.cd", "a@", "a@b", "a@b.", "a@.b", "a@b..c", "a b@c.de", "a@b@c.de", "a@b.c\n"];
+    malformed.push("a\u200b@x.com", "a\u00ad@x.com", "a@x\u202e.com", "a@x.com\u3164");
     for (const address of [...malformed, `${"a".repeat(65)}@b.cd`, `a@${"b".repeat(260)}.cd`]) {
       expect([address, emailProblem(address)]).toEqual([address, expect.any(String)]);
     }
