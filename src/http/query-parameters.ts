@@ -3,6 +3,9 @@
 import { AppError, type ErrorCode } from "../shared/errors.ts";
 import { requireNoFragment } from "./request-path.ts";
 
+/** Of a name that somebody made up, in what they are answered. */
+const SHOWN_NAME_MAX = 64;
+
 /**
  * The parameters of a URL. A plus is a space, as forms send it.
  * @throws AppError path_invalid for a raw "#"; query_invalid for a name that is not in `known`, one given twice, or
@@ -19,9 +22,11 @@ export function parseQuery<Name extends string>(url: string, known: readonly Nam
     const name = decode(equals < 0 ? pair : pair.slice(0, equals));
     if (!isKnown(name, known)) {
       const which = known.length === 0 ? "None is known here" : `Known here: ${known.join(", ")}`;
-      throw new AppError("query_invalid", `Unknown query parameter. ${which}.`);
+      const shown = name.slice(0, SHOWN_NAME_MAX);
+      const message = `Unknown query parameter ${JSON.stringify(shown)}. ${which}.`;
+      throw new AppError("query_invalid", message, { details: fieldOf(shown, "unknown") });
     }
-    if (name in parameters) throw new AppError("query_invalid", `The query parameter ${name} is given twice.`);
+    if (name in parameters) throw parameterError("query_invalid", name, "is given twice");
     parameters[name] = equals < 0 ? "" : decode(pair.slice(equals + 1));
   }
   return parameters;
@@ -35,7 +40,16 @@ export function wholeNumber(
 ): number {
   const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
   if (value >= min && value <= max) return value;
-  throw new AppError(code, `${name} is a whole number from ${min} to ${max}.`);
+  throw parameterError(code, name, `is a whole number from ${min} to ${max}`);
+}
+
+/** What is wrong with a parameter: for people, and for programs on the surfaces that tell them so. */
+export function parameterError(code: ErrorCode, name: string, words: string): AppError {
+  return new AppError(code, `${name} ${words}.`, { details: fieldOf(name, words) });
+}
+
+function fieldOf(name: string, words: string): { readonly fields: string } {
+  return { fields: JSON.stringify({ [name]: words }) };
 }
 
 function isKnown<Name extends string>(name: string, known: readonly Name[]): name is Name {

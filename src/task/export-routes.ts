@@ -10,7 +10,7 @@ import { given } from "../shared/given.ts";
 import { NewExportBody } from "./export-bodies.ts";
 import { type ExportRow, ExportStore } from "./export-store.ts";
 import { readIdempotencyKey } from "./idempotency-key.ts";
-import { parseFields } from "./request-bodies.ts";
+import { parseFields, within } from "./request-bodies.ts";
 import { parseListQuery } from "./task-query.ts";
 import { forUsers, readJsonBody, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
 import { formatTime } from "./task-time.ts";
@@ -34,7 +34,7 @@ async function createExport(request: UserRequest): Promise<Response> {
     const { format, ...body } = parseFields(bytes, NewExportBody);
     const filter = given({ ...body.filter });
     // What the job will do again: whoever asks is told at once.
-    parseListQuery(filter);
+    within("filter", () => parseListQuery(filter));
     return { format, filter: JSON.stringify(filter), keyed: keyedBy(bytes) };
   });
   const act = { userId: who.userId, requestId: scope.id, nowMs: services.clock() };

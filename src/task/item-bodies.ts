@@ -30,8 +30,8 @@ const title = z
 const description = textUpTo(DESCRIPTION_MAX).nullable();
 const label = z
   .string()
-  .refine((text) => text !== "" && isAtMost(text, LABEL_MAX), `labels have 1 to ${LABEL_MAX} characters`)
-  .refine((text) => !FORBIDDEN_IN_LABELS.test(text), "labels have neither commas nor control characters");
+  .refine((text) => text !== "" && isAtMost(text, LABEL_MAX), `must have 1 to ${LABEL_MAX} characters`)
+  .refine((text) => !FORBIDDEN_IN_LABELS.test(text), "must have neither commas nor control characters");
 const labels = z
   .array(label)
   .max(SENT_LABELS_MAX)

@@ -9,6 +9,7 @@ import { AppError } from "../shared/errors.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
 import { PAGE_DEFAULT } from "./page-sizes.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
+import { requireOneOf } from "./task-query.ts";
 import { forUsers, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
 
 const KINDS = Object.values(TASK_JOBS).map(({ kind }) => kind);
@@ -58,8 +59,5 @@ function jobId({ scope, params }: UserRequest): string {
 
 /** Empty = no filter. @throws AppError invalid_request */
 function oneOf<Value extends string>(name: string, text: string | undefined, values: readonly Value[]): Value | null {
-  if (text === undefined || text === "") return null;
-  const value = values.find((each) => each === text);
-  if (value !== undefined) return value;
-  throw new AppError("invalid_request", `${name} is one of ${values.join(", ")}.`);
+  return text === undefined || text === "" ? null : requireOneOf(name, text, values);
 }

@@ -6,6 +6,9 @@ import { AppError } from "../shared/errors.ts";
 import { requireJson } from "../shared/json-text.ts";
 
 const FIELDS_MAX = 20;
+/** Of what a client has sent, in what it is answered. */
+const NAME_MAX = 64;
+const STEPS_MAX = 4;
 
 /**
  * One JSON object as `schema` reads it; no body at all is an empty object.
@@ -29,14 +32,25 @@ export function fieldsError(fields: Readonly<Record<string, string>>): AppError 
   return new AppError("invalid_request", message, { details: { fields: JSON.stringify(fields) } });
 }
 
+/** What `read` finds wrong with parameters that are members of the member `name`. Throws what `read` throws. */
+export function within<T>(name: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof AppError) || error.details.fields === undefined) throw error;
+    const fields = Object.entries(JSON.parse(`${error.details.fields}`) as Record<string, string>);
+    throw fieldsError(Object.fromEntries(fields.map(([member, words]) => [`${name}.${member}`, words])));
+  }
+}
+
 /** NUL would end a text in some engines, half of a surrogate pair is no text in any. */
-function requireStorableText(value: unknown, name = ""): void {
+function requireStorableText(value: unknown, path: readonly PropertyKey[] = []): void {
   if (typeof value === "string") {
-    if (value.includes("\0") || !value.isWellFormed()) throw fieldsError({ [name || "body"]: "not valid text" });
+    if (value.includes("\0") || !value.isWellFormed()) throw fieldsError({ [nameOf(path)]: "not valid text" });
   } else if (typeof value === "object" && value !== null) {
     for (const [key, inner] of Object.entries(value)) {
       if (!key.isWellFormed() || key.includes("\0")) throw new AppError("invalid_request", "A name is not valid text.");
-      requireStorableText(inner, name || (Array.isArray(value) ? "" : key));
+      requireStorableText(inner, [...path, Array.isArray(value) ? Number(key) : key]);
     }
   }
 }
@@ -46,13 +60,30 @@ function fieldsOf(issues: readonly z.core.$ZodIssue[], body: object): Record<str
   for (const issue of issues) {
     if (Object.keys(fields).length >= FIELDS_MAX) break;
     if (issue.code === "unrecognized_keys") {
-      for (const key of issue.keys.slice(0, FIELDS_MAX)) fields[key.slice(0, 64)] = "unknown";
+      for (const key of issue.keys.slice(0, FIELDS_MAX)) fields[nameOf([...issue.path, key])] = "unknown";
       continue;
     }
-    const name = `${String(issue.path[0] ?? "body")}`;
-    fields[name] ??= Object.hasOwn(body, name) || name === "body" ? wordsFor(issue) : "required";
+    fields[nameOf(issue.path)] ??= isThere(body, issue.path) ? wordsFor(issue) : "required";
   }
   return { ...fields };
+}
+
+/** Where a member stands, as programs write it: `filter.overdue`, `labels[1]`. */
+function nameOf(path: readonly PropertyKey[]): string {
+  const steps = path.slice(0, STEPS_MAX).map((step, index) => {
+    if (typeof step === "number") return `[${step}]`;
+    return `${index === 0 ? "" : "."}${String(step).slice(0, NAME_MAX)}`;
+  });
+  return steps.join("") || "body";
+}
+
+function isThere(body: object, path: readonly PropertyKey[]): boolean {
+  let value: unknown = body;
+  for (const step of path) {
+    if (typeof value !== "object" || value === null || !Object.hasOwn(value, step)) return false;
+    value = (value as Record<PropertyKey, unknown>)[step];
+  }
+  return true;
 }
 
 function wordsFor(issue: z.core.$ZodIssue): string {

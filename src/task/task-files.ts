@@ -7,7 +7,7 @@ import { BYTE_ORDER_MARK } from "./csv-text.ts";
 import { ExportStore } from "./export-store.ts";
 import { type FileText, fileTextOf } from "./export-text.ts";
 import { goneUntilMs } from "./item-rules.ts";
-import { FILTER_PARAMETERS, parseListQuery } from "./task-query.ts";
+import { FILTER_PARAMETERS, parseListQuery, requireOneOf } from "./task-query.ts";
 import type { UserRequest } from "./task-request.ts";
 import type { View } from "./visible-task-store.ts";
 
@@ -17,7 +17,7 @@ const PARAMETERS = [...FILTER_PARAMETERS, "sort"] as const;
 /** `bom=1` is for spreadsheets that would not take the file for UTF-8. */
 export function showTable(request: UserRequest): Promise<Response> {
   const { bom, ...parameters } = parseQuery(request.scope.request.url, [...PARAMETERS, "bom"]);
-  if (bom !== undefined && bom !== "0" && bom !== "1") throw new AppError("invalid_request", "bom is 0 or 1.");
+  if (bom !== undefined) requireOneOf("bom", bom, ["0", "1"]);
   const text = fileTextOf("csv", "");
   const head = bom === "1" ? BYTE_ORDER_MARK + text.head : text.head;
   return sendFile(request, parameters, { ...text, head }, { type: "text/csv; charset=utf-8", name: "tasks.csv" });

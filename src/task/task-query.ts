@@ -1,7 +1,8 @@
 // The query parameters of lists, counts and exports, read strictly: an unknown value is an error, never an empty list.
 
 import { pageLimit } from "../http/pagination.ts";
-import { AppError } from "../shared/errors.ts";
+import { parameterError } from "../http/query-parameters.ts";
+import type { AppError } from "../shared/errors.ts";
 import { labelKeyOf } from "./item-rules.ts";
 import { PAGE_DEFAULT } from "./page-sizes.ts";
 import { searchWordsOf } from "./search-text.ts";
@@ -131,7 +132,7 @@ function parseSort(text: string): TaskSort {
   const isDescending = text.startsWith("-");
   const by = SORT_KEYS.find((key) => key === (isDescending ? text.slice(1) : text));
   if (by !== undefined) return { by, isDescending };
-  throw invalid(`sort is one of ${SORT_KEYS.join(", ")}, or one of them after a minus.`);
+  throw invalid("sort", `is one of ${SORT_KEYS.join(", ")}, or one of them after a minus`);
 }
 
 /** Each of the known values at most once, in their order. */
@@ -145,9 +146,9 @@ function parseLabels(text: string | undefined): string[] {
   if (text === undefined || text === "") return [];
   requireText("label", text);
   const labels = text.split(",");
-  if (labels.includes("")) throw invalid("label is a list of labels with commas between them.");
+  if (labels.includes("")) throw invalid("label", "is a list of labels with commas between them");
   const keys = [...new Set(labels.map(labelKeyOf))].sort();
-  if (keys.length > LABELS_MAX) throw invalid(`label names at most ${LABELS_MAX} labels.`);
+  if (keys.length > LABELS_MAX) throw invalid("label", `names at most ${LABELS_MAX} labels`);
   return keys;
 }
 
@@ -156,22 +157,22 @@ function parseAssignee(text: string | undefined): TaskFilter["assignee"] {
   if (text === "me" || text === "none") return text;
   const id = /^[1-9][0-9]{0,15}$/.test(text) ? Number(text) : Number.NaN;
   if (Number.isSafeInteger(id)) return id;
-  throw invalid("assignee is me, none, or the id of a user.");
+  throw invalid("assignee", "is me, none, or the id of a user");
 }
 
 function parseMoment(name: string, text: string | undefined): number | null {
   if (text === undefined) return null;
   const timeMs = parseTime(text);
   if (timeMs !== null) return timeMs;
-  throw invalid(`${name} is a time such as 2026-02-01T00:00:00Z; a plus in it is written %2B.`);
+  throw invalid(name, "is a time such as 2026-02-01T00:00:00Z; a plus in it is written %2B");
 }
 
 function parseWords(text: string | undefined): readonly string[] {
   if (text === undefined) return [];
   requireText("q", text);
   const words = searchWordsOf(text);
-  if (words.length > WORDS_MAX) throw invalid(`q has at most ${WORDS_MAX} words.`);
-  if ([...words.join("")].length > WORDS_LENGTH_MAX) throw invalid(`q has at most ${WORDS_LENGTH_MAX} characters.`);
+  if (words.length > WORDS_MAX) throw invalid("q", `has at most ${WORDS_MAX} words`);
+  if ([...words.join("")].length > WORDS_LENGTH_MAX) throw invalid("q", `has at most ${WORDS_LENGTH_MAX} characters`);
   return words;
 }
 
@@ -179,16 +180,17 @@ function parseFlag(name: string, text: string | undefined): boolean | null {
   return text === undefined ? null : requireOneOf(name, text, ["true", "false"]) === "true";
 }
 
-function requireOneOf<Value extends string>(name: string, text: string, known: readonly Value[]): Value {
+/** @throws AppError invalid_request */
+export function requireOneOf<Value extends string>(name: string, text: string, known: readonly Value[]): Value {
   const value = known.find((each) => each === text);
   if (value !== undefined) return value;
-  throw invalid(`${name} is ${known.length === 1 ? known[0] : `one of ${known.join(", ")}`}.`);
+  throw invalid(name, `is ${known.length === 1 ? known[0] : `one of ${known.join(", ")}`}`);
 }
 
 function requireText(name: string, text: string): void {
-  if (text.includes("\0")) throw invalid(`${name} is not valid text.`);
+  if (text.includes("\0")) throw invalid(name, "is not valid text");
 }
 
-function invalid(message: string): AppError {
-  return new AppError("invalid_request", message);
+function invalid(name: string, words: string): AppError {
+  return parameterError("invalid_request", name, words);
 }

@@ -82,7 +82,7 @@ function lifeTests(target: () => Target): void {
     expect(await refusalBy(target(), ann, "POST", "/tasks", "<a/>", xml)).toBe("415 unsupported_media_type");
     expect(await refusalBy(target(), ann, "POST", "/tasks", "{")).toBe("400 invalid_json");
     expect(await refusalBy(target(), ann, "POST", "/tasks", "[]")).toBe("400 invalid_request");
-    expect(await refusalBy(target(), ann, "POST", "/tasks?x=1", { title: "x" })).toBe("400 invalid_request");
+    expect(await refusalBy(target(), ann, "POST", "/tasks?x=1", { title: "x" })).toBe("400 invalid_request x");
   });
 
   test("are named by positive numbers: other ids are malformed, unknown ones not found", async () => {
@@ -207,7 +207,9 @@ function listedTests(target: () => Target): void {
     const many = Array.from({ length: 20 }, (_, index) => `label ${index + 10}`);
     expect((await sendOk(target(), ann, "PATCH", path, { labels: [...many, "LABEL 10"] })).labels).toEqual(many);
     for (const wrong of [[...many, "one more"], [""], ["a,b"], ["a\u0007"], ["x".repeat(41)], [1], "docs", { a: 1 }]) {
-      expect(await refusalBy(target(), ann, "PATCH", path, { labels: wrong })).toBe("400 invalid_request labels");
+      expect(await refusalBy(target(), ann, "PATCH", path, { labels: wrong })).toBe(
+        `400 invalid_request labels${Array.isArray(wrong) && wrong.length === 1 ? "[0]" : ""}`,
+      );
     }
     expect((await sendOk(target(), ann, "GET", path)).labels).toEqual(many);
     expect((await sendOk(target(), ann, "PATCH", path, { labels: null })).labels).toEqual([]);
@@ -237,7 +239,8 @@ function listedTests(target: () => Target): void {
       for (const member of ["title", "description", "labels", "due_date"]) {
         const value = member === "labels" ? `["${bad}"]` : `"${bad}"`;
         const body = `{"title":"x","${member}":${value}}`;
-        expect(await refusalBy(target(), ann, "POST", "/tasks", body)).toBe(`400 invalid_request ${member}`);
+        const place = member === "labels" ? "labels[0]" : member;
+        expect(await refusalBy(target(), ann, "POST", "/tasks", body)).toBe(`400 invalid_request ${place}`);
       }
       expect(await refusalBy(target(), ann, "PUT", `/tasks/${id}`, `{"${bad}":1}`)).toBe("400 invalid_request");
       expect(await refusalBy(target(), ann, "POST", `/tasks/${id}/comments`, `{"body":"${bad}"}`)).toStartWith("400");

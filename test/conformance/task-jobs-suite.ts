@@ -99,7 +99,9 @@ function shapeTests(target: () => Target): void {
       expect(await refusalBy(target(), ann, "GET", `/jobs/${id}`)).toBe("404 not_found");
     }
     for (const query of ["state=over", "kind=task", "limit=0", "queue=export", "state=done&state=done"]) {
-      expect(await refusalBy(target(), ann, "GET", `/jobs?${query}`)).toBe("400 invalid_request");
+      expect(await refusalBy(target(), ann, "GET", `/jobs?${query}`)).toBe(
+        `400 invalid_request ${query.split("=")[0]}`,
+      );
     }
     expect(await refusalBy(target(), ann, "GET", "/jobs?cursor=x")).toBe("400 invalid_cursor");
     expect((await jobOf(target(), ann, job!.id)).state).toBe("ready");

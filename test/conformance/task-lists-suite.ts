@@ -18,6 +18,7 @@ export function taskListsSuite(name: string, open: OpenTarget): void {
     filterTests(target);
     walkTests(target);
     refusalTests(target);
+    refusedParameterTests(target);
     unchangedTests(target);
     deletedTests(target);
   });
@@ -216,6 +217,36 @@ function refusalTests(target: () => Target): void {
     }
     const fine = ["limit=1", "limit=1000", "q=1+2+3+4+5+6+7+8", "q=", "overdue=false", "count=false", "deleted=false"];
     for (const query of fine) await listPage(target(), me, `?${query}`);
+  });
+}
+
+function refusedParameterTests(target: () => Target): void {
+  test("name the parameter that is wrong, in the words of the message and as a field", async () => {
+    const me = await signUp(target());
+    const wrong: readonly (readonly [path: string, name: string, words: string])[] = [
+      ["/tasks?scope=theirs", "scope", "is one of all, mine, assigned"],
+      ["/tasks?limit=0", "limit", "is a whole number from 1 to 1000"],
+      ["/tasks?status=done", "status", "is one of pending, in_progress, completed"],
+      ["/tasks?q=a&q=b", "q", "is given twice"],
+      ["/tasks/export.csv?bom=2", "bom", "is one of 0, 1"],
+      ["/jobs?state=lost", "state", "is one of ready, running, done, dead, cancelled"],
+    ];
+    for (const [path, name, words] of wrong) {
+      const refused = await ask(target(), "GET", path, { token: me.token });
+      expect([refused.status, await refused.json()]).toEqual([
+        400,
+        { error: `${name} ${words}.`, code: "invalid_request", fields: { [name]: words } },
+      ]);
+    }
+    const unknown = await ask(target(), "GET", "/users?username=a&na%22me=x", { token: me.token });
+    expect([unknown.status, await unknown.json()]).toEqual([
+      400,
+      {
+        error: 'Unknown query parameter "na\\"me". Known here: username.',
+        code: "invalid_request",
+        fields: { 'na"me': "unknown" },
+      },
+    ]);
   });
 }
 

@@ -132,7 +132,7 @@ function deliveryTests(target: () => Target): void {
   test("asks for a token and takes no parameter, and answers HEAD without opening one", async () => {
     const ann = await signUp(target());
     expect((await ask(target(), "GET", "/tasks/stream")).status).toBe(401);
-    expect(await refusalBy(target(), ann, "GET", "/tasks/stream?scope=mine")).toBe("400 invalid_request");
+    expect(await refusalBy(target(), ann, "GET", "/tasks/stream?scope=mine")).toBe("400 invalid_request scope");
     const malformed = await refusalBy(target(), ann, "GET", "/tasks/stream", undefined, { "Last-Event-ID": "-1" });
     expect(malformed).toBe("400 invalid_request");
     for (let round = 0; round < 7; round++) {

@@ -337,7 +337,7 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
         [{ url: receiver.url("/x") }, "events"],
         [{ events: ["task.created"] }, "url"],
         [{ url: receiver.url("/x"), events: [] }, "events"],
-        [{ url: receiver.url("/x"), events: ["*"] }, "events"],
+        [{ url: receiver.url("/x"), events: ["*"] }, "events[0]"],
         [{ url: 1, events: ["task.created"] }, "url"],
         [{ url: receiver.url("/x"), events: ["task.created"], secret: "mine" }, "secret"],
       ] as const) {

@@ -5,6 +5,7 @@ import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { schemaOf } from "../../src/http/openapi.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { AppError } from "../../src/shared/errors.ts";
+import { NewExportBody } from "../../src/task/export-bodies.ts";
 import { TaskPatchBody } from "../../src/task/item-bodies.ts";
 import { parseFields } from "../../src/task/request-bodies.ts";
 import { readJsonBody } from "../../src/task/task-request.ts";
@@ -29,6 +30,33 @@ describe("a list in a body", () => {
       items: { enum: expect.arrayContaining(["task.gone"]) },
     };
     expect(properties.events).toMatchObject(events);
+  });
+});
+
+test("what is wrong inside a member is told of the place where it stands, and of no other", () => {
+  const fieldsOf = (body: object, schema: Parameters<typeof parseFields>[1]) => {
+    try {
+      parseFields(new TextEncoder().encode(JSON.stringify(body)), schema);
+    } catch (error) {
+      return error instanceof AppError ? JSON.parse(`${error.details.fields}`) : error;
+    }
+    return null;
+  };
+  const filter = { overdue: true, nope: "1" };
+  expect(fieldsOf({ format: "csv", filter }, NewExportBody)).toEqual({
+    "filter.overdue": "must be a string",
+    "filter.nope": "unknown",
+  });
+  expect(fieldsOf({ format: "csv", filter: "overdue" }, NewExportBody)).toEqual({ filter: "must be an object" });
+  expect(fieldsOf({ filter: {} }, NewExportBody)).toEqual({ format: "required" });
+  expect(fieldsOf({ labels: ["a", 5, ""] }, TaskPatchBody)).toEqual({
+    "labels[1]": "must be a string",
+    "labels[2]": "must have 1 to 40 characters",
+  });
+  expect(fieldsOf({ labels: ["a", "\0"] }, TaskPatchBody)).toEqual({ "labels[1]": "not valid text" });
+  expect(fieldsOf({ user: { id: ["\ud800"] } }, TaskPatchBody)).toEqual({ "user.id[0]": "not valid text" });
+  expect(fieldsOf({ url: "https://example.com", events: ["x"] }, WebhookChangesBody)).toEqual({
+    "events[0]": expect.stringMatching(/^must be one of task\.created/),
   });
 });
 
