@@ -23,12 +23,20 @@ export function usernameKeyOf(username: string): string {
   return username.normalize("NFKC").toLowerCase();
 }
 
+/** What is left of the name of a deleted account: comments and tasks of others still show who it was by number. */
+export function deletedUsername(userId: number): string {
+  return `deleted-${userId}`;
+}
+
+const DELETED = /^deleted-\d+$/u;
+
 /** Null when it may be used, else what is wrong. */
 export function usernameProblem(username: string): string | null {
   if (CONTROL.test(username)) return "must not hold control characters";
   if (INVISIBLE.test(username)) return "must not hold invisible characters";
   if (BLANK.test(username)) return "must hold a visible character";
   if (username !== username.trim()) return "must not begin or end with a space";
+  if (DELETED.test(usernameKeyOf(username))) return "is kept for deleted accounts";
   return lengthProblem(username, USERNAME_MIN, USERNAME_MAX);
 }
 

@@ -2,6 +2,7 @@
 
 import { enqueueJob, jobTables } from "../jobs/job-units.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
+import { deletedUsername } from "./account-rules.ts";
 import { requireUser } from "./account-units.ts";
 import { announceAll } from "./feed-units.ts";
 import { endSessions, requireCurrent, toldTo } from "./session-units.ts";
@@ -42,6 +43,7 @@ export const USER_DELETION_UNITS = {
     await db
       .updateTable("task_user")
       .set((eb) => ({
+        username: deletedUsername(userId),
         username_key: null,
         email_key: null,
         email: "",

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { alterStore } from "../support/alter-store.ts";
+import { queryStore } from "../support/query-store.ts";
 import type { OpenTarget, Target } from "../support/targets.ts";
 import { type Account, ask, createTask, logIn, signUp, type Task, UNLIMITED } from "../support/task-client.ts";
 import { useTarget } from "../support/use-target.ts";
@@ -246,6 +247,23 @@ function deletionTests(target: () => Target): void {
     const again = await signUp(target(), "leaver");
     expect(again.id).not.toBe(alice.id);
     expect((await ask(target(), "GET", "/tasks", { token: again.token })).status).toBe(200);
+  });
+
+  test("its name is shown nowhere any more, neither beside what it said nor in the store", async () => {
+    const [alice, bob] = [await signUp(target(), "Departing"), await signUp(target())];
+    const { id } = await createTask(target(), bob, { assignee_id: alice.id });
+    const path = `/tasks/${id}/comments`;
+    expect((await ask(target(), "POST", path, { token: alice.token, body: { body: "done" } })).status).toBe(201);
+    expect((await remove(alice, alice.password)).status).toBe(200);
+    const username = `deleted-${alice.id}`;
+    const comments = await ask(target(), "GET", path, { token: bob.token });
+    expect(await comments.json()).toMatchObject([{ user: { id: alice.id, username }, body: "done" }]);
+    const rows = await queryStore(target().dbPath, `SELECT username, email FROM task_user WHERE id = ${alice.id}`);
+    expect(rows).toEqual([{ username, email: "" }]);
+    const found = await ask(target(), "GET", `/users?username=${username}`, { token: bob.token });
+    expect(await found.json()).toEqual([]);
+    const taken = await register(target(), { username, email: "imposter@example.com", password: PASSWORD });
+    expect(await answerOf(taken)).toMatchObject([400, { fields: { username: "is kept for deleted accounts" } }]);
   });
 
   test("its tasks vanish for whoever was to do them, and it was to do none of others any more", async () => {

@@ -111,7 +111,12 @@ function usersTests(target: () => Target): void {
     ]);
     expect((await ask(target(), "GET", "/auth/me", { token: alice.token })).status).toBe(401);
     const shown = await administer(target(), "GET", `/users/${alice.id}`);
-    expect(await shown.json()).toMatchObject({ id: alice.id, username: alice.username, email: "", deleted_at: time });
+    expect(await shown.json()).toMatchObject({
+      id: alice.id,
+      username: `deleted-${alice.id}`,
+      email: "",
+      deleted_at: time,
+    });
     const list = await administer(target(), "GET", `/users?q=${alice.username}`);
     expect(await list.json()).toEqual([]);
     for (const [method, path, body] of [

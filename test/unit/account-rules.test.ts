@@ -37,6 +37,13 @@ describe("names of accounts", () => {
     for (const name of ["Jose\u0301", "कमल", "สมชาย"]) expect(usernameProblem(name)).toBeNull();
   });
 
+  test("are none that deleted accounts have", () => {
+    for (const name of ["deleted-4", "Deleted-17", "ｄｅｌｅｔｅｄ－４"]) {
+      expect(usernameProblem(name)).toBe("is kept for deleted accounts");
+    }
+    for (const name of ["deleted", "deleted-", "deleted-4a", "undeleted-4"]) expect(usernameProblem(name)).toBeNull();
+  });
+
   test("are the same in any case and width", () => {
     for (const name of ["ALICE", "alice", "ａｌｉｃｅ"]) expect(usernameKeyOf(name)).toBe("alice");
     expect(usernameKeyOf("alicé")).not.toBe("alice");
