@@ -42,7 +42,7 @@ async function listJobs({ services, scope }: AdminRequest): Promise<Response> {
   const filter = {
     ownerId: null,
     state: stateOf(query.state),
-    kind: query.kind || null,
+    kind: query.kind ? await kindOf(services.jobs, scope, query.kind) : null,
     queue: query.queue ? queueOf(services.jobs, query.queue, "invalid_parameter") : null,
   };
   const page = { limit: pageLimit(query.limit || undefined), before: cursorOf(query.cursor) };
@@ -70,8 +70,9 @@ async function cancelJob({ services, scope, params }: AdminRequest): Promise<Res
 async function retryDead({ services, scope }: AdminRequest): Promise<Response> {
   const { kind } = parseQuery(scope.request.url, ["kind"]);
   if (!kind) throw new AppError("invalid_parameter", "kind is missing.");
+  const known = await kindOf(services.jobs, scope, kind);
   // Done to its end, also when its client leaves.
-  const retried = await scope.whileSilent(() => services.jobs.retryDead(kind));
+  const retried = await scope.whileSilent(() => services.jobs.retryDead(known));
   return respondJson(scope, 200, { retried });
 }
 
@@ -129,6 +130,15 @@ function stateOf(text: string | undefined): JobState | null {
   const state = JOB_STATES.find((one) => one === text);
   if (state === undefined) throw new AppError("invalid_parameter", `state is one of ${JOB_STATES.join(", ")}.`);
   return state;
+}
+
+/** One that there is, or that another version of the server has left jobs of. @throws AppError invalid_parameter */
+async function kindOf(jobs: JobService, scope: AdminRequest["scope"], text: string): Promise<string> {
+  if (jobs.kinds.includes(text)) return text;
+  const any = { ownerId: null, state: null, kind: text, queue: null };
+  const { rows } = await scope.whileReading((signal) => jobs.rows.list(any, { limit: 1, before: null }, signal));
+  if (rows.length > 0) return text;
+  throw new AppError("invalid_parameter", `kind is one of ${jobs.kinds.join(", ")}.`);
 }
 
 function queueOf(jobs: JobService, text: string, code: "not_found" | "invalid_parameter"): QueueName {

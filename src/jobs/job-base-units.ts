@@ -8,6 +8,9 @@ import type { JobTables } from "./job-tables.ts";
 /** Lower goes first. Those above `usual` share three quarters of the slots of a queue: usual ones always find some. */
 export const JOB_PRIORITY = { usual: 0, later: 1, last: 2 } as const;
 
+/** `last_error` of a cancelled job that nothing else had gone wrong with. */
+export const CANCELLED = "cancelled";
+
 export interface NewJob {
   readonly kind: JobKind;
   readonly payload: unknown;

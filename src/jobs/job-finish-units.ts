@@ -4,7 +4,7 @@
 import type { Kysely } from "kysely";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { jobTables } from "./job-base-units.ts";
+import { CANCELLED, jobTables } from "./job-base-units.ts";
 import type { JobKind, JobOutcome, Requeued, Settlement } from "./job-kinds.ts";
 import { retryDelayMs } from "./job-retry.ts";
 import type { JobRow, JobTables } from "./job-tables.ts";
@@ -77,6 +77,7 @@ type Row = Pick<
   | "max_attempts"
   | "fence"
   | "cancel_requested"
+  | "last_error"
   | "locked_until_ms"
 >;
 type Change = Partial<JobRow>;
@@ -123,7 +124,7 @@ async function runningRows(db: Kysely<JobTables>, runs: readonly EndedRun[]): Pr
   const rows = await db
     .selectFrom("job")
     .select(["id", "kind", "owner_id", "payload", "attempts", "max_attempts", "fence", "cancel_requested"])
-    .select("locked_until_ms")
+    .select(["last_error", "locked_until_ms"])
     .where("state", "=", "running")
     .where(
       "id",
@@ -176,10 +177,8 @@ function endOf(
 ): { outcome: JobOutcome | "released"; change: Change | null } {
   if (run.end === "done") return { outcome: "done", change: null };
   if (run.end === "cancelled" || row.cancel_requested === 1) {
-    return {
-      outcome: "cancelled",
-      change: { state: "cancelled", cancel_requested: 1, finished_at_ms: nowMs, dedup_key: null },
-    };
+    const change: Change = { state: "cancelled", cancel_requested: 1, finished_at_ms: nowMs, dedup_key: null };
+    return { outcome: "cancelled", change: { ...change, last_error: row.last_error ?? CANCELLED } };
   }
   if (run.end === "released") {
     const change: Change = { state: "ready", attempts: row.attempts - 1, run_at_ms: run.runAtMs ?? nowMs };

@@ -2,7 +2,7 @@
 
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { enqueueJob, jobTables } from "./job-base-units.ts";
+import { CANCELLED, enqueueJob, jobTables } from "./job-base-units.ts";
 import type { JobRules } from "./job-finish-units.ts";
 import type { JobKind, Requeued } from "./job-kinds.ts";
 import type { JobRow, JobState } from "./job-tables.ts";
@@ -53,6 +53,7 @@ export async function cancelJob(
     state: "cancelled",
     cancel_requested: 1,
     finished_at_ms: named.nowMs,
+    last_error: row.last_error ?? CANCELLED,
     // It stands in the way of no other: the same may be asked for again.
     dedup_key: null,
   });

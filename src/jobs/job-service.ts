@@ -37,6 +37,7 @@ export class JobService {
   readonly pool: WorkerPool;
   readonly scheduler: JobScheduler;
   readonly queues: readonly QueueName[];
+  readonly kinds: readonly string[];
   readonly #parts: JobServiceParts;
   readonly #metrics: JobMetrics;
 
@@ -44,6 +45,7 @@ export class JobService {
     const { settings, store, clock, log, handlers, schedules } = parts;
     this.#parts = parts;
     this.rows = new JobStore(store);
+    this.kinds = [...parts.kinds, PURGE_KIND].map(({ kind }) => kind);
     this.queues = Object.keys(settings.jobsConcurrency) as QueueName[];
     const metrics = new JobMetrics(() => this.figures(null));
     this.#metrics = metrics;

@@ -19,6 +19,9 @@ import { formatTime } from "./task-time.ts";
 const COST = 10;
 const TYPES = { csv: "text/csv; charset=utf-8", ics: "text/calendar; charset=utf-8" } as const;
 
+const NEVER_READY =
+  "The export has failed or was cancelled: it will not be ready unless its job is retried, which also says why.";
+
 export const EXPORT_ROUTES: TaskRoutes = {
   "/exports": { GET: forUsers(listExports), POST: forUsers(createExport, COST) },
   "/exports/:id": { GET: forUsers(showExport), DELETE: forUsers(deleteExport) },
@@ -74,7 +77,7 @@ async function deleteExport(request: UserRequest): Promise<Response> {
 async function sendFile(request: UserRequest): Promise<Response> {
   const { services, scope } = request;
   const { id, format, state, sha256, byte_count, expires_at_ms } = await requireExport(request);
-  if (state === "failed") throw new AppError("not_ready", "The export has failed; its job says why.");
+  if (state === "failed") throw new AppError("not_ready", NEVER_READY);
   if (state !== "ready") throw new AppError("not_ready", "The export is still being built.");
   if (expires_at_ms <= services.clock()) throw new AppError("expired", "The export has expired.");
   const etag = `"${sha256}"`;

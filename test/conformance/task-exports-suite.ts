@@ -178,9 +178,11 @@ function waitingTests(target: () => Target): void {
     expect(await refusalBy(target(), ann, "GET", `/exports/${first.id}/file`)).toBe("409 not_ready");
     expect(await refusalBy(target(), ann, "POST", "/exports", { format: "csv" })).toBe("403 quota_exceeded");
     const cancelled = await sendOk<Job>(target(), ann, "POST", `/jobs/${first.job_id}/cancel`);
-    expect(cancelled.state).toBe("cancelled");
+    expect(cancelled).toMatchObject({ state: "cancelled", last_error: "cancelled" });
     expect(await sendOk<Export>(target(), ann, "GET", `/exports/${first.id}`)).toMatchObject({ state: "failed" });
     expect(await refusalBy(target(), ann, "GET", `/exports/${first.id}/file`)).toBe("409 not_ready");
+    const { body } = await send<{ error: string }>(target(), ann, "GET", `/exports/${first.id}/file`);
+    expect(body.error).toContain("was cancelled: it will not be ready unless its job is retried");
     await startExport(target(), ann);
     expect(await refusalBy(target(), ann, "POST", "/exports", { format: "csv" })).toBe("403 quota_exceeded");
     await sendOk(target(), ann, "DELETE", `/exports/${second.id}`);

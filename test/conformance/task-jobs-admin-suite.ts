@@ -127,6 +127,17 @@ function jobTests(target: () => Target): void {
     expect(failed).toMatchObject({ state: "ready", attempts: 1, last_error: "no handler for this kind of job" });
   });
 
+  test("a kind that there is not, and of which there is no job, is refused as a queue and a state are", async () => {
+    for (const wrong of ["kind=webhook.delivery", "queue=exports", "state=died"]) {
+      await expectRefusal(target(), "GET", `/jobs?${wrong}`, 400, "invalid_parameter");
+    }
+    await expectRefusal(target(), "POST", "/jobs/retry?kind=webhook.delivery", 400, "invalid_parameter");
+    expect(await manage<unknown>(target(), 200, "POST", "/jobs/retry?kind=webhook.deliver")).toEqual({ retried: 0 });
+    const { message } = await manage<{ message: string }>(target(), 400, "GET", "/jobs?kind=x");
+    expect(message).toContain("webhook.deliver, ");
+    expect(message).toContain("job.purge");
+  });
+
   test("all dead jobs of a kind are run again at once", async () => {
     await setPaused(target(), "export", "pause");
     const ids = [await plant(target(), { kind: "test.many" }), await plant(target(), { kind: "test.many" })];
@@ -153,7 +164,7 @@ function listTests(target: () => Target): void {
   const idsOf = async (query: string) => (await list(query)).map(({ id }) => id);
 
   test("jobs are listed newest first, by state, kind and queue", async () => {
-    expect(await list("kind=test.none")).toEqual([]);
+    expect(await list("kind=cache.warm&state=dead")).toEqual([]);
     planted.push(await plant(target(), { created_at_ms: 1 }), await plant(target(), { state: "done" }));
     planted.push(await plant(target(), { kind: "test.other" }), await plant(target(), { queue: "webhook" }));
     const [first, done, other, webhook] = planted as [string, string, string, string];

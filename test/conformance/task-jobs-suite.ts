@@ -148,6 +148,7 @@ function lifeTests(target: () => Target): void {
     expect(asked.state).toBe("running");
     await eventually("it is cancelled", 5000, async () => (await state()) === "cancelled");
     expectTime("a cancellation", performance.now() - askedMs, 2 * LEASE_MS);
+    expect((await jobOf(target(), ann, job_id)).last_error).toBe("cancelled");
     expect((await sendOk<Export>(target(), ann, "GET", `/exports/${id}`)).state).toBe("failed");
 
     const again = await sendOk<Job>(target(), ann, "POST", `/jobs/${job_id}/retry`);
