@@ -29,10 +29,18 @@ export function duration(minMs: number, maxMs: number): Parse<number> {
   return (text) => {
     const value = parseDurationMs(text);
     if (value === null || value < minMs || value > maxMs) {
-      throw new Error(`a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 500ms or 5s`);
+      const range = `from ${formatDuration(minMs)} to ${formatDuration(maxMs)}`;
+      throw new Error(`a duration ${range}, such as ${examplesBetween(minMs, maxMs)}`);
     }
     return Math.ceil(value);
   };
+}
+
+const DURATIONS = ["500ms", "5s", "1m", "15m", "1h", "12h", "7d", "30d"];
+
+function examplesBetween(minMs: number, maxMs: number): string {
+  const fit = DURATIONS.filter((text) => parseDurationMs(text)! >= minMs && parseDurationMs(text)! <= maxMs);
+  return fit.slice(0, 2).join(" or ") || formatDuration(minMs);
 }
 
 export function oneOf<const T extends string>(...words: readonly T[]): Parse<T> {
@@ -69,15 +77,22 @@ export type TokenSource = (typeof TOKEN_SOURCES)[number];
 
 export const tokenSources = someOf(...TOKEN_SOURCES);
 
+const ORIGINS = "a comma-separated list of origins, such as https://board.example";
+
 /** Null = every origin. */
 export function corsOrigins(text: string): ReadonlySet<string> | null {
   if (text === "*") return null;
+  const origins = originsOf(text);
+  if (origins === null) throw new Error(`* or ${ORIGINS}`);
+  return origins;
+}
+
+/** Null when it is no list of origins. */
+function originsOf(text: string): ReadonlySet<string> | null {
   const origins = text.split(",").map((origin) => origin.trim());
   // A pattern would be a legal origin, and match none.
-  if (!origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin && !origin.includes("*"))) {
-    throw new Error("* or a comma-separated list of origins, such as https://board.example");
-  }
-  return new Set(origins);
+  const isOrigin = (text: string) => URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+  return origins.every(isOrigin) ? new Set(origins) : null;
 }
 
 const PROVIDERS = [
@@ -133,7 +148,7 @@ export const jobSlots: Parse<Readonly<Record<QueueName, number>>> = (text) => {
 
 /** Origins by name: unlike corsOrigins never all of them. */
 export const namedOrigins: Parse<ReadonlySet<string>> = (text) => {
-  const origins = corsOrigins(text);
-  if (origins === null) throw new Error("a comma-separated list of origins, such as https://board.example");
+  const origins = originsOf(text);
+  if (origins === null) throw new Error(ORIGINS);
   return origins;
 };

@@ -219,6 +219,14 @@ describe("settings", () => {
     ]);
   });
 
+  test("that are wrong are told with examples that would be right", () => {
+    const [ttl] = problems({ JWT_SECRET, TASK_ACCESS_TTL: "24" });
+    expect(ttl).toContain("a duration from 1m to 1d, such as 1m or 15m");
+    const [origins] = problems({ JWT_SECRET, TASK_CORS_ORIGINS: "a.b" });
+    expect(origins).toContain("must be a comma-separated list of origins, such as https://board.example");
+    expect(problems({ JWT_SECRET, TASK_CORS_ORIGINS: "*" })).toEqual([origins!.replace("a.b", "*")]);
+  });
+
   test("of the task service that are wrong are named together, with databases that this version does not use", () => {
     const found = problems({
       JWT_SECRET: "short",
