@@ -56,11 +56,13 @@ async function updateProfile(request: UserRequest): Promise<Response> {
   const { services, scope, who } = request;
   const { accounts } = services;
   const body = await readFields(request, ProfileBody);
-  const { username, email, current_password: password } = body;
+  const { username, current_password: password } = body;
+  const credentials = await accounts.store.requireCredentials(who.userId);
+  // Sent as it is, it is not to be changed, whatever becomes of it meanwhile.
+  const email = body.email === credentials.user.email ? undefined : body.email;
   let expectedHash: string | undefined;
   if (email !== undefined) {
     if (password === undefined) throw fieldsError({ current_password: "required" });
-    const credentials = await accounts.store.requireCredentials(who.userId);
     await accounts.requirePassword(request, credentials, password);
     expectedHash = credentials.passwordHash;
   }

@@ -212,6 +212,13 @@ function profileTests(target: () => Target): void {
     expect((await register(target(), { username: "heir", email: alice.email, password: PASSWORD })).status).toBe(201);
   });
 
+  test("an address that is sent as it is needs no password, one that differs at all does", async () => {
+    const alice = await signUp(target());
+    const same = await me("PATCH", alice, { username: "Unmoved", email: ` ${alice.email}` });
+    expect([same.status, await same.json()]).toMatchObject([200, { username: "Unmoved", email: alice.email }]);
+    expect((await me("PATCH", alice, { email: alice.email.toUpperCase() })).status).toBe(400);
+  });
+
   test("a name or address of somebody else is taken, one's own in another case is not", async () => {
     const [alice, bob] = [await signUp(target()), await signUp(target())];
     const taken = await me("PATCH", alice, { username: bob.username.toUpperCase() });
