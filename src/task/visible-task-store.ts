@@ -84,8 +84,9 @@ export function planFor({ statuses }: TaskFilter, { by, isDescending }: TaskSort
 }
 
 /** For sums, where the order does not matter: along the index that tells most. */
-export function planForSums({ words, labels, assignee, updatedFromMs }: TaskFilter): Plan {
-  const needsRows = words.length > 0 || labels.length > 0 || assignee !== null;
+export function planForSums({ words, labels, assignee, updatedFromMs, scope, isDeleted }: TaskFilter): Plan {
+  const asksForAssignee = assignee !== null || (isDeleted && scope === "assigned");
+  const needsRows = words.length > 0 || labels.length > 0 || asksForAssignee;
   const order = updatedFromMs !== null ? "updated_at_ms" : needsRows ? "created_at_ms" : "priority";
   return { order, isDescending: false, open: new Set([order]) };
 }
@@ -211,8 +212,8 @@ export async function lastOfSlice(
 }
 
 function sidesOf({ userId, filter: { scope, assignee, isDeleted } }: View): readonly Side[] {
-  // An assignee sees a deleted task no more.
-  if (isDeleted) return scope === "assigned" ? [] : ["owned"];
+  // An assignee sees a deleted task no more: those that are assigned to the owner are left.
+  if (isDeleted) return ["owned"];
   if (scope === "mine") return ["owned"];
   if (assignee === "me" || assignee === userId) return ["assigned"];
   // What is assigned to somebody else, or nobody, is visible to its owner alone.
@@ -295,7 +296,8 @@ function shownBy({ open }: Plan): Shown {
 }
 
 function conditionsOf({ userId, filter, nowMs, goneUntilMs }: View, side: Side, shown: Shown): readonly Condition[] {
-  const { statuses, priorities, dueFromMs, dueBeforeMs, updatedFromMs, isOverdue, assignee, labels, words } = filter;
+  const { statuses, priorities, dueFromMs, dueBeforeMs, updatedFromMs, isOverdue, assignee, labels, words, scope } =
+    filter;
   const [due, status] = [shown("due_at_ms"), shown("status")];
   const conditions: Condition[] = [];
   const add = (column: IndexedColumn | null, holds: RawBuilder<SqlBool>, needsRow = false) => {
@@ -317,6 +319,7 @@ function conditionsOf({ userId, filter, nowMs, goneUntilMs }: View, side: Side, 
     const id = assignee === "me" ? userId : assignee === "none" ? 0 : assignee;
     add(null, sql`coalesce(assignee_id, 0) = ${id}`, true);
   }
+  if (filter.isDeleted && scope === "assigned") add(null, sql`coalesce(assignee_id, 0) = ${userId}`, true);
   if (labels.length > 0) {
     const ofTask = sql`SELECT 1 FROM task_label WHERE task_id = task_item.id AND label_key IN (${sql.join(labels)})`;
     add(null, sql`EXISTS (${ofTask})`, true);

@@ -346,4 +346,27 @@ function deletedTests(target: () => Target): void {
       idsOf(tasks.filter((task) => !gone.includes(task))).sort(),
     );
   });
+
+  test("of deleted tasks that are assigned to their owner are those that assignee=me shows", async () => {
+    const [me, other] = [await signUp(target()), await signUp(target())];
+    const people = [me.id, other.id, null, me.id];
+    const [first, , , last] = await createMany(
+      target(),
+      me,
+      people.map((assignee_id) => ({ title: "gone", assignee_id })),
+    );
+    const theirs = await createTask(target(), other, { assignee_id: me.id });
+    await ask(target(), "DELETE", `/tasks/${theirs.id}`, { token: other.token });
+    for (const { id } of await walk(target(), me, {})) await ask(target(), "DELETE", `/tasks/${id}`, me);
+    const mine = [first!.id, last!.id].sort((a, b) => b - a);
+    for (const filter of [{ scope: "assigned" }, { assignee: "me" }, { scope: "assigned", assignee: "me" }]) {
+      const query = { deleted: "true", count: "true", ...filter };
+      const { tasks, total } = await listPage(target(), me, `?${new URLSearchParams(query)}`);
+      expect([filter, idsOf(tasks), total]).toEqual([filter, mine, 2]);
+    }
+    for (const assignee of ["none", `${other.id}`]) {
+      expect(await walk(target(), me, { deleted: "true", scope: "assigned", assignee })).toEqual([]);
+    }
+    expect(await walk(target(), other, { deleted: "true", scope: "assigned" })).toEqual([]);
+  });
 }
