@@ -16,8 +16,22 @@ const STATUS: Readonly<Record<TaskStatus, string>> = {
 /** 1 is the highest, 9 the lowest (section 3.8.1.9). */
 const PRIORITY: Readonly<Record<TaskPriority, number>> = { high: 1, medium: 5, low: 9 };
 
+/** That of all times below, which say so themselves: a calendar needs one component, also without a task (3.6). */
+const TIME_ZONE = [
+  "BEGIN:VTIMEZONE",
+  "TZID:Etc/UTC",
+  "BEGIN:STANDARD",
+  "DTSTART:19700101T000000",
+  "TZOFFSETFROM:+0000",
+  "TZOFFSETTO:+0000",
+  "TZNAME:UTC",
+  "END:STANDARD",
+  "END:VTIMEZONE",
+];
+
 export function calendarHead(): string {
-  return lines(["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//gokv//tasks//EN", "CALSCALE:GREGORIAN"]);
+  const head = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//gokv//tasks//EN", "CALSCALE:GREGORIAN"];
+  return lines([...head, ...TIME_ZONE]);
 }
 
 export function calendarTail(): string {

@@ -13,6 +13,8 @@ const STATUSES = ["NEEDS-ACTION", "IN-PROCESS", "COMPLETED", "CANCELLED"];
 export function readCalendar(bytes: Uint8Array): Todo[] {
   const lines = unfold(bytes);
   if (lines.shift() !== "BEGIN:VCALENDAR" || lines.pop() !== "END:VCALENDAR") throw new Error("no calendar");
+  if (!lines.some((line) => line.startsWith("BEGIN:"))) throw new Error("no component");
+  skipTimeZones(lines);
   const first = lines.indexOf("BEGIN:VTODO");
   const head = (first < 0 ? lines : lines.slice(0, first)).map((line) => line.split(":")[0]);
   for (const name of ["VERSION", "PRODID"]) if (!head.includes(name)) throw new Error(`no ${name}`);
@@ -24,6 +26,18 @@ export function readCalendar(bytes: Uint8Array): Todo[] {
     rest = rest.slice(end + 1);
   }
   return todos;
+}
+
+/** Takes time zones out, each with the parts that it needs (section 3.6.5). */
+function skipTimeZones(lines: string[]): void {
+  for (let from = lines.indexOf("BEGIN:VTIMEZONE"); from >= 0; from = lines.indexOf("BEGIN:VTIMEZONE")) {
+    const to = lines.indexOf("END:VTIMEZONE", from);
+    const [begin, id, ...rest] = lines.splice(from, to - from + 1);
+    if (to < 0 || begin === undefined || !id?.startsWith("TZID:")) throw new Error("a time zone without end or name");
+    const part = rest.slice(0, -1).join("\n");
+    const observance = /^BEGIN:STANDARD\nDTSTART:\d{8}T\d{6}\nTZOFFSETFROM:[+-]\d{4}\nTZOFFSETTO:[+-]\d{4}\n/;
+    if (!observance.test(part) || !part.endsWith("\nEND:STANDARD")) throw new Error("a time zone without a rule");
+  }
 }
 
 /** Content lines (section 3.1): of at most 75 octets each before they are joined, and each of them valid UTF-8. */
