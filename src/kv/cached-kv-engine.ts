@@ -90,10 +90,10 @@ export class CachedKvEngine implements KvEngine {
     }
   }
 
-  async wipe(bucket: string): Promise<void> {
+  async wipe(bucket: string, installationId?: string): Promise<void> {
     const release = this.#wiping.hold(bucket);
     try {
-      await this.#engine.wipe(bucket);
+      await this.#engine.wipe(bucket, installationId);
     } finally {
       release();
     }

@@ -33,13 +33,27 @@ const LOAD_TRIES_MAX = 3;
 
 export const DEFAULT_CONTENT_TYPE = "application/octet-stream";
 
-/** GET. Without a promise when the engine answers at once and the value is small. */
-export function readValue(services: ValueServices, scope: RequestScope, target: KvTarget): Eventually<Response> {
-  const judge = parseReadConditions(scope.request.headers);
-  const found = services.engine.find(target.bucket, target.key);
+/** What a read asks for, and how it is judged. */
+interface Asked extends KvTarget {
+  readonly judge: Judge;
+  readonly confirm: () => Promise<void>;
+}
+
+/**
+ * GET. Without a promise when the engine answers at once and the value is small. `confirm` is awaited before the entry
+ * is looked at again after a wait: it throws if it is not the client's any more.
+ */
+export function readValue(
+  services: ValueServices,
+  scope: RequestScope,
+  { bucket, key }: KvTarget,
+  confirm: () => Promise<void> = async () => undefined,
+): Eventually<Response> {
+  const asked: Asked = { bucket, key, confirm, judge: parseReadConditions(scope.request.headers) };
+  const found = services.engine.find(bucket, key);
   return found instanceof Promise
-    ? found.then((entry) => answer(services, scope, target, judge, entry))
-    : answer(services, scope, target, judge, found);
+    ? found.then((entry) => answer(services, scope, asked, entry))
+    : answer(services, scope, asked, found);
 }
 
 /** HEAD: the headers of GET without a look at the value. `Range` is not evaluated. */
@@ -85,11 +99,10 @@ function parseReadConditions(headers: Headers): Judge {
 function answer(
   services: ValueServices,
   scope: RequestScope,
-  target: KvTarget,
-  judge: Judge,
+  asked: Asked,
   found: KvFound | null,
 ): Eventually<Response> {
-  if (judge(found) === "unchanged") return notModified(scope, found!);
+  if (asked.judge(found) === "unchanged") return notModified(scope, found!);
   if (found === null) throw keyNotFound();
   if (found.value !== null) {
     const range = requestedRange(scope.request.headers, found);
@@ -99,27 +112,28 @@ function answer(
     const body = range === null ? found.value : found.value.subarray(range.first, range.last + 1);
     return respond(scope, range === null ? 200 : 206, contentHeaders(found, range), body);
   }
-  return answerLarge(services, scope, target, judge, found);
+  return answerLarge(services, scope, asked, found);
 }
 
 /** The value is loaded and verified once, by the reader thread; only then is the status known to be true. */
 async function answerLarge(
   services: ValueServices,
   scope: RequestScope,
-  target: KvTarget,
-  judge: Judge,
+  asked: Asked,
   found: KvFound,
 ): Promise<Response> {
   const { engine, budget } = services;
+  const { bucket, key, judge, confirm } = asked;
   let entry = found;
   for (let tries = 1; tries <= LOAD_TRIES_MAX; tries++) {
     const range = requestedRange(scope.request.headers, entry);
     const share = await takeShare(budget, entry.sizeBytes, scope.request.signal);
-    const value = await loadOrRelease(engine, target, entry, share);
+    const value = await loadOrRelease(engine, asked, entry, share);
     if (value !== null) return sendLoaded(scope, entry, range, value, () => share.release());
     // It was overwritten in between: what is there now is judged anew.
-    const latest = await engine.find(target.bucket, target.key);
-    if (latest === null || latest.value !== null) return answer(services, scope, target, judge, latest);
+    await confirm();
+    const latest = await engine.find(bucket, key);
+    if (latest === null || latest.value !== null) return answer(services, scope, asked, latest);
     if (judge(latest) === "unchanged") return notModified(scope, latest);
     entry = latest;
   }

@@ -32,26 +32,31 @@ export interface WriteCondition {
   readonly ifNoneMatch: RevisionTags | null;
 }
 
-export interface KvPut {
-  readonly kind: "put";
+interface WriteOfKey {
   readonly bucket: string;
   readonly key: string;
+  readonly condition: WriteCondition | null;
+  /**
+   * The installation of an app that this is written for; absent for operators. Judged inside the commit: when it is
+   * gone by then, nothing is changed, or it would be in the namespace of whoever has that name next.
+   */
+  readonly installationId?: string | undefined;
+}
+
+export interface KvPut extends WriteOfKey {
+  readonly kind: "put";
   /** The engine takes the bytes over: the caller must not touch them again. */
   readonly value: Uint8Array<ArrayBuffer>;
   readonly contentType: string | null;
   readonly metadata: string | null;
   /** From the commit on; null = no expiry, a previous one is removed. */
   readonly ttlMs: number | null;
-  readonly condition: WriteCondition | null;
   /** Address of the creating client; kept by later overwrites. */
   readonly creatorIp: string | null;
 }
 
-export interface KvDelete {
+export interface KvDelete extends WriteOfKey {
   readonly kind: "delete";
-  readonly bucket: string;
-  readonly key: string;
-  readonly condition: WriteCondition | null;
 }
 
 export type KvWrite = KvPut | KvDelete;
@@ -164,13 +169,16 @@ export interface KvEngine extends AsyncDisposable {
   pageByOffset(query: OffsetPageQuery, turn: PageTurn | null): Eventually<OffsetPage>;
   /**
    * Resolves after the commit was synced. Writes of one caller are applied in the order of the calls.
-   * @throws busy, overloaded, draining, storage_full: surely not applied; storage_failed: outcome unknown
+   * @throws busy, overloaded, draining, storage_full, token_invalid: surely not applied; storage_failed: it is unknown
    */
   write(write: KvWrite): Promise<KvOutcome>;
   /** All or none, in one commit; the outcomes in the order of the items. Throws as `write`. */
   writeTogether(writes: readonly KvWrite[]): Promise<KvOutcome[]>;
-  /** Every entry of the bucket is missing from the commit on; the rows are removed afterwards. Throws as `write`. */
-  wipe(bucket: string): Promise<void>;
+  /**
+   * Every entry of the bucket is missing from the commit on; the rows are removed afterwards. `installationId` as in a
+   * write. Throws as `write`.
+   */
+  wipe(bucket: string, installationId?: string): Promise<void>;
   /** Told of every wipe, before the caller of the wipe is: for caches. */
   onWipe(listener: (bucket: string) => void): void;
 }

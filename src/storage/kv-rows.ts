@@ -51,6 +51,9 @@ export class KvRows {
   readonly #expiredEntries: Statement<{ entries: number }, [string, number, number]>;
   readonly #advanceBucket: Statement;
   readonly #saveRevision: Statement;
+  readonly #database: Database;
+  /** The last one that was found in the open transaction: items of a batch have mostly the same. */
+  #installationId: string | null = null;
   readonly #changes = new Map<string, { entries: number; bytes: number }>();
   /** The last revision of the last commit. */
   #keptRevision: number;
@@ -62,6 +65,7 @@ export class KvRows {
 
   /** `wipes` holds the buckets whose purge is unfinished; it is kept up to date here. */
   constructor(database: Database, wipes: Wipes = readWipes(database)) {
+    this.#database = database;
     this.#wipes = wipes;
     this.#find = database.prepare(
       `SELECT id, revision, created_at AS createdAtMs, expires_at AS expiresAtMs, creator_ip AS creatorIp,
@@ -109,6 +113,16 @@ export class KvRows {
   find(bucket: string, key: string): StoredRow | null {
     const row = this.#find.get(bucket, key);
     return row === null ? null : { ...row, isWiped: row.revision <= this.#wipedRevision(bucket) };
+  }
+
+  /** Whether there is such an installation of an app, as the open transaction has it. */
+  isInstalled(id: string): boolean {
+    if (id !== this.#installationId) {
+      // Not before it is needed: a store that an older version made may be without that table when it is only read.
+      const find = this.#database.query<{ id: string }, [string]>("SELECT id FROM token_installation WHERE id = ?");
+      this.#installationId = find.get(id)?.id ?? null;
+    }
+    return id === this.#installationId;
   }
 
   /** Stores `entry` over `row`, or as a new row. Returns its revision. */
@@ -189,15 +203,19 @@ export class KvRows {
     const wiped = [...this.#newWipes.keys()];
     for (const [bucket, revision] of this.#newWipes) this.#wipes.set(bucket, revision);
     this.#keptRevision = this.#revision;
-    this.#changes.clear();
-    this.#newWipes.clear();
+    this.#forgetTransaction();
     return wiped;
   }
 
   undo(): void {
     this.#revision = this.#keptRevision;
+    this.#forgetTransaction();
+  }
+
+  #forgetTransaction(): void {
     this.#changes.clear();
     this.#newWipes.clear();
+    this.#installationId = null;
   }
 
   #wipedRevision(bucket: string): number {

@@ -19,6 +19,7 @@ const FULL: ItemOutcome = { kind: "full" };
 const LIMITED: ItemOutcome = { kind: "limited" };
 const FAILED: ItemOutcome = { kind: "failed" };
 const NO_SPACE = Symbol("no space");
+const REVOKED: ItemOutcome = { kind: "revoked" };
 const ABSENT: ItemOutcome = { kind: "absent" };
 
 /** A write unit with its arguments. */
@@ -45,7 +46,7 @@ export class KvWriter {
 
   /**
    * Applies all items, or each that can be. Returns only after the commit that holds them was synced; the outcomes
-   * "busy", "full", "limited" and "failed" mean surely not applied.
+   * "busy", "full", "limited", "failed" and "revoked" mean surely not applied.
    * @throws whatever makes the store unsafe to go on with; nothing may touch it after that
    */
   apply(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
@@ -55,8 +56,8 @@ export class KvWriter {
   }
 
   /**
-   * Applies all items or none. A condition that does not hold stores nothing and shows as "unmet" in the outcomes, all
-   * of which then count for nothing.
+   * Applies all items or none. A condition that does not hold, or an installation that is gone, stores nothing and
+   * shows as "unmet" or "revoked" in the outcomes, all of which then count for nothing.
    */
   applyAllOrNone(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
     // The room that is left while full is for deletes.
@@ -66,19 +67,19 @@ export class KvWriter {
       const nowMs = systemClock();
       return items.map((item) => this.#applyItem(item, nowMs));
     });
-    const isStored = outcomes.every(({ kind }) => kind !== "unmet");
-    if (isStored && outcomes.some(({ kind }) => kind === "created" || kind === "replaced")) this.#space.notePutStored();
+    if (!outcomes.some(isRefused) && outcomes.some(({ kind }) => kind === "created" || kind === "replaced"))
+      this.#space.notePutStored();
     return outcomes;
   }
 
   /** Every entry of the bucket is missing from the commit on. */
-  wipe(bucket: string, lockDeadlineMs: number): ItemOutcome {
+  wipe(bucket: string, lockDeadlineMs: number, installationId?: string): ItemOutcome {
     const { canMakeRoom } = this.#space;
     const [outcome] = this.#transact(lockDeadlineMs, 1, () => {
-      return [{ kind: "deleted", revision: this.#rows.wipe(bucket) }];
+      return this.#isRevoked(installationId) ? [REVOKED] : [{ kind: "deleted", revision: this.#rows.wipe(bucket) }];
     });
     // The reserve was given up just now.
-    return isFull(outcome!) && canMakeRoom ? this.wipe(bucket, lockDeadlineMs) : outcome!;
+    return isFull(outcome!) && canMakeRoom ? this.wipe(bucket, lockDeadlineMs, installationId) : outcome!;
   }
 
   /**
@@ -238,7 +239,7 @@ export class KvWriter {
     if (!this.#transaction.begin(lockDeadlineMs)) return all(BUSY);
     try {
       const outcomes = act();
-      if (outcomes.some((outcome) => outcome.kind === "unmet")) this.#undo();
+      if (outcomes.some(isRefused)) this.#undo();
       else this.#commit();
       return outcomes;
     } catch (error) {
@@ -315,6 +316,7 @@ export class KvWriter {
   }
 
   #applyItem(item: KvWrite, nowMs: number): ItemOutcome {
+    if (this.#isRevoked(item.installationId)) return REVOKED;
     const row = this.#rows.find(item.bucket, item.key);
     const live = row !== null && isLive(row, nowMs) ? row : null;
     if (item.condition !== null && !holds(item.condition, live?.revision ?? null)) {
@@ -323,6 +325,11 @@ export class KvWriter {
     if (item.kind === "put") return this.#put(item, row, live, nowMs);
     // A row that has expired is left to the sweep.
     return live === null ? ABSENT : { kind: "deleted", revision: this.#rows.remove(item.bucket, live) };
+  }
+
+  /** Who was let in may have been revoked since, together with the whole namespace. */
+  #isRevoked(installationId: string | undefined): boolean {
+    return installationId !== undefined && !this.#rows.isInstalled(installationId);
   }
 
   /** `row` may have expired without having been swept: writing over it is a create. */
@@ -371,6 +378,10 @@ export class KvWriter {
 
 function valueBytesOf(items: readonly KvWrite[]): number {
   return items.reduce((bytes, item) => bytes + (item.kind === "put" ? item.value.length : 0), 0);
+}
+
+function isRefused({ kind }: ItemOutcome): boolean {
+  return kind === "unmet" || kind === "revoked";
 }
 
 function isFull({ kind }: ItemOutcome): boolean {

@@ -255,8 +255,8 @@ export class SqliteStore implements KvEngine {
     });
   }
 
-  async wipe(bucket: string): Promise<void> {
-    const outcome = toOutcome(await this.#storage.wipe(bucket, lockDeadline()));
+  async wipe(bucket: string, installationId?: string): Promise<void> {
+    const outcome = toOutcome(await this.#storage.wipe(bucket, lockDeadline(), installationId));
     if (outcome instanceof AppError) throw outcome;
   }
 

@@ -64,8 +64,8 @@ export class StorageClient {
   }
 
   /** @throws AppError draining, storage_failed */
-  async wipe(bucket: string, lockDeadlineMs: number): Promise<ItemOutcome> {
-    const outcomes = await this.#ask((id) => ({ type: "wipe", id, bucket, lockDeadlineMs }));
+  async wipe(bucket: string, lockDeadlineMs: number, installationId?: string): Promise<ItemOutcome> {
+    const outcomes = await this.#ask((id) => ({ type: "wipe", id, bucket, installationId, lockDeadlineMs }));
     return unpackOutcomes(outcomes as string)[0]!;
   }
 

@@ -109,7 +109,7 @@ class OpenedStore {
       } else {
         const result =
           request.type === "wipe"
-            ? [this.#writer.wipe(request.bucket, lockDeadlineMs)]
+            ? [this.#writer.wipe(request.bucket, lockDeadlineMs, request.installationId)]
             : this.#writer.applyAllOrNone(unpackBatch(request), lockDeadlineMs);
         this.#tellWipes();
         this.#reply({ type: "done", id: request.id, result: packOutcomes(result) });

@@ -40,7 +40,13 @@ export type StorageRequest =
   | ({ readonly type: "batch"; readonly lockDeadlineMs: number } & PackedBatch)
   /** Like a batch, but all or none. */
   | ({ readonly type: "together"; readonly id: number; readonly lockDeadlineMs: number } & PackedBatch)
-  | { readonly type: "wipe"; readonly id: number; readonly bucket: string; readonly lockDeadlineMs: number }
+  | {
+      readonly type: "wipe";
+      readonly id: number;
+      readonly bucket: string;
+      readonly installationId: string | undefined;
+      readonly lockDeadlineMs: number;
+    }
   /** Each is applied or refused by itself, all of them in one commit. */
   | { readonly type: "units"; readonly units: readonly QueuedUnit[]; readonly lockDeadlineMs: number }
   | { readonly type: "close" };

@@ -21,8 +21,9 @@ export function packBatch(items: readonly KvWrite[]): { batch: PackedBatch; tran
   let values = "";
   let moved: Uint8Array<ArrayBuffer>[] | undefined;
   for (const item of items) {
-    const { kind, bucket, key, condition } = item;
-    header += `${kind}\0${bucket}\0${key}\0${packTags(condition?.ifMatch)}\0${packTags(condition?.ifNoneMatch)}\0`;
+    const { kind, bucket, key, condition, installationId = "" } = item;
+    header += `${kind}\0${bucket}\0${key}\0${installationId}\0`;
+    header += `${packTags(condition?.ifMatch)}\0${packTags(condition?.ifNoneMatch)}\0`;
     if (kind === "delete") continue;
     const { value, contentType, metadata, ttlMs, creatorIp } = item;
     header += `${value.length}\0${contentType ?? ""}\0${metadata ?? ""}\0${ttlMs ?? ""}\0${creatorIp ?? ""}\0`;
@@ -52,7 +53,8 @@ export function unpackBatch({ header, values, moved }: PackedBatch): KvWrite[] {
   const nextOrNull = () => fields[at++] || null;
   while (at < fields.length - 1) {
     const kind = next() as KvWrite["kind"];
-    const named = { bucket: next(), key: next(), condition: unpackCondition(next(), next()) };
+    const [bucket, key, installationId] = [next(), next(), next() || undefined];
+    const named = { bucket, key, installationId, condition: unpackCondition(next(), next()) };
     if (kind === "delete") {
       items.push({ kind, ...named });
       continue;
@@ -93,8 +95,11 @@ function numberOrNull(text: string): number | null {
   return text === "" ? null : Number(text);
 }
 
-/** What became of one item. "full", "limited" (by DB_MAX_BYTES), "failed" and "busy" mean surely not applied. */
-export type ItemOutcome = KvOutcome | { readonly kind: "full" | "limited" | "failed" | "busy" };
+/**
+ * What became of one item. "full", "limited" (by DB_MAX_BYTES), "failed", "busy" and "revoked" (the installation that
+ * it was written for is gone) mean surely not applied.
+ */
+export type ItemOutcome = KvOutcome | { readonly kind: "full" | "limited" | "failed" | "busy" | "revoked" };
 
 /** `created 12 1750000000000,absent,unmet 7`: kind, revision, time of the commit. */
 export function packOutcomes(outcomes: readonly ItemOutcome[]): string {

@@ -144,6 +144,8 @@ export function toOutcome(outcome: ItemOutcome): KvOutcome | AppError {
       return new AppError("storage_full", fullMessage("volume"));
     case "limited":
       return new AppError("storage_full", fullMessage("DB_MAX_BYTES"));
+    case "revoked":
+      return new AppError("token_invalid", "missing or invalid token");
     case "failed":
       return new AppError("internal_error", "The store refused this entry.");
     default:

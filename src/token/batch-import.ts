@@ -21,10 +21,15 @@ export interface Batch {
   readonly errors: readonly RefusedMember[];
 }
 
-export interface BatchRules {
+/** Who writes, and where. */
+export interface Author {
   readonly bucket: string;
-  readonly permissions: Permissions;
+  readonly installationId: string;
   readonly creatorIp: string | null;
+}
+
+export interface BatchRules extends Author {
+  readonly permissions: Permissions;
   readonly keysMax: number;
   readonly valueBytesMax: number;
 }
@@ -50,7 +55,7 @@ export function planBatch(text: string, rules: BatchRules): Batch {
   for (const { name: key, valueStart, end } of members) {
     const value = new TextEncoder().encode(text.slice(valueStart, end));
     const problem = problemOf(key, value, rules);
-    if (problem === null) puts.push(jsonPut(rules.bucket, key, value, rules.creatorIp));
+    if (problem === null) puts.push(jsonPut(rules, key, value));
     else errors.push({ key: shownKey(key), error: problem.message, code: problem.code });
   }
   return { total: members.length, puts, errors };
@@ -62,9 +67,13 @@ function shownKey(key: string): string {
 }
 
 /** A write of the token API replaces the whole entry: no metadata, no expiry. */
-export function jsonPut(bucket: string, key: string, value: Uint8Array<ArrayBuffer>, creatorIp: string | null): KvPut {
+export function jsonPut(
+  { bucket, installationId, creatorIp }: Author,
+  key: string,
+  value: Uint8Array<ArrayBuffer>,
+): KvPut {
   const kept = { contentType: JSON_TYPE, metadata: null, ttlMs: null, condition: null };
-  return { kind: "put", bucket, key, value, creatorIp, ...kept };
+  return { kind: "put", bucket, key, value, installationId, creatorIp, ...kept };
 }
 
 function problemOf(key: string, value: Uint8Array, { permissions, valueBytesMax }: BatchRules): AppError | null {

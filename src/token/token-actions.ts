@@ -11,7 +11,7 @@ import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { cutMember, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
-import { jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
+import { type Author, jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
 import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
@@ -30,12 +30,14 @@ const LIST_IDLE_SECONDS = 60;
 const SMALL_PAGE_BYTES = MiB;
 
 /** GET /:key */
-export function readKey(services: TokenServices, { scope, installation, key }: AppRequest): Eventually<Response> {
+export function readKey(services: TokenServices, request: AppRequest): Eventually<Response> {
+  const { scope, installation, key } = request;
   appReadAuthMiddleware(installation, key);
   requireReadableKey(key);
   if (isReservedKey(key)) throw keyNotFound();
   const target = { bucket: installation.deviceUuid, key };
-  return scope.isHead ? describeValue(services, scope, target) : readValue(services, scope, target);
+  if (scope.isHead) return describeValue(services, scope, target);
+  return readValue(services, scope, target, () => confirm(services, request));
 }
 
 /** GET /:key/metadata */
@@ -57,13 +59,14 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   const { deviceUuid: bucket } = installation;
   appWriteAuthMiddleware(installation, key);
   requireWritableKey(key);
+  const author = authorOf(request);
   const condition = parseWriteCondition(scope.request.headers);
   refuseExpiry(scope.request);
   const { tokenMaxValueBytes } = services.settings;
   return withJsonBody(services, request, tokenMaxValueBytes, async (text, now) => {
     appWriteAuthMiddleware(now, key);
     const value = new TextEncoder().encode(text);
-    const outcome = await services.engine.write({ ...jsonPut(bucket, key, value, scope.clientIp), condition });
+    const outcome = await services.engine.write({ ...jsonPut(author, key, value), condition });
     if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
     if (outcome.kind !== "created" && outcome.kind !== "replaced") throw new Error("a put creates or replaces");
     const body = { namespace: bucket, key, created: outcome.kind === "created", updatedAt: iso(outcome.updatedAtMs) };
@@ -77,7 +80,8 @@ export async function deleteKey({ engine }: TokenServices, request: AppRequest):
   appWriteAuthMiddleware(installation, key);
   requireWritableKey(key);
   const condition = parseWriteCondition(scope.request.headers);
-  const outcome = await engine.write({ kind: "delete", bucket: installation.deviceUuid, key, condition });
+  const { bucket, installationId } = authorOf(request);
+  const outcome = await engine.write({ kind: "delete", bucket, installationId, key, condition });
   if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
   if (outcome.kind === "absent") throw keyNotFound();
   return respond(scope, 204, {});
@@ -93,9 +97,8 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text, now) => {
     if (now.isReadOnly) throw readOnly();
     const { total, puts, errors } = planBatch(text, {
-      bucket: installation.deviceUuid,
+      ...authorOf(request),
       permissions: now,
-      creatorIp: scope.clientIp,
       keysMax: settings.tokenMaxBatchKeys,
       valueBytesMax: settings.tokenMaxValueBytes,
     });
@@ -121,7 +124,7 @@ export async function deleteNamespace(
     throw new AppError("namespace_denied", "This token may not delete the namespace.");
   }
   refuseConditions(scope.request.headers);
-  await engine.wipe(installation.deviceUuid);
+  await engine.wipe(installation.deviceUuid, installation.id);
   return respond(scope, 204, {});
 }
 
@@ -212,6 +215,19 @@ function appListAuthMiddleware(installation: Installation) {
   return { bucket: installation.deviceUuid, ranges: readableRanges(installation), excluded: RESERVED_KEYS };
 }
 
+/**
+ * To be awaited before what was found after a wait is shown: who was let in may have been revoked meanwhile, and the
+ * namespace may be another's.
+ * @throws AppError token_invalid
+ */
+async function confirm({ appGate }: TokenServices, { scope, credential }: AppRequest): Promise<void> {
+  await appGate.find(scope, credential);
+}
+
+function authorOf({ scope, installation }: AppRequest): Author {
+  return { bucket: installation.deviceUuid, installationId: installation.id, creatorIp: scope.clientIp };
+}
+
 function readOnly(): AppError {
   return new AppError("read_only_token", "this token may only read");
 }
@@ -228,15 +244,18 @@ const KEYS_ALONE: ValuesWanted = { jsonBytesMax: null, begin: async () => undefi
 
 /** @throws AppError sort_too_large */
 async function readPage(
-  { engine, settings }: TokenServices,
-  { scope, installation }: AppRequest,
+  services: TokenServices,
+  request: AppRequest,
   { sortBy, isReverse, limit, skip }: ListParameters,
   { jsonBytesMax, begin }: ValuesWanted = KEYS_ALONE,
 ): Promise<Page> {
+  const { engine, settings } = services;
+  const { scope, installation } = request;
   const { tokenMaxSortRows: sortRowsMax } = settings;
   const query = { ...appListAuthMiddleware(installation), sortBy, isReverse, limit, skip, sortRowsMax, jsonBytesMax };
   scope.extendIdleTimeout(LIST_IDLE_SECONDS);
   const page: OffsetPage = await engine.pageByOffset(query, { signal: scope.request.signal, begin });
+  await confirm(services, request);
   if (page.entries !== null) return { total: page.total, entries: page.entries };
   throw new AppError(
     "sort_too_large",

@@ -57,6 +57,7 @@ import { tokenNamesSuite } from "./token-names-suite.ts";
 import { tokenPermissionsSuite } from "./token-permissions-suite.ts";
 import { tokenRevocationSuite } from "./token-revocation-suite.ts";
 import { tokenRoutesSuite } from "./token-routes-suite.ts";
+import { tokenTenancySuite } from "./token-tenancy-suite.ts";
 import { tokenValuesSuite } from "./token-values-suite.ts";
 import { tokenWipeSuite } from "./token-wipe-suite.ts";
 
@@ -80,6 +81,7 @@ export const SUITES = {
     tokenListsSuite,
     tokenPermissionsSuite,
     tokenWipeSuite,
+    tokenTenancySuite,
     tokenBatchSuite,
     tokenCredentialSuite,
     tokenNamesSuite,

@@ -6,6 +6,7 @@ import { refusalOf } from "../support/refusal-of.ts";
 
 const RULES: BatchRules = {
   bucket: "room",
+  installationId: "i",
   permissions: { permissionPrefix: null, permissionKey: [], isReadOnly: false },
   creatorIp: "10.0.0.1",
   keysMax: 4,
@@ -37,12 +38,13 @@ describe("a batch", () => {
 
   test("writes whole entries: JSON, without metadata, expiry or condition", () => {
     const value = new TextEncoder().encode("1");
-    expect(planBatch('{"a":1}', RULES).puts).toEqual([jsonPut("room", "a", value, "10.0.0.1")]);
-    expect(jsonPut("room", "a", value, null)).toEqual({
+    expect(planBatch('{"a":1}', RULES).puts).toEqual([jsonPut(RULES, "a", value)]);
+    expect(jsonPut({ bucket: "room", installationId: "i", creatorIp: null }, "a", value)).toEqual({
       kind: "put",
       bucket: "room",
       key: "a",
       value,
+      installationId: "i",
       contentType: "application/json",
       metadata: null,
       ttlMs: null,

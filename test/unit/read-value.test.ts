@@ -104,3 +104,18 @@ test("a value is not loaded for a client that leaves while it waits for room", a
   budget.release(MiB);
   expect([used, budget.usedBytes, budget.waitingBytes]).toEqual([[], 0, 0]);
 });
+
+test("a large value that has gone meanwhile is looked for again only for a client that may still see it", async () => {
+  const looked: number[] = [];
+  const engine: Pick<KvEngine, "find" | "load"> = {
+    find: () => ({ ...LARGE, revision: looked.push(1) }),
+    load: async () => null,
+  };
+  const budget = new ByteBudget(4 * MiB);
+  const services = { engine: engine as KvEngine, budget, templates: new WeakMap<KvEntry, Headers>() };
+  const scope = new RequestScope(new Request("http://h/b/k"), null, STATE);
+  const confirm = () => Promise.reject(new AppError("token_invalid", "missing or invalid token"));
+  const answer = Promise.resolve(readValue(services, scope, { bucket: "b", key: "k" }, confirm));
+  expect(await answer.catch((error) => error)).toMatchObject({ code: "token_invalid" });
+  expect([looked.length, budget.usedBytes]).toEqual([1, 0]);
+});
