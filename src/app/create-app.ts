@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import { MountRouter } from "../http/mount-router.ts";
 import { logRequest } from "../http/request-log.ts";
 import { createHostCheck, requestPath } from "../http/request-path.ts";
-import { type HttpServer, RequestScope } from "../http/request-scope.ts";
+import { type HttpServer, RequestScope, UNMATCHED_ROUTE } from "../http/request-scope.ts";
 import { respondError } from "../http/respond.ts";
 import type { AppEnv } from "../http/surface.ts";
 import { RelayError } from "../relay/relay-errors.ts";
@@ -64,9 +64,11 @@ export function createApp(parts: AppParts): App {
   function finish(scope: RequestScope, response: Response): Response {
     shared.admission.leave(scope);
     const status = statusOf(scope, response);
-    metrics.countRequest(scope.route, scope.request.method, status, (performance.now() - scope.startedMs) / 1000);
     const { failure } = scope;
     const hasFailed = failure instanceof AppError || failure instanceof RelayError;
+    // A method that a route does not take is no route of its own: it would be a series for each of them.
+    const route = hasFailed && failure.code === "method_not_allowed" ? UNMATCHED_ROUTE : scope.route;
+    metrics.countRequest(route, scope.request.method, status, (performance.now() - scope.startedMs) / 1000);
     if (hasFailed && status !== CLIENT_GONE) metrics.countFailure(failure);
     logRequest(log, settings.accessLog, scope, status);
     return response;

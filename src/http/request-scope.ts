@@ -11,6 +11,9 @@ export type HttpServer = Server<undefined>;
 /** An incoming id is kept when it has this form: nothing in it can break a log line or a header. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
+/** The pattern of whatever leads nowhere. */
+export const UNMATCHED_ROUTE = "unmatched";
+
 /** State that all requests of one server share. */
 export interface ServerState {
   /** From the first signal on every answer closes its connection. */
@@ -35,7 +38,7 @@ export class RequestScope {
   readonly state: ServerState;
   readonly #server: HttpServer | null;
   /** The pattern of the route, never the path: it becomes a metric label. */
-  route = "unmatched";
+  route = UNMATCHED_ROUTE;
   subject: string | null = null;
   tokenId: string | null = null;
   bytesIn = 0;

@@ -6,6 +6,10 @@ import { Buckets, showFigure } from "./hot-figures.ts";
 /** Bounds of the buckets of every histogram of times. */
 export const SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
+/** Any other that the HTTP parser takes is one of them: clients without a token must not make series as they like. */
+const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+const OTHER_METHOD = "OTHER";
+
 interface Tally {
   readonly route: string;
   readonly method: string;
@@ -23,7 +27,7 @@ export class RequestTally {
   readonly #tallies = new Map<string, Map<string, Tally>>();
 
   count(route: string, method: string, status: number, seconds: number): void {
-    const tally = this.#tallies.get(route)?.get(method) ?? this.#add(route, method);
+    const tally = this.#tallies.get(route)?.get(method) ?? this.#tallyOf(route, method);
     tally.byStatus.set(status, (tally.byStatus.get(status) ?? 0) + 1);
     tally.seconds.observe(seconds);
   }
@@ -33,6 +37,11 @@ export class RequestTally {
     showFigure(registry, "histogram", DURATION, () =>
       this.#all().flatMap(({ route, method, seconds }) => seconds.values(DURATION.name, { route, method })),
     );
+  }
+
+  #tallyOf(route: string, method: string): Tally {
+    if (METHODS.has(method)) return this.#add(route, method);
+    return this.#tallies.get(route)?.get(OTHER_METHOD) ?? this.#add(route, OTHER_METHOD);
   }
 
   #add(route: string, method: string): Tally {

@@ -72,7 +72,9 @@ export function createRelayHandler(services: RelayServices): (context: AppContex
     const path = context.req.path.slice(MOUNT.length);
     const pattern = patternOf(path);
     const methods = Object.hasOwn(ROUTES, pattern) ? ROUTES[pattern]! : null;
-    scope.route = methods === null ? UNKNOWN_ROUTE : ROUTE_NAMES[pattern]!;
+    // A method that is not taken has no route of its own: it would be a series of figures for each of them.
+    const isKnown = methods !== null && isTaken(methods, scope.request.method);
+    scope.route = isKnown ? ROUTE_NAMES[pattern]! : UNKNOWN_ROUTE;
     // A client may send an id twice; reservations and log rows need one of their own.
     scope.id = Bun.randomUUIDv7();
     const startedMs = performance.now();
@@ -90,6 +92,10 @@ export function createRelayHandler(services: RelayServices): (context: AppContex
       return respondRefusal(scope, asRelayError(error));
     }
   };
+}
+
+function isTaken(methods: Methods, method: string): boolean {
+  return method === "OPTIONS" || methods[method === "HEAD" ? "GET" : method] !== undefined;
 }
 
 function actionOf(methods: Methods, method: string): Act {

@@ -71,11 +71,13 @@ function handle(services: TaskServices, scope: RequestScope, path: string, cors:
   const found = ROUTES.find(path);
   if (found === null) return refuse(services, scope, new AppError("not_found", "There is nothing at this path."));
   const { pattern, target: methods, params } = found;
-  scope.route = TASK_MOUNT + pattern;
   const { method } = scope.request;
-  if (method === "OPTIONS") return respondPreflight(scope, allowOf(methods), cors);
   const route = methods[(method === "HEAD" ? "GET" : method) as "GET"];
-  if (route === undefined) return refuse(services, scope, methodNotAllowed(allowOf(methods)));
+  if (route === undefined && method !== "OPTIONS") {
+    return refuse(services, scope, methodNotAllowed(allowOf(methods)));
+  }
+  scope.route = TASK_MOUNT + pattern;
+  if (route === undefined) return respondPreflight(scope, allowOf(methods), cors);
   services.admission.enter(scope);
   if (route.auth === "none") {
     services.rates.takeAddress(scope, route.cost);

@@ -31,6 +31,7 @@ export function opsSuite(name: string, open: OpenTarget): void {
   describe(`request ids on ${name}`, () => requestIdTests(useTarget(open)));
   describe(`headers on ${name}`, () => headerTests(useTarget(open)));
   describe(`metrics on ${name}`, () => metricsTests(useTarget(open)));
+  describe(`series of metrics on ${name}`, () => seriesTests(useTarget(open)));
   describe(`modes on ${name}`, () => {
     modeTests(useTarget(open, { METRICS: "open" }), useTarget(open, { METRICS: "off" }));
     withoutKvTests(useTarget(open, { SERVICES: "task" }));
@@ -291,6 +292,21 @@ function requestsOf(text: string, route: string, method: string, status: number)
   return start < 0 ? 0 : Number.parseInt(text.slice(start + line.length), 10);
 }
 
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/** The HTTP parser takes them, no route does. */
+const FOREIGN_METHODS = ["PROPFIND", "MKCOL", "LOCK", "PURGE", "REPORT", "M-SEARCH", "NOTIFY", "SOURCE", "QUERY"];
+
+interface Series {
+  readonly route: string;
+  readonly method: string;
+  readonly status: string;
+}
+
+function seriesIn(text: string): Series[] {
+  const lines = text.matchAll(/^gokv_http_requests_total\{route="(.*?)",method="(.*?)",status="(.*?)"\} /gm);
+  return [...lines].map(([, route, method, status]) => ({ route: route!, method: method!, status: status! }));
+}
+
 function metricsTests(target: () => Target): void {
   test("they are for the admin right: 401 without a token, 403 without the right", async () => {
     await expectError(await target().fetch("/metrics", { headers: WITHOUT_TOKEN }), "unauthorized");
@@ -352,6 +368,27 @@ function metricsTests(target: () => Target): void {
         if (name === "route") expect(ROUTE_LABELS).toContain(value!);
       }
     }
+  });
+}
+
+function seriesTests(target: () => Target): void {
+  test("whatever methods strangers send to any route, each has a series for those that it takes, no more", async () => {
+    const { paths } = await readJson<{ paths: Record<string, Record<string, unknown>> }>(target(), "/openapi.json");
+    const taken = Object.entries(paths).map(([path, methods]) => [path.replaceAll(/\{\w+\}/g, "1"), methods] as const);
+    for (const [path] of taken) {
+      for (const method of [...METHODS, ...FOREIGN_METHODS]) {
+        await (await target().fetch(path, { method, headers: WITHOUT_TOKEN })).arrayBuffer();
+      }
+    }
+    const series = seriesIn(await scrape(target()));
+    expect(series.filter(({ route, status }) => status === "405" && route !== "unmatched")).toEqual([]);
+    expect(series.map(({ method }) => method).filter((method) => ![...METHODS, "OTHER"].includes(method))).toEqual([]);
+    expect(series).toContainEqual({ route: "unmatched", method: "OTHER", status: "405" });
+    // The document does not name itself. Who takes GET takes HEAD, and all take OPTIONS.
+    const most = taken.reduce((sum, [, own]) => sum + Object.keys(own).length + ("get" in own ? 2 : 1), 1);
+    const pairs = new Set(series.map(({ route, method }) => `${method} ${route}`));
+    const catchAlls = ["unmatched", "/v1/*", "/api/v1/*"];
+    expect(pairs.size).toBeLessThanOrEqual(most + catchAlls.length * (METHODS.length + 1));
   });
 }
 
