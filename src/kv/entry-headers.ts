@@ -42,6 +42,12 @@ export function requireContentType(header: string): void {
   }
 }
 
+/** A part of a value would be stored as the whole of it (RFC 9110, section 14.5). @throws AppError */
+export function refuseContentRange(headers: Headers): void {
+  if (!headers.has("content-range")) return;
+  throw new AppError("content_range_unsupported", "A value is stored as a whole; leave out Content-Range.");
+}
+
 /**
  * `X-Meta-*` headers as the JSON text to store, or null when there are none.
  * @throws AppError metadata_invalid

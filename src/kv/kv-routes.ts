@@ -11,7 +11,7 @@ import { asOperator, type Handler, type OperatorSurface } from "../http/surface.
 import type { Eventually } from "../shared/eventual.ts";
 import type { KvEntry } from "../storage/kv-engine.ts";
 import { formatEtag, parseWriteCondition } from "./conditions.ts";
-import { parseContentType, parseMetadata, parseTtlMs } from "./entry-headers.ts";
+import { parseContentType, parseMetadata, parseTtlMs, refuseContentRange } from "./entry-headers.ts";
 import { type KvTarget, parseKvPath } from "./kv-path.ts";
 import {
   DEFAULT_CONTENT_TYPE,
@@ -106,6 +106,7 @@ async function put(services: KvServices, scope: RequestScope, { bucket, key }: K
   const { headers, url } = scope.request;
   const query = parseQuery(url, ["ttl"]);
   const condition = parseWriteCondition(headers);
+  refuseContentRange(headers);
   const contentType = parseContentType(headers.get("content-type"));
   const metadata = parseMetadata(headers);
   const ttlMs = parseTtlMs(query.ttl ?? null, headers.get("x-ttl"));

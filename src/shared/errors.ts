@@ -16,6 +16,7 @@ export const STATUS_BY_CODE = {
   content_type_invalid: 400,
   precondition_invalid: 400,
   precondition_unsupported: 400,
+  content_range_unsupported: 400,
   body_incomplete: 400,
   key_reserved: 400,
   invalid_json: 400,

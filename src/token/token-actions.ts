@@ -5,6 +5,7 @@ import { streamPieces, takeShare } from "../http/held-bytes.ts";
 import { type HeldBody, readBody, reserveParsed } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
+import { refuseContentRange } from "../kv/entry-headers.ts";
 import { DEFAULT_CONTENT_TYPE, describeValue, keyNotFound, preconditionFailed, readValue } from "../kv/read-value.ts";
 import { INLINE_VALUE_BYTES_MAX, MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
@@ -62,6 +63,7 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   const author = authorOf(request);
   const condition = parseWriteCondition(scope.request.headers);
   refuseExpiry(scope.request);
+  refuseContentRange(scope.request.headers);
   const { tokenMaxValueBytes } = services.settings;
   return withJsonBody(services, request, tokenMaxValueBytes, async (text, now) => {
     appWriteAuthMiddleware(now, key);
@@ -94,6 +96,7 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   if (installation.isReadOnly) throw readOnly();
   refuseConditions(scope.request.headers);
   refuseExpiry(scope.request);
+  refuseContentRange(scope.request.headers);
   return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text, now) => {
     if (now.isReadOnly) throw readOnly();
     const { total, puts, errors } = planBatch(text, {

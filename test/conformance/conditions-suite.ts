@@ -322,6 +322,17 @@ function rangeTests(target: () => Target): void {
     ["BYTES=0-0", "a", "bytes 0-0/26"],
   ];
 
+  for (const method of ["PUT", "POST"]) {
+    test(`${method} of a part of a value is refused, and the value stays whole`, async () => {
+      await put(target(), "/ranges/part", ALPHABET);
+      for (const part of ["bytes 0-1/26", "bytes 0-25/26", "bytes */26", "items 1-2/3", "anything", ""]) {
+        const init = { method, body: "XY", headers: { "Content-Range": part } };
+        await expectError(await target().fetch("/ranges/part", init), "content_range_unsupported");
+      }
+      expect(await read(target(), "/ranges/part")).toBe(ALPHABET);
+    });
+  }
+
   test("a single range is 206 with exactly its bytes and the headers of the value", async () => {
     const etag = await put(target(), "/ranges/k", ALPHABET, { "Content-Type": "text/plain", "X-Meta-a": "1" });
     for (const [range, body, contentRange] of exact) {

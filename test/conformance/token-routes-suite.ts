@@ -472,6 +472,24 @@ function conditionTests(target: () => Target): void {
     }
   });
 
+  test("a part of a value is refused, it would be stored as the whole", async () => {
+    const { token } = await install(target());
+    await store(target(), token, "k", "123456");
+    for (const [path, body] of [
+      ["/k", "34"],
+      ["/_batchimport", '{"k":34}'],
+    ] as const) {
+      const response = await asApp(target(), token, path, {
+        method: "POST",
+        body,
+        headers: { "Content-Range": "bytes 2-3/6" },
+      });
+      expect([path, response.status]).toEqual([path, 400]);
+      await expectRefusal(response, "content_range_unsupported");
+    }
+    expect(await storedText(target(), token, "k")).toBe("123456");
+  });
+
   test("a time to live is refused, since what an app stores has none", async () => {
     const { token } = await install(target());
     for (const [path, body] of [
