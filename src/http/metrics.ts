@@ -92,7 +92,9 @@ export class Metrics {
     gauge("gokv_body_budget_used_bytes", "Memory in use for bodies and streamed values.", bodyBudgetUsedBytes);
     gauge("gokv_wal_bytes", "Bytes of the write-ahead log in use.", () => figures().walBytes);
     gauge("gokv_db_bytes", "Size of the database file.", () => figures().databaseBytes);
-    gauge("gokv_storage_full", "1 while puts are refused for lack of space.", () => (figures().isFull ? 1 : 0));
+    gauge("gokv_storage_full", "1 while puts, or large ones, are refused for lack of space.", () =>
+      figures().isFull ? 1 : 0,
+    );
     new Counter({
       name: "gokv_swept_total",
       help: "Expired entries removed.",

@@ -62,7 +62,7 @@ export class KvWriter {
   applyAllOrNone(items: readonly KvWrite[], lockDeadlineMs: number): ItemOutcome[] {
     // The room that is left while full is for deletes.
     if (this.#space.isFull && !this.#space.takePutTurn()) return items.map(() => this.#full());
-    if (!this.#space.hasRoomFor(valueBytesOf(items))) return items.map(() => this.#full());
+    if (!this.#hasRoomFor(items)) return items.map(() => this.#full());
     const outcomes = this.#transact(lockDeadlineMs, items.length, () => {
       const nowMs = systemClock();
       return items.map((item) => this.#applyItem(item, nowMs));
@@ -300,7 +300,7 @@ export class KvWriter {
 
   /** What can be stored or deleted alone still is. */
   #applyAlone(item: KvWrite, lockDeadlineMs: number): ItemOutcome {
-    if (!this.#space.hasRoomFor(valueBytesOf([item]))) return this.#full();
+    if (!this.#hasRoomFor([item])) return this.#full();
     if (!this.#transaction.begin(lockDeadlineMs)) return BUSY;
     try {
       const outcome = this.#applyItem(item, systemClock());
@@ -343,6 +343,14 @@ export class KvWriter {
       row,
     );
     return { kind: live === null ? "created" : "replaced", revision, updatedAtMs: nowMs };
+  }
+
+  /** For what cannot be split any more: without room it is refused. */
+  #hasRoomFor(items: readonly KvWrite[]): boolean {
+    const valueBytes = valueBytesOf(items);
+    const hasRoom = this.#space.hasRoomFor(valueBytes);
+    if (!hasRoom) this.#space.noteRefused(valueBytes);
+    return hasRoom;
   }
 
   #full(): ItemOutcome {

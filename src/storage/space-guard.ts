@@ -55,6 +55,8 @@ export class SpaceGuard {
   #fullCause: FullCause | null = null;
   #nextPutMs = 0;
   #cap: Cap | null = null;
+  /** Of the smallest value that was refused for its size alone, until one like it finds room. */
+  #refusedBytes: number | null = null;
 
   constructor(reservePath: string, store: GuardedStore) {
     this.#reservePath = reservePath;
@@ -69,6 +71,11 @@ export class SpaceGuard {
   /** Null while puts are taken. */
   get fullCause(): FullCause | null {
     return this.#fullCause;
+  }
+
+  /** Values from so many bytes on find no room, though smaller ones may; null = none was refused for that. */
+  get refusedBytes(): number | null {
+    return this.#refusedBytes;
   }
 
   /**
@@ -117,17 +124,26 @@ export class SpaceGuard {
    * usual write asks the volume nothing where there is one, or much room. To be called between transactions.
    */
   hasRoomFor(valueBytes: number): boolean {
-    if (valueBytes === 0) return true;
-    const isCovered = this.#hasReserve || this.#cap === null;
-    if (isCovered && valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) return true;
-    if (this.#fits(valueBytes)) return true;
+    if (this.#hasRoomNow(valueBytes)) return true;
     this.#store.emptyLog();
     return this.#fits(valueBytes);
+  }
+
+  /** `hasRoomFor` said no, and so was the client told. */
+  noteRefused(valueBytes: number): void {
+    this.#refusedBytes = Math.min(valueBytes, this.#refusedBytes ?? valueBytes);
   }
 
   /** To be called between transactions. */
   copyLog(): void {
     this.#store.makeRoom();
+  }
+
+  /** As the log is now. */
+  #hasRoomNow(valueBytes: number): boolean {
+    if (valueBytes === 0) return true;
+    const isCovered = this.#hasReserve || this.#cap === null;
+    return (isCovered && valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) || this.#fits(valueBytes);
   }
 
   #fits(valueBytes: number): boolean {
@@ -171,9 +187,10 @@ export class SpaceGuard {
     }
   }
 
-  /** To be called about once a second: lets the file grow again when that may be. */
+  /** To be called about once a second: lets the file grow again when that may be, and large values into it. */
   keepHouse(): void {
     if (!this.#liftCap()) this.#keepRoom();
+    if (this.#refusedBytes !== null && this.#hasRoomNow(this.#refusedBytes)) this.#refusedBytes = null;
   }
 
   /** Space was freed: the next put is tried at once. */

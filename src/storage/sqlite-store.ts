@@ -84,7 +84,7 @@ export class SqliteStore implements KvEngine {
   readonly #wipeListeners: ((bucket: string) => void)[] = [];
   /** Buckets whose purge may be under way: no message says when it is over. See #isPurging. */
   readonly #purging = new Set<string>();
-  #state: StorageState = { walBytes: 0, fullCause: null, sweptTotal: 0 };
+  #state: StorageState = { walBytes: 0, fullCause: null, refusedBytes: null, sweptTotal: 0 };
   #hasFailed = false;
 
   /**
@@ -169,7 +169,7 @@ export class SqliteStore implements KvEngine {
           this.#events.onCommit(outcomes.length, commitMs);
         },
         onState: (state) => {
-          tellOfSpace(this.#state.fullCause, state.fullCause, settings, log);
+          tellOfSpace(this.#state, state, settings, log);
           this.#state = state;
         },
         onWiped: (bucket) => {
@@ -206,8 +206,9 @@ export class SqliteStore implements KvEngine {
 
   get figures(): StoreFigures {
     const databaseBytes = sizeOf(this.files.database);
-    const { walBytes, sweptTotal, fullCause } = this.#state;
-    return { walBytes, sweptTotal, isFull: fullCause !== null, queueLength: this.#queue.length, databaseBytes };
+    const { walBytes, sweptTotal, fullCause, refusedBytes } = this.#state;
+    const isFull = fullCause !== null || refusedBytes !== null;
+    return { walBytes, sweptTotal, isFull, queueLength: this.#queue.length, databaseBytes };
   }
 
   find(bucket: string, key: string): KvFound | null {
@@ -375,8 +376,18 @@ function noticeNewStore({ database, reserve }: StoreFiles, log: Log): () => void
 }
 
 /** The state comes once a second, so a store on the edge between both is no flood of lines. */
-function tellOfSpace(before: FullCause | null, now: FullCause | null, settings: Settings, log: Log): void {
-  if (now === before) return;
+function tellOfSpace(before: StorageState, now: StorageState, settings: Settings, log: Log): void {
+  const { dbPath } = settings;
+  if (before.refusedBytes === null && now.refusedBytes !== null) {
+    const { refusedBytes: bytes } = now;
+    log.warn("the volume has no room for large values: those of so many bytes are refused", { bytes, dbPath });
+  } else if (before.refusedBytes !== null && now.refusedBytes === null) {
+    log.info("the store takes large values again");
+  }
+  if (now.fullCause !== before.fullCause) tellOfFull(now.fullCause, settings, log);
+}
+
+function tellOfFull(now: FullCause | null, settings: Settings, log: Log): void {
   if (now === null) {
     log.info("the store takes writes again");
     return;

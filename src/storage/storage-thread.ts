@@ -175,6 +175,7 @@ class OpenedStore {
     const state: StorageState = {
       walBytes: this.#wal.usedBytes,
       fullCause: this.#space.fullCause,
+      refusedBytes: this.#space.refusedBytes,
       sweptTotal: this.#sweptTotal,
     };
     this.#reply({ type: "state", state });

@@ -55,6 +55,8 @@ export interface StorageState {
   readonly walBytes: number;
   /** Null while puts are taken. */
   readonly fullCause: FullCause | null;
+  /** Values from so many bytes on are refused for want of room; null while all are taken. */
+  readonly refusedBytes: number | null;
   readonly sweptTotal: number;
 }
 

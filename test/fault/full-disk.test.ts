@@ -24,6 +24,9 @@ const RESERVE_TIMEOUT_MS = 12_000;
 const FULL = /"level":"warning".*"the store is full/;
 const WRITABLE = /"level":"info".*"the store takes writes again"/;
 
+const LARGE_REFUSED = /"level":"warning".*"the volume has no room for large values.*"bytes":11534336/;
+const LARGE_TAKEN = /"level":"info".*"the store takes large values again"/;
+
 /** Writes to `path` until the volume has exactly `leftBytes` free. */
 function fillVolume(path: string, leftBytes: number): void {
   const descriptor = openSync(path, "w");
@@ -265,6 +268,33 @@ if (has("root, to mount a small volume", isRoot())) {
       },
       60_000,
     );
+
+    test("says when it has no room for large values, though small ones are taken, and when it has again", async () => {
+      using volume = mountSmallVolume(32 * MiB);
+      const data = join(volume.path, "data");
+      await using server = await startServer({ JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off" });
+      await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(join(data, "reserve")));
+      const token = await mint();
+      const send = sender(server, token);
+      const figure = async () => {
+        const answer = await fetch(`${server.url}/metrics`, { headers: { Authorization: `Bearer ${token}` } });
+        return /^gokv_storage_full (\d)$/m.exec(await answer.text())![1];
+      };
+      const large = 11 * MiB;
+      expect((await send("PUT", "first", storedValue(1, large))).status).toBe(200);
+      expect([await figure(), logged(server, LARGE_REFUSED)]).toEqual(["0", []]);
+      for (const key of ["second", "third"]) expect((await send("PUT", key, storedValue(1, large))).status).toBe(507);
+      await eventually("the log says so", LOGGED_MS, () => logged(server, LARGE_REFUSED).length > 0);
+      expect(await figure()).toBe("1");
+      expect((await send("PUT", "small", storedValue(1, VALUE_BYTES))).status).toBe(200);
+      expect((await send("PUT", "third", storedValue(1, large))).status).toBe(507);
+      expect((await send("DELETE", "first")).status).toBe(200);
+      await eventually("the log says that it is over", LOGGED_MS, () => logged(server, LARGE_TAKEN).length > 0);
+      expect(await figure()).toBe("0");
+      expect((await send("PUT", "third", storedValue(1, large))).status).toBe(200);
+      const told = [LARGE_REFUSED, LARGE_TAKEN, FULL, WRITABLE].map((msg) => logged(server, msg).length);
+      expect(told).toEqual([1, 1, 0, 0]);
+    }, 60_000);
 
     test("gives up its reserve when the volume is full and takes it again when there is room", async () => {
       using volume = mountSmallVolume(12 * MiB);
