@@ -1,6 +1,7 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, existsSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { startAppThread } from "../app/app-threads.ts";
@@ -44,6 +45,8 @@ export const backupCommand: StrictCommand = {
   args: { file: { type: "positional", required: true, description: "Where to" } },
   async run({ file }) {
     const target = nameOf(file);
+    // Elsewhere, in import too, it is standard input or output: a copy that is proven is a file.
+    if (target === "-") throw new Misuse("a backup is a file; for one of that name give ./-");
     const files = requireStore(readDbPath(process.env));
     if (isWorkedWith(files, target)) {
       const problem = `${target} is the name of a file that the store works with. Choose another one.`;
@@ -89,8 +92,8 @@ export const restoreCommand: StrictCommand = {
   args: { file: { type: "positional", required: true, description: "A file that gokv backup wrote" } },
   async run({ file }) {
     const source = nameOf(file);
-    const { files, lock } = openDirectory();
-    using _ = lock;
+    const files = storeFiles(readDbPath(process.env));
+    using _ = openDirectory(files);
     const report = await cleaningUpOnSignal(
       () => removePartial(files.restoring),
       () => restoreStore(source, files, systemClock()),
@@ -163,12 +166,14 @@ export const importCommand: StrictCommand = {
   },
   async run(flags) {
     const source = nameOf(flags.file);
-    const { files, lock } = openDirectory();
-    using _ = lock;
-    removePutAside(files.directory);
+    const files = storeFiles(readDbPath(process.env));
+    // It has nothing to look at and nothing to store: so it makes nothing either.
+    const isWithoutStore = flags["dry-run"] === true && !existsSync(files.database);
+    using _ = isWithoutStore ? null : openDirectory(files);
+    if (!isWithoutStore) removePutAside(files.directory);
     // An export is read twice, first to check it: so standard input, or a pipe, is put aside.
     const isStream = source === "-" || isNoPlainFile(source);
-    const file = isStream ? putAsideIn(files.directory) : source;
+    const file = isStream ? putAsideIn(isWithoutStore ? tmpdir() : files.directory) : source;
     const remove = () => {
       if (isStream) rmSync(file, { force: true });
     };
@@ -235,11 +240,10 @@ function nameOf(file: FlagValues[string]): string {
   throw new Misuse("the name of the file is empty");
 }
 
-/** The data directory, made when it is missing, and its lock. */
-function openDirectory(): { files: StoreFiles; lock: StoreLock } {
-  const files = storeFiles(readDbPath(process.env));
+/** Makes the data directory when it is missing. Returns its lock. */
+function openDirectory(files: StoreFiles): StoreLock {
   prepareDirectory(files);
-  return { files, lock: StoreLock.acquire(files) };
+  return StoreLock.acquire(files);
 }
 
 function openSnapshot(directory: string): Promise<StoreSnapshot> {

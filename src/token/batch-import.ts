@@ -83,9 +83,9 @@ function problemOf(key: string, value: Uint8Array, { permissions, valueBytesMax 
   } catch (error) {
     return error as AppError;
   }
-  return value.length > valueBytesMax ? valueTooLarge(valueBytesMax) : null;
+  return value.length > valueBytesMax ? tooLarge("value", valueBytesMax) : null;
 }
 
-export function valueTooLarge(valueBytesMax: number): AppError {
-  return new AppError("body_too_large", `A value has at most ${valueBytesMax} bytes.`);
+export function tooLarge(what: "value" | "batch", bytesMax: number): AppError {
+  return new AppError("body_too_large", `A ${what} has at most ${bytesMax} bytes.`);
 }

@@ -12,7 +12,7 @@ import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { cutMember, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
-import { type Author, jsonPut, planBatch, valueTooLarge } from "./batch-import.ts";
+import { type Author, jsonPut, planBatch, tooLarge } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
 import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
@@ -65,7 +65,8 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   refuseExpiry(scope.request);
   refuseContentRange(scope.request.headers);
   const { tokenMaxValueBytes } = services.settings;
-  return withJsonBody(services, request, tokenMaxValueBytes, async (text, now) => {
+  const bound = { what: "value", bytesMax: tokenMaxValueBytes } as const;
+  return withJsonBody(services, request, bound, async (text, now) => {
     appWriteAuthMiddleware(now, key);
     const value = new TextEncoder().encode(text);
     const outcome = await services.engine.write({ ...jsonPut(author, key, value), condition });
@@ -97,7 +98,8 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   refuseConditions(scope.request.headers);
   refuseExpiry(scope.request);
   refuseContentRange(scope.request.headers);
-  return withJsonBody(services, request, settings.tokenMaxBatchBytes, async (text, now) => {
+  const bound = { what: "batch", bytesMax: settings.tokenMaxBatchBytes } as const;
+  return withJsonBody(services, request, bound, async (text, now) => {
     if (now.isReadOnly) throw readOnly();
     const { total, puts, errors } = planBatch(text, {
       ...authorOf(request),
@@ -362,7 +364,7 @@ function loadMore(path: string, parameters: ListParameters, count: number, total
 async function withJsonBody(
   { budget, appGate }: TokenServices,
   { scope, credential, installation, body }: AppRequest,
-  bytesMax: number,
+  { what, bytesMax }: { readonly what: "value" | "batch"; readonly bytesMax: number },
   act: (text: string, now: Installation) => Promise<Response>,
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
@@ -383,7 +385,7 @@ async function withJsonBody(
     if (members.length > CREDENTIALS_MAX) throw new AppError("invalid_json", "The member token is given too often.");
     // From the last to the first: what stands before a member stays where it is.
     const rest = members.reduceRight(cutMember, text);
-    if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw valueTooLarge(bytesMax);
+    if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw tooLarge(what, bytesMax);
     return await act(rest, now);
   } finally {
     budget.release(weightBytes);

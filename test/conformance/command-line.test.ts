@@ -136,6 +136,7 @@ describe("the command line", () => {
       [["serve", "--dev=1"], "--dev takes no value"],
       [["healthcheck", "http://h/"], "one argument too many"],
       [["backup"], "FILE is not given"],
+      [["backup", "-"], "a backup is a file; for one of that name give ./-"],
       [["backup", "a", "b"], '"b" is one argument too many'],
       [["restore"], "FILE is not given"],
       [["check", "a", "b"], '"b" is one argument too many'],

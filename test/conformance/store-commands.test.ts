@@ -910,9 +910,15 @@ describe("gokv export and import", () => {
     writeFileSync(dir.file("notes.txt"), "notes\n".repeat(100));
     mkdirSync(dir.file("empty"), { mode: 0o700 });
     const stores = () => readdirSync(dir.file("empty")).filter((name) => !name.startsWith("lock.db"));
-    const dry = await gokv(["import", "-", "--dry-run"], "empty", text);
-    expect(dry).toEqual({ ...DONE, stdout: `would store ${entries}, skipped 0, left out 0 expired\n` });
-    expect(stores()).toEqual([]);
+    writeFileSync(dir.file("export.ndjson"), text);
+    const wouldStore = { ...DONE, stdout: `would store ${entries}, skipped 0, left out 0 expired\n` };
+    for (const source of ["-", "export.ndjson"]) {
+      // Neither a directory nor a lock, where there is no store to be kept from others.
+      expect(await gokv(["import", source, "--dry-run"], "missing", text)).toEqual(wouldStore);
+      expect(existsSync(dir.file("missing"))).toBe(false);
+      expect(await gokv(["import", source, "--dry-run"], "empty", text)).toEqual(wouldStore);
+      expect(readdirSync(dir.file("empty"))).toEqual([]);
+    }
     await expectFailure(gokv(["import", "notes.txt"], "empty"), 1, "no gokv export");
     await expectFailure(gokv(["import", "-"], "empty", text.slice(0, text.indexOf('{"count"'))), 1, "it was cut");
     await expectFailure(gokv(["import", "-"], "empty", ""), 1, "it was cut");

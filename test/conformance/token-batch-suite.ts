@@ -240,6 +240,8 @@ function boundTests(target: () => Target, small: () => Target): void {
     const padded = (bytes: number) => `{"a":1,"b":2,"c":"${"x".repeat(bytes - 20)}"}`;
     expect(padded(64).length).toBe(64);
     await expectRefusal(await send(small(), token, padded(65)), "body_too_large");
+    const told = (await (await send(small(), token, padded(65))).json()) as { message: string };
+    expect(told.message).toBe("A batch has at most 64 bytes.");
     const carrier = `{"token":"${token}",`;
     await expectRefusal(await send(small(), token, padded(65).replace("{", carrier)), "body_too_large");
     const byBody = await small().fetch("/kv/token/_batchimport", {
