@@ -2,8 +2,11 @@
 
 import { KiB } from "./bounds.ts";
 import { AppError } from "./errors.ts";
+import { isJsonText } from "./json-grammar.ts";
 
 const NESTING_MAX = 512;
+/** Up to this the parser is as fast as reading it, whatever it holds. */
+const PARSED_LENGTH_MAX = 16 * KiB;
 
 /** A top-level member of an object: `text.slice(start, end)` is all of it, the value begins at `valueStart`. */
 export interface JsonMember {
@@ -30,7 +33,7 @@ export function requireValid(text: string): void {
 }
 
 export function isValid(text: string): boolean {
-  return parseJson(text) !== undefined;
+  return text.length > PARSED_LENGTH_MAX ? isJsonText(text) : parseJson(text) !== undefined;
 }
 
 /** Undefined for what is no JSON. */
@@ -185,6 +188,13 @@ export function topLevelMembers(text: string): JsonMember[] | null {
   return isObject ? members : null;
 }
 
+/** Whether `text` is an object of more than `max` members; it is read no further than that takes. */
+export function hasMoreMembers(text: string, max: number): boolean {
+  let count = 0;
+  eachMember(text, () => ++count <= max);
+  return count > max;
+}
+
 /** Those members that have this name; none when `text` is no object. Cheaper than to look through all of them. */
 export function membersNamed(text: string, name: string): JsonMember[] {
   const members: JsonMember[] = [];
@@ -204,7 +214,8 @@ function isEscaped(text: string, start: number, nameEnd: number, name: string): 
   return nameEnd - start - 2 <= 6 * name.length && nameOf(text.slice(start, nameEnd)) === name;
 }
 
-type SeeMember = (start: number, nameEnd: number, valueStart: number, end: number) => void;
+/** Returns false for: that is enough. */
+type SeeMember = (start: number, nameEnd: number, valueStart: number, end: number) => boolean | undefined;
 
 /** Returns whether `text` begins an object. */
 function eachMember(text: string, see: SeeMember): boolean {
@@ -216,7 +227,7 @@ function eachMember(text: string, see: SeeMember): boolean {
     const nameEnd = endOfString(text, at);
     const valueStart = skipSpace(text, skipSpace(text, nameEnd) + 1);
     const end = endOfValue(text, valueStart);
-    see(start, nameEnd, valueStart, end);
+    if (see(start, nameEnd, valueStart, end) === false) break;
     at = skipSpace(text, end);
     if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1);
   }

@@ -44,9 +44,7 @@ export function planBatch(text: string, rules: BatchRules): Batch {
   const members = topLevelMembers(text);
   if (members === null) throw new AppError("invalid_json", "A batch is one JSON object of keys and values.");
   if (members.length === 0) throw new AppError("empty_batch", "The batch holds no keys.");
-  if (members.length > rules.keysMax) {
-    throw new AppError("too_many_keys", `A batch holds at most ${rules.keysMax} keys.`);
-  }
+  if (members.length > rules.keysMax) throw tooManyKeys(rules.keysMax);
   if (new Set(members.map((member) => member.name)).size < members.length) {
     throw new AppError("duplicate_key", "The batch names one key twice.");
   }
@@ -84,6 +82,10 @@ function problemOf(key: string, value: Uint8Array, { permissions, valueBytesMax 
     return error as AppError;
   }
   return value.length > valueBytesMax ? tooLarge("value", valueBytesMax) : null;
+}
+
+export function tooManyKeys(keysMax: number): AppError {
+  return new AppError("too_many_keys", `A batch holds at most ${keysMax} keys.`);
 }
 
 export function tooLarge(what: "value" | "batch", bytesMax: number): AppError {

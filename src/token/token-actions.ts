@@ -2,7 +2,7 @@
 
 import type { BudgetShare } from "../http/byte-budget.ts";
 import { streamPieces, takeShare } from "../http/held-bytes.ts";
-import { type HeldBody, readBody, reserveParsed } from "../http/read-body.ts";
+import { type HeldBody, readBody } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { formatEtag, parseWriteCondition } from "../kv/conditions.ts";
 import { refuseContentRange } from "../kv/entry-headers.ts";
@@ -10,15 +10,15 @@ import { DEFAULT_CONTENT_TYPE, describeValue, keyNotFound, preconditionFailed, r
 import { INLINE_VALUE_BYTES_MAX, MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
-import { cutMember, requireShallowText, requireValid } from "../shared/json-text.ts";
+import { cutMember, hasMoreMembers, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
-import { type Author, jsonPut, planBatch, tooLarge } from "./batch-import.ts";
+import { type Author, jsonPut, planBatch, tooLarge, tooManyKeys } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
 import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
 import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
-import type { AppRequest, TokenServices } from "./token-routes.ts";
+import { type AppRequest, LARGE_BODY_BYTES, type TokenServices } from "./token-routes.ts";
 import type { Installation } from "./token-tables.ts";
 import { refuseConditions, refuseExpiry, requireJsonType } from "./write-headers.ts";
 
@@ -65,8 +65,8 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
   refuseExpiry(scope.request);
   refuseContentRange(scope.request.headers);
   const { tokenMaxValueBytes } = services.settings;
-  const bound = { what: "value", bytesMax: tokenMaxValueBytes } as const;
-  return withJsonBody(services, request, bound, async (text, now) => {
+  const rules = { what: "value", bytesMax: tokenMaxValueBytes } as const;
+  return withJsonBody(services, request, rules, async (text, now) => {
     appWriteAuthMiddleware(now, key);
     const value = new TextEncoder().encode(text);
     const outcome = await services.engine.write({ ...jsonPut(author, key, value), condition });
@@ -98,8 +98,9 @@ export async function importBatch(services: TokenServices, request: AppRequest):
   refuseConditions(scope.request.headers);
   refuseExpiry(scope.request);
   refuseContentRange(scope.request.headers);
-  const bound = { what: "batch", bytesMax: settings.tokenMaxBatchBytes } as const;
-  return withJsonBody(services, request, bound, async (text, now) => {
+  const { tokenMaxBatchBytes, tokenMaxBatchKeys } = settings;
+  const rules = { what: "batch", bytesMax: tokenMaxBatchBytes, membersMax: tokenMaxBatchKeys } as const;
+  return withJsonBody(services, request, rules, async (text, now) => {
     if (now.isReadOnly) throw readOnly();
     const { total, puts, errors } = planBatch(text, {
       ...authorOf(request),
@@ -107,6 +108,7 @@ export async function importBatch(services: TokenServices, request: AppRequest):
       keysMax: settings.tokenMaxBatchKeys,
       valueBytesMax: settings.tokenMaxValueBytes,
     });
+    if (text.length > LARGE_BODY_BYTES) await services.searchTurns.next();
     const outcomes = puts.length === 0 ? [] : await engine.writeTogether(puts);
     const results = puts.map(({ key }, index) => ({ key, created: outcomes[index]!.kind === "created" }));
     return respondJson(scope, 200, {
@@ -354,41 +356,46 @@ function loadMore(path: string, parameters: ListParameters, count: number, total
   return { load_more: `${path}?${nextPageQuery(parameters)}` };
 }
 
+interface BodyRules {
+  readonly what: "value" | "batch";
+  readonly bytesMax: number;
+  /** Of an object, its credential left out. */
+  readonly membersMax?: number;
+}
+
 /**
  * Runs `act` with the body as JSON text of at most `bytesMax`, members that carry the credential cut out, every other
  * byte as sent; and with the installation as it is when all of it is there: a body may take its time, and the token may
- * have ended meanwhile, or lost a right.
+ * have ended meanwhile, or lost a right. Each pass over a large body takes milliseconds: whoever else asks for something
+ * comes between two of them.
  * @throws AppError token_invalid, rate_limited, invalid_content_type, invalid_json, json_too_deep, body_too_large,
- * overloaded
+ * too_many_keys, overloaded
  */
 async function withJsonBody(
-  { budget, appGate }: TokenServices,
+  { budget, appGate, searchTurns }: TokenServices,
   { scope, credential, installation, body }: AppRequest,
-  { what, bytesMax }: { readonly what: "value" | "batch"; readonly bytesMax: number },
+  { what, bytesMax, membersMax = Number.POSITIVE_INFINITY }: BodyRules,
   act: (text: string, now: Installation) => Promise<Response>,
 ): Promise<Response> {
   requireJsonType(scope.request.headers);
   const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, "user"));
-  let weightBytes = 0;
   try {
-    const now = body === null ? await appGate.find(scope, credential) : installation;
+    const isLarge = held.bytes.length > LARGE_BODY_BYTES;
     const text = requireShallowText(held.bytes);
-    // It is parsed to see whether it is JSON, and dropped: no batch that a setting allows is too many values, or too
-    // many beside its own text.
-    // One that was read for its token counts elsewhere.
-    const besideBytes = body === null ? held.bytes.length : 0;
-    const weightMax = Math.min(Math.floor(budget.limitBytes / 2), Math.max(0, budget.limitBytes - besideBytes));
-    weightBytes = reserveParsed(budget, text, { bytesMax: weightMax });
+    // Before the rest is looked at: a body may hold a hundred times as many.
+    if (hasMoreMembers(text, membersMax + CREDENTIALS_MAX)) throw tooManyKeys(membersMax);
+    if (isLarge) await searchTurns.next();
     requireValid(text);
+    if (isLarge) await searchTurns.next();
     const members = credentialMembers(text, credential);
     // Each is cut out of the whole text.
     if (members.length > CREDENTIALS_MAX) throw new AppError("invalid_json", "The member token is given too often.");
     // From the last to the first: what stands before a member stays where it is.
     const rest = members.reduceRight(cutMember, text);
     if (held.bytes.length > bytesMax && Buffer.byteLength(rest) > bytesMax) throw tooLarge(what, bytesMax);
-    return await act(rest, now);
+    if (isLarge) await searchTurns.next();
+    return await act(rest, body === null ? await appGate.find(scope, credential) : installation);
   } finally {
-    budget.release(weightBytes);
     // A body that was read for its token is released by whoever read it.
     if (body === null) held.release();
   }

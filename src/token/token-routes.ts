@@ -42,7 +42,7 @@ export interface TokenServices extends ValueServices {
   readonly searchTurns: LoopTurns;
 }
 
-const LARGE_BODY_BYTES = 64 * KiB;
+export const LARGE_BODY_BYTES = 64 * KiB;
 
 /** What an action is given: who asks, for which key, with which body, if it was read for its token already. */
 export interface AppRequest extends Admitted {

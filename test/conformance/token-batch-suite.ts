@@ -185,6 +185,14 @@ function refusedTests(target: () => Target): void {
     expect(await keysOf(target(), token)).toEqual(["k"]);
   });
 
+  test("a batch of far too many keys is refused before the rest of it is looked at", async () => {
+    const { token } = await install(target());
+    const members = Array.from({ length: 20_000 }, (_, index) => `"k${index}":1`);
+    const body = `{${members.join(",")},"no JSON`;
+    await expectRefusal(await asApp(target(), token, "/_batchimport", { method: "POST", body }), "too_many_keys");
+    expect(await keysOf(target(), token)).toEqual([]);
+  });
+
   test("a key that is named twice is 400, however it is spelt, and nothing is stored", async () => {
     const { token } = await install(target());
     for (const body of [

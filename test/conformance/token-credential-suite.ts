@@ -459,9 +459,9 @@ function bodyTests(target: () => Target): void {
 
   test("a token that is given over and over is refused, not cut out over and over", async () => {
     const { token } = await install(target());
-    const members = `"token":"${token}",`.repeat(50_000);
+    const members = `"token":"${token}",`.repeat(10_000);
     const startMs = performance.now();
-    const answer = await ask(target(), "/_batchimport", {
+    const answer = await ask(target(), "/k", {
       method: "POST",
       body: `{${members}"k":1}`,
       headers: bearer(token),
