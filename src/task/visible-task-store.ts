@@ -1,6 +1,7 @@
 // The one builder behind pages, counts, exports and statistics: which tasks a user sees, in which order.
 
 import { type AliasedExpression, type Kysely, type RawBuilder, type SqlBool, sql } from "kysely";
+import { MiB } from "../shared/bounds.ts";
 import { requireSomebodyWaits } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
@@ -66,8 +67,9 @@ interface Condition {
 export const SLICE_ROWS = 2000;
 /** The same of sums where the entries of an index tell all: they cost what so few rows do. */
 export const SLICE_ENTRIES = 10_000;
-/** The same where texts are looked through, which may be long. */
+/** The same where texts are looked through: so many rows, and none that begins behind so much of their texts. */
 const SEARCHED_ROWS = 500;
+export const SEARCHED_BYTES = 4 * MiB;
 
 const COLUMNS = {
   created_at: "created_at_ms",
@@ -188,11 +190,11 @@ export async function* slices(
   plan: Plan,
   { after = null, isSum = false, signal }: { after?: Place | null; isSum?: boolean; signal: AbortSignal },
 ): AsyncGenerator<Stretch> {
-  const most = isSum && siftOf(view, plan) !== "rows" ? SLICE_ENTRIES : SLICE_ROWS;
-  const rows = view.filter.words.length > 0 ? SEARCHED_ROWS : most;
+  const isSearch = view.filter.words.length > 0;
+  const rows = isSum && siftOf(view, plan) !== "rows" ? SLICE_ENTRIES : SLICE_ROWS;
   for (let place = after; !isEmptyView(view); ) {
     requireSomebodyWaits(signal);
-    const last = await lastOfSlice(db, view, plan, place, rows);
+    const last = await (isSearch ? lastOfSearch(db, view, plan, place) : lastOfSlice(db, view, plan, place, rows));
     yield { after: place, last };
     if (last === null) return;
     place = last;
@@ -209,6 +211,26 @@ export async function lastOfSlice(
 ): Promise<Place | null> {
   const stretch = { after, last: null, limit: 1, skip: rows - 1, isSifted: false };
   return (await placesIn(db, view, plan, stretch).executeTakeFirst()) ?? null;
+}
+
+/**
+ * The same where texts are looked through: nearer when they are long. Null when the order ends at `after`. Their lengths
+ * stand at the head of a row: no text is read for that.
+ */
+async function lastOfSearch(db: Db, view: View, plan: Plan, after: Place | null): Promise<Place | null> {
+  const places = placesIn(db, view, plan, { after, last: null, limit: SEARCHED_ROWS, isSifted: false });
+  // Limited again: merged with what sums it up, it would hand on the texts and not their lengths.
+  const sized = db
+    .selectFrom(places.as("place"))
+    .innerJoin("task_item", "task_item.id", "place.id")
+    .select(["place.id", "place.key", sql<number>`octet_length(description) + octet_length(search_text)`.as("bytes")])
+    .limit(SEARCHED_ROWS);
+  const direction = sql.raw(directionOf(plan));
+  const total = sql<number>`sum(bytes) OVER (ORDER BY key ${direction}, id ${direction})`;
+  const summed = db.selectFrom(sized.as("sized")).select(["id", "key", sql<number>`${total} - bytes`.as("before")]);
+  const back = plan.isDescending ? "asc" : "desc";
+  const read = db.selectFrom(summed.as("summed")).select(["id", "key"]).where("before", "<", SEARCHED_BYTES);
+  return (await read.orderBy("key", back).orderBy("id", back).limit(1).executeTakeFirst()) ?? null;
 }
 
 function sidesOf({ userId, filter: { scope, assignee, isDeleted } }: View): readonly Side[] {

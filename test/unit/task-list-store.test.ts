@@ -1,7 +1,7 @@
 // How lists are read: along indexes, in slices, no longer than somebody waits, and into the cache after a start.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { CompiledQuery, type KyselyPlugin } from "kysely";
+import { CompiledQuery, type KyselyPlugin, sql } from "kysely";
 import { MiB } from "../../src/shared/bounds.ts";
 import { createCacheWarming } from "../../src/task/cache-warming.ts";
 import { taskTables } from "../../src/task/task-base-units.ts";
@@ -16,6 +16,7 @@ import {
   placesOf,
   planFor,
   planForSums,
+  SEARCHED_BYTES,
   SLICE_ROWS,
   type Stretch,
   siftOf,
@@ -219,6 +220,33 @@ describe("what takes long", () => {
     }
     expect(await lists.count(view, signal)).toBe(100);
     expect(await lists.count({ ...view, goneUntilMs: 8 }, signal)).toBe(0);
+  });
+
+  test("is searched in slices of few rows where their texts are long, of many where they are short", async () => {
+    await using store = await openTaskStore();
+    const texts = "'', replace(printf('%0*d', iif(n BETWEEN 301 AND 400, 300000, 20), 0), '0', '密'), 0";
+    await addTasks(store, 1000, "description, search_text, deleted_at_ms", texts);
+    const db = taskTables({ tables: store.store.scansFor("test", null) });
+    const view = viewOf({ q: "word" });
+    for (const sort of SORTS) {
+      const plan = planFor(view.filter, sort);
+      const seen: number[] = [];
+      const bytes: number[] = [];
+      for await (const stretch of slices(db, view, plan, { signal })) {
+        const places = placesIn(db, view, plan, { ...stretch, limit: TASKS, isSifted: false });
+        const rows = await db
+          .selectFrom(places.as("place"))
+          .innerJoin("task_item", "task_item.id", "place.id")
+          .select(["place.id", sql<number>`octet_length(search_text)`.as("bytes")])
+          .execute();
+        seen.push(...rows.map(({ id }) => id));
+        bytes.push(rows.reduce((total, row) => total + row.bytes, 0));
+      }
+      expect([seen.length, new Set(seen).size]).toEqual([1000, 1000]);
+      expect(Math.max(...bytes)).toBeLessThan(SEARCHED_BYTES + 900_001);
+      expect(bytes.length).toBeLessThan(30);
+    }
+    expect(await new TaskListStore(store.store).count(viewOf({ q: "密" }), signal)).toBe(1000);
   });
 
   test("looks through long texts of one letter in a moment", async () => {

@@ -145,4 +145,16 @@ describe("the text that is searched", () => {
     }
     expect(searchWordsOf(" \t\n\u3000 ")).toEqual([]);
   });
+
+  test("holds all of a text of usual letters, and no more than four times the longest description of others", () => {
+    const title = "x".repeat(255);
+    const emoji = "\u{1F600}".repeat(20_000);
+    expect(searchTextOf({ title, description: emoji })).toBe(`${title}\n${emoji}`);
+    for (const description of ["\uFDFA".repeat(20_000), `\uFDFA${"\uFDFA\u{1F600}".repeat(9_000)}`]) {
+      const text = searchTextOf({ title, description });
+      expect(text.length).toBeWithin(79_999, 80_001);
+      expect(`${title}\n${description}`.normalize("NFKC").startsWith(text)).toBe(true);
+      expect(text.isWellFormed()).toBe(true);
+    }
+  });
 });
