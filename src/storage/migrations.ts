@@ -16,6 +16,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "relay", up: createRelay },
   { name: "task", up: createTask },
   { name: "task-webhook-priority", up: addWebhookPriority },
+  { name: "task-message", up: addMessages },
 ];
 
 /** To be imported as a macro: the migrations themselves are loaded only when there is one to run. */
@@ -213,4 +214,19 @@ async function addWebhookPriority(db: Kysely<unknown>): Promise<void> {
     .alterTable("task_webhook")
     .addColumn("job_priority", "integer", (column) => column.notNull().defaultTo(1))
     .execute();
+}
+
+/**
+ * What webhooks are told, once for all that are told the same, and not in the row of a delivery: SQLite writes a row
+ * anew, with all its text, when its state changes. A delivery without a message has its body in its own row.
+ */
+async function addMessages(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable("task_message")
+    .addColumn("id", "text", (column) => column.primaryKey().notNull())
+    .addColumn("body", "text", (column) => column.notNull())
+    .modifyEnd(sql`STRICT`)
+    .execute();
+  await db.schema.alterTable("task_delivery").addColumn("message_id", "text").execute();
+  await db.schema.createIndex("task_delivery_by_message").on("task_delivery").column("message_id").execute();
 }

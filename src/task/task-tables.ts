@@ -119,6 +119,7 @@ export type TaskTables = {
     /** The latest job that is to deliver it. */
     job_id: string;
     event_type: string;
+    /** Empty when it has a message. */
     body: string;
     state: "pending" | "done" | "dead";
     attempts: number;
@@ -128,7 +129,10 @@ export type TaskTables = {
     response_excerpt: string | null;
     created_at_ms: number;
     finished_at_ms: number | null;
+    message_id: string | null;
   };
+  /** What deliveries of the same event send. */
+  task_message: { id: string; body: string };
   task_export: {
     id: string;
     user_id: number;

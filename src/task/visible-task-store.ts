@@ -214,7 +214,7 @@ export async function lastOfSlice(
 }
 
 /**
- * The same where texts are looked through: nearer when they are long. Null when the order ends at `after`. Their lengths
+ * The same where texts are looked through: nearer when they are long. Null when the order ends at `after`. The lengths
  * stand at the head of a row: no text is read for that.
  */
 async function lastOfSearch(db: Db, view: View, plan: Plan, after: Place | null): Promise<Place | null> {

@@ -20,6 +20,12 @@ export interface DeliveryPayload {
   readonly deliveryId: string;
 }
 
+/** Whose body stands in the store. */
+export interface StoredMessage {
+  readonly id: string;
+  readonly type: WebhookMessage["type"];
+}
+
 type Database = Kysely<TaskTables>;
 type DeliveryRow = TaskTables["task_delivery"];
 type Hook = Pick<TaskTables["task_webhook"], "id" | "user_id" | "pending" | "job_priority">;
@@ -28,7 +34,8 @@ export const WEBHOOK_DELIVERY_UNITS = {
   /** The id of the delivery. @throws AppError not_found; state_conflict when the hook is not active */
   async "task.pingWebhook"(work: UnitOfWork, args: { id: string; userId: number }): Promise<Changed<string>> {
     const hook = await requireActiveWebhook(taskTables(work), args);
-    return changed(await queueDelivery(work, hook, pingMessage(work.nowMs), null), JOB_ADDED);
+    const message = await storeMessage(work, pingMessage(work.nowMs));
+    return changed(await queueDelivery(work, hook, message, null), JOB_ADDED);
   },
 
   /**
@@ -68,7 +75,7 @@ export const WEBHOOK_DELIVERY_UNITS = {
     const endedBefore = (state: "done" | "dead", beforeMs: number) =>
       db
         .selectFrom("task_delivery")
-        .select("id")
+        .select(["id", "message_id"])
         .where("state", "=", state)
         .where("finished_at_ms", "<", beforeMs)
         .orderBy("finished_at_ms")
@@ -77,9 +84,28 @@ export const WEBHOOK_DELIVERY_UNITS = {
     const rows = [...(await endedBefore("done", doneBeforeMs)), ...(await endedBefore("dead", deadBeforeMs))];
     const ids = rows.map(({ id }) => id);
     if (ids.length > 0) await db.deleteFrom("task_delivery").where("id", "in", ids).execute();
+    const messageIds = new Set(rows.flatMap(({ message_id }) => message_id ?? []));
+    if (messageIds.size > 0) await deleteUnused(db, [...messageIds]);
     return changed(ids.length);
   },
 } as const;
+
+/** For any number of deliveries, in the transaction of the caller. */
+export async function storeMessage(work: UnitOfWork, { type, body }: WebhookMessage): Promise<StoredMessage> {
+  const id = Bun.randomUUIDv7();
+  await taskTables(work).insertInto("task_message").values({ id, body }).execute();
+  return { id, type };
+}
+
+async function deleteUnused(db: Database, messageIds: readonly string[]): Promise<void> {
+  await db
+    .deleteFrom("task_message")
+    .where("id", "in", [...messageIds])
+    .where(({ not, exists, selectFrom }) =>
+      not(exists(selectFrom("task_delivery").select("id").whereRef("message_id", "=", "task_message.id"))),
+    )
+    .execute();
+}
 
 /**
  * A delivery with its job, in the transaction of the caller; its id. The one that fills the queue of its hook disables
@@ -88,7 +114,7 @@ export const WEBHOOK_DELIVERY_UNITS = {
 export async function queueDelivery(
   work: UnitOfWork,
   hook: Hook,
-  { type, body }: WebhookMessage,
+  message: StoredMessage,
   requestId: string | null,
 ): Promise<string> {
   const id = Bun.randomUUIDv7();
@@ -99,8 +125,8 @@ export async function queueDelivery(
       id,
       webhook_id: hook.id,
       job_id,
-      event_type: type,
-      body,
+      event_type: message.type,
+      body: "",
       state: "pending",
       attempts: 0,
       last_status: null,
@@ -109,6 +135,7 @@ export async function queueDelivery(
       response_excerpt: null,
       created_at_ms: work.nowMs,
       finished_at_ms: null,
+      message_id: message.id,
     })
     .execute();
   await countPending(work, hook);

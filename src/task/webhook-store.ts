@@ -13,6 +13,8 @@ import { formerSecrets, WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secre
 export type WebhookRow = TaskTables["task_webhook"];
 export type DeliveryRow = TaskTables["task_delivery"];
 
+type ListedDelivery = Omit<DeliveryRow, "body" | "message_id">;
+
 export class WebhookStore {
   readonly #db: Kysely<TaskTables>;
   readonly #seal: SecretSeal;
@@ -54,7 +56,7 @@ export class WebhookStore {
   }
 
   /** Newest first; `before` is the id of the last one that was shown. */
-  deliveries(webhookId: string, limit: number, before: string | null): Promise<Omit<DeliveryRow, "body">[]> {
+  deliveries(webhookId: string, limit: number, before: string | null): Promise<ListedDelivery[]> {
     return this.#db
       .selectFrom("task_delivery")
       .select(["id", "webhook_id", "job_id", "event_type", "state", "attempts", "last_status", "last_ms", "last_error"])
@@ -66,10 +68,17 @@ export class WebhookStore {
       .execute();
   }
 
-  /** With its hook, and whether the user of that may be told of tasks; null when one of them is gone. */
+  /** With its body and its hook, and whether the user of that may be told of tasks; null when one of them is gone. */
   async delivery(id: string): Promise<{ delivery: DeliveryRow; webhook: WebhookRow; isUserActive: boolean } | null> {
-    const delivery = await this.#db.selectFrom("task_delivery").selectAll().where("id", "=", id).executeTakeFirst();
-    if (delivery === undefined) return null;
+    const row = await this.#db
+      .selectFrom("task_delivery")
+      .leftJoin("task_message", "task_message.id", "task_delivery.message_id")
+      .selectAll("task_delivery")
+      .select("task_message.body as message_body")
+      .where("task_delivery.id", "=", id)
+      .executeTakeFirst();
+    if (row === undefined) return null;
+    const { message_body, ...delivery } = row;
     const found = await this.#db
       .selectFrom("task_webhook as hook")
       .leftJoin("task_user as user", (join) =>
@@ -84,7 +93,11 @@ export class WebhookStore {
       .executeTakeFirst();
     if (found === undefined) return null;
     const { active_user_id, ...webhook } = found;
-    return { delivery, webhook, isUserActive: active_user_id !== null };
+    return {
+      delivery: { ...delivery, body: message_body ?? delivery.body },
+      webhook,
+      isUserActive: active_user_id !== null,
+    };
   }
 }
 

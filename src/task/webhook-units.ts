@@ -8,8 +8,15 @@ import type { EventType } from "./feed-units.ts";
 import { requireActive } from "./item-base-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
-import { endPending, queueDelivery, rankHook, WEBHOOK_DELIVERY_UNITS } from "./webhook-delivery-units.ts";
-import { type Announced, messagesOf } from "./webhook-messages.ts";
+import {
+  endPending,
+  queueDelivery,
+  rankHook,
+  type StoredMessage,
+  storeMessage,
+  WEBHOOK_DELIVERY_UNITS,
+} from "./webhook-delivery-units.ts";
+import { type Announced, messagesOf, type WebhookMessage } from "./webhook-messages.ts";
 import { formerColumns, formerSecrets } from "./webhook-secrets-units.ts";
 import { requireWebhook, type WebhookRow } from "./webhook-store.ts";
 
@@ -137,11 +144,14 @@ export async function queueDeliveries(work: UnitOfWork, event: Announced): Promi
     .execute();
   if (hooks.length === 0) return 0;
   const messageFor = messagesOf(event, work.nowMs);
+  const stored = new Map<WebhookMessage, Promise<StoredMessage>>();
   let queued = 0;
   for (const hook of hooks) {
     const message = messageFor(hook.user_id);
     if (!(JSON.parse(hook.events) as string[]).includes(message.type)) continue;
-    await queueDelivery(work, hook, message, event.requestId);
+    const known = stored.get(message) ?? storeMessage(work, message);
+    stored.set(message, known);
+    await queueDelivery(work, hook, await known, event.requestId);
     queued++;
   }
   return queued;

@@ -1,10 +1,12 @@
 // A webhook with a real store, a real receiver and the real sender; its jobs run when a test says so, at its time.
 
+import { statSync } from "node:fs";
 import type { ClaimedJob } from "../../src/jobs/job-claim-units.ts";
 import { JobFailure as Failure, type JobFailure } from "../../src/jobs/job-kinds.ts";
 import type { JobUnits } from "../../src/jobs/job-units.ts";
 import { openLog } from "../../src/shared/log.ts";
 import { readSettings } from "../../src/shared/settings.ts";
+import { storeFiles } from "../../src/storage/store-files.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { openWebhookTransport } from "../../src/task/webhook-outbound.ts";
 import { WebhookSender } from "../../src/task/webhook-sender.ts";
@@ -12,7 +14,7 @@ import type { AttemptReport } from "../../src/task/webhook-settlement-units.ts";
 import { createWebhookSecret } from "../../src/task/webhook-signature.ts";
 import { type DeliveryRow, type WebhookRow, WebhookStore } from "../../src/task/webhook-store.ts";
 import { alterStore } from "./alter-store.ts";
-import { openTaskStore, type TaskStore } from "./task-store.ts";
+import { ITEM_FIELDS, openTaskStore, type TaskStore } from "./task-store.ts";
 import { WebhookReceiver } from "./webhook-receiver.ts";
 
 const SECRET = new TextEncoder().encode("0123456789abcdef0123456789abcdef");
@@ -78,6 +80,27 @@ export class WebhookRig implements AsyncDisposable {
     return { id: this.id, userId: USER_ID };
   }
 
+  /** As many more hooks of the same user, for the same events. */
+  async addHooks(count: number): Promise<void> {
+    for (let added = 0; added < count; added++) {
+      const id = Bun.randomUUIDv7();
+      const args = { id, userId: USER_ID, events: ["task.created"] as const, url: this.receiver.url("/hook") };
+      await this.store.run("task.createWebhook", { ...args, secret: this.#webhooks.sealSecret(this.secret, id) });
+    }
+  }
+
+  /** All hooks are told of it. */
+  async createTask(description: string): Promise<void> {
+    await this.store.run("task.createItem", {
+      userId: USER_ID,
+      requestId: "r",
+      fields: { ...ITEM_FIELDS, description },
+      itemsMax: 1000,
+      keyed: null,
+      nowMs: this.nowMs,
+    });
+  }
+
   async ping(): Promise<void> {
     await this.store.run("task.pingWebhook", this.named);
   }
@@ -90,6 +113,15 @@ export class WebhookRig implements AsyncDisposable {
   /** As an operator does it, and undoes it. */
   setDisabled(isDisabled: boolean): Promise<void> {
     return alterStore(this.#tasks.dbPath, `UPDATE task_user SET disabled_at_ms = ${isDisabled ? 1 : "NULL"}`);
+  }
+
+  /** As a store of before messages has them. */
+  keepBodiesInRows(): Promise<void> {
+    const body = "(SELECT body FROM task_message WHERE id = message_id)";
+    return alterStore(
+      this.#tasks.dbPath,
+      `UPDATE task_delivery SET body = ${body}, message_id = NULL; DELETE FROM task_message`,
+    );
   }
 
   /** A secret that replaces the first one; the first signs for a day. */
@@ -162,6 +194,18 @@ export class WebhookRig implements AsyncDisposable {
 
   async deliveries(): Promise<DeliveryRow[]> {
     return (await this.#tasks.rows("task_delivery")) as DeliveryRow[];
+  }
+
+  messages() {
+    return this.#tasks.rows("task_message");
+  }
+
+  /** Bytes that were appended to the log of the store while `act` ran, unless it has begun anew. */
+  async loggedBytes(act: () => Promise<unknown>): Promise<number> {
+    const bytes = () => statSync(storeFiles(this.#tasks.dbPath).wal).size;
+    const before = bytes();
+    await act();
+    return bytes() - before;
   }
 
   jobs() {

@@ -80,6 +80,9 @@ test("a webhook of a store from before it had a rank gets that of a new one", as
   fresh.run(`INSERT INTO task_webhook (id, user_id, url, events, secret, active, failures, pending, created_at_ms,
     updated_at_ms) VALUES ('h', 1, 'https://example.org', '[]', '', 1, 0, 0, 0, 0)`);
   fresh.run("ALTER TABLE task_webhook DROP COLUMN job_priority");
+  // Of the migration behind it.
+  fresh.run("DROP INDEX task_delivery_by_message; ALTER TABLE task_delivery DROP COLUMN message_id");
+  fresh.run("DROP TABLE task_message");
   fresh.run(`PRAGMA user_version = ${MIGRATIONS.findIndex(({ name }) => name === "task-webhook-priority")}`);
   fresh.close(true);
   const store = await openStore({ path, ...OPTIONS });

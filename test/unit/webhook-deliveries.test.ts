@@ -512,3 +512,43 @@ test("deliveries are removed when they ended long enough ago, and none before", 
   expect([await purge(later, 0), await states()]).toEqual([1, ["dead"]]);
   expect([await purge(later, later), await states()]).toEqual([1, []]);
 });
+
+describe("the body of an event", () => {
+  const LONG = "\u0001".repeat(20_000);
+
+  test("is kept once for all hooks that are told of it, until the last of their deliveries is removed", async () => {
+    await rig.addHooks(9);
+    await rig.createTask(LONG);
+    expect(await rig.deliveries()).toHaveLength(10);
+    expect((await rig.messages()).map(({ body }) => body.length)).toEqual([expect.any(Number)]);
+    await rig.workAll();
+    const [first, ...others] = rig.receiver.seen.map(({ body }) => body);
+    expect([others.length, new Set([first, ...others]).size]).toEqual([9, 1]);
+    expect(JSON.parse(first!)).toMatchObject({ type: "task.created", data: { task: { description: LONG } } });
+    const purge = (limit: number) =>
+      rig.store.run("task.purgeDeliveries", { doneBeforeMs: rig.nowMs + HOUR_MS, deadBeforeMs: 0, limit });
+    await purge(9);
+    expect([await rig.deliveries(), await rig.messages()].map(({ length }) => length)).toEqual([1, 1]);
+    await purge(9);
+    expect([await rig.deliveries(), await rig.messages()].map(({ length }) => length)).toEqual([0, 0]);
+  });
+
+  test("is not written anew when what waits is given up", async () => {
+    const bodies = await rig.loggedBytes(async () => {
+      for (let count = 0; count < 20; count++) await rig.createTask(LONG);
+    });
+    expect(bodies).toBeGreaterThan(20 * LONG.length * 6);
+    const endings = await rig.loggedBytes(() => rig.store.run("task.changeWebhook", { ...rig.named, isActive: false }));
+    expect(endings).toBeLessThan(bodies / 10);
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(new Array(20).fill("dead"));
+  });
+
+  test("is read from the row of a delivery that has it there, as it was kept before", async () => {
+    await rig.createTask("old");
+    await rig.keepBodiesInRows();
+    expect(await rig.messages()).toEqual([]);
+    await rig.workAll();
+    expect(JSON.parse(rig.receiver.seen[0]!.body)).toMatchObject({ data: { task: { description: "old" } } });
+    expect((await rig.deliveries()).map(({ state }) => state)).toEqual(["done"]);
+  });
+});
