@@ -209,28 +209,39 @@ export async function lastOfSlice(
   after: Place | null,
   rows: number,
 ): Promise<Place | null> {
-  const stretch = { after, last: null, limit: 1, skip: rows - 1, isSifted: false };
-  return (await placesIn(db, view, plan, stretch).executeTakeFirst()) ?? null;
+  return (await farthestPlace(db, view, plan, after, rows).executeTakeFirst()) ?? null;
 }
 
-/**
- * The same where texts are looked through: nearer when they are long. Null when the order ends at `after`. The lengths
- * stand at the head of a row: no text is read for that.
- */
+function farthestPlace(db: Db, view: View, plan: Plan, after: Place | null, rows: number) {
+  return placesIn(db, view, plan, { after, last: null, limit: 1, skip: rows - 1, isSifted: false });
+}
+
+/** The same where texts are looked through: nearer when they are long. */
 async function lastOfSearch(db: Db, view: View, plan: Plan, after: Place | null): Promise<Place | null> {
   const places = placesIn(db, view, plan, { after, last: null, limit: SEARCHED_ROWS, isSifted: false });
-  // Limited again: merged with what sums it up, it would hand on the texts and not their lengths.
+  // Lengths stand at the head of a row: no text is read for them. The limit keeps it from being merged with the query
+  // around it, which would hand on the texts.
   const sized = db
     .selectFrom(places.as("place"))
     .innerJoin("task_item", "task_item.id", "place.id")
     .select(["place.id", "place.key", sql<number>`octet_length(description) + octet_length(search_text)`.as("bytes")])
     .limit(SEARCHED_ROWS);
+  const sum = db.selectFrom(sized.as("sized")).select(({ fn }) => fn.sum<number | null>("bytes").as("bytes"));
+  const farthest = await db
+    .selectFrom(sum.as("sum"))
+    .leftJoin(farthestPlace(db, view, plan, after, SEARCHED_ROWS).as("last"), (join) => join.onTrue())
+    .select(["bytes", "last.id", "last.key"])
+    .executeTakeFirstOrThrow();
+  // Of most tasks: to sum up row by row takes five times as long.
+  if ((farthest.bytes ?? 0) <= SEARCHED_BYTES) {
+    return farthest.id === null ? null : { id: farthest.id, key: farthest.key! };
+  }
   const direction = sql.raw(directionOf(plan));
   const total = sql<number>`sum(bytes) OVER (ORDER BY key ${direction}, id ${direction})`;
   const summed = db.selectFrom(sized.as("sized")).select(["id", "key", sql<number>`${total} - bytes`.as("before")]);
   const back = plan.isDescending ? "asc" : "desc";
   const read = db.selectFrom(summed.as("summed")).select(["id", "key"]).where("before", "<", SEARCHED_BYTES);
-  return (await read.orderBy("key", back).orderBy("id", back).limit(1).executeTakeFirst()) ?? null;
+  return read.orderBy("key", back).orderBy("id", back).limit(1).executeTakeFirstOrThrow();
 }
 
 function sidesOf({ userId, filter: { scope, assignee, isDeleted } }: View): readonly Side[] {
