@@ -366,8 +366,8 @@ interface BodyRules {
 /**
  * Runs `act` with the body as JSON text of at most `bytesMax`, members that carry the credential cut out, every other
  * byte as sent; and with the installation as it is when all of it is there: a body may take its time, and the token may
- * have ended meanwhile, or lost a right. Each pass over a large body takes milliseconds: whoever else asks for something
- * comes between two of them.
+ * have ended meanwhile, or lost a right. Each pass over a large body takes milliseconds: whoever else asks for
+ * something comes between two of them.
  * @throws AppError token_invalid, rate_limited, invalid_content_type, invalid_json, json_too_deep, body_too_large,
  * too_many_keys, overloaded
  */
