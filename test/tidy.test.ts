@@ -49,6 +49,7 @@ const FILE_READERS: Readonly<Record<string, string>> = {
   "src/cli/jwt-gen-command.ts": "secret files",
   "src/cli/store-commands.ts": "standard input put aside",
   "src/app/dev-mode.ts": "the development secret",
+  "src/http/threadless-lookup.ts": "the system's list of name servers",
 };
 const OPENS_FILES =
   /\b(openSync|readFileSync|createReadStream|createWriteStream|copyFileSync|writeFileSync)\(|"node:fs\/promises"/;

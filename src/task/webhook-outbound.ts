@@ -2,6 +2,7 @@
 
 import { AddressRules } from "../http/address-rules.ts";
 import { OutboundTransport } from "../http/outbound-transport.ts";
+import { threadlessLookup } from "../http/threadless-lookup.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 
@@ -22,6 +23,7 @@ export function openWebhookTransport(
     connectMs: Math.min(CONNECT_MS_MAX, webhookTimeoutMs),
     log,
     env: process.env,
+    lookup: threadlessLookup(),
     ...options,
   });
 }

@@ -35,6 +35,8 @@ async function createWebhook(request: UserRequest): Promise<Response> {
   const { services, scope, who } = request;
   parseQuery(scope.request.url, []);
   const body = await readJsonBody(request, ACCOUNT_BODY_BYTES_MAX, (bytes) => parseFields(bytes, NewWebhookBody));
+  // Who may have no more hooks has no names looked up either.
+  await services.webhooks.requireRoom(who.userId);
   await requireAllowed(services, body.url);
   const [id, secret] = [Bun.randomUUIDv7(), createWebhookSecret()];
   const row = await services.writer.run("task.createWebhook", {

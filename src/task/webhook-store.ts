@@ -13,6 +13,8 @@ import { formerSecrets, WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secre
 export type WebhookRow = TaskTables["task_webhook"];
 export type DeliveryRow = TaskTables["task_delivery"];
 
+const PER_USER_MAX = 10;
+
 type ListedDelivery = Omit<DeliveryRow, "body" | "message_id">;
 
 export class WebhookStore {
@@ -53,6 +55,11 @@ export class WebhookStore {
   /** @throws AppError not_found */
   require(id: string, userId: number): Promise<WebhookRow> {
     return requireWebhook(this.#db, { id, userId });
+  }
+
+  /** As the unit that stores a hook does it once more. @throws AppError quota_exceeded */
+  requireRoom(userId: number): Promise<void> {
+    return requireRoom(this.#db, userId);
   }
 
   /** Newest first; `before` is the id of the last one that was shown. */
@@ -99,6 +106,16 @@ export class WebhookStore {
       isUserActive: active_user_id !== null,
     };
   }
+}
+
+/** @throws AppError quota_exceeded when the user has as many hooks as may be */
+export async function requireRoom(db: Kysely<TaskTables>, userId: number): Promise<void> {
+  const { hooks } = await db
+    .selectFrom("task_webhook")
+    .select((build) => build.fn.countAll<number>().as("hooks"))
+    .where("user_id", "=", userId)
+    .executeTakeFirstOrThrow();
+  if (hooks >= PER_USER_MAX) throw new AppError("quota_exceeded", `at most ${PER_USER_MAX} webhooks per user`);
 }
 
 /** @throws AppError not_found */

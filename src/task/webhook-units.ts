@@ -1,7 +1,6 @@
 // The write units of webhooks: what their owners change in them, and which of them hear of an event.
 
 import { JOB_PRIORITY } from "../jobs/job-units.ts";
-import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { EventType } from "./feed-units.ts";
@@ -18,11 +17,9 @@ import {
 } from "./webhook-delivery-units.ts";
 import { type Announced, messagesOf, type WebhookMessage } from "./webhook-messages.ts";
 import { formerColumns, formerSecrets } from "./webhook-secrets-units.ts";
-import { requireWebhook, type WebhookRow } from "./webhook-store.ts";
+import { requireRoom, requireWebhook, type WebhookRow } from "./webhook-store.ts";
 
 export { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
-
-const PER_USER_MAX = 10;
 
 interface Named {
   readonly id: string;
@@ -40,12 +37,7 @@ export const WEBHOOK_UNITS = {
     const db = taskTables(work);
     // The look-up of its name took a while.
     await requireActive(db, args.userId);
-    const { hooks } = await db
-      .selectFrom("task_webhook")
-      .select((build) => build.fn.countAll<number>().as("hooks"))
-      .where("user_id", "=", args.userId)
-      .executeTakeFirstOrThrow();
-    if (hooks >= PER_USER_MAX) throw new AppError("quota_exceeded", `at most ${PER_USER_MAX} webhooks per user`);
+    await requireRoom(db, args.userId);
     const row: WebhookRow = {
       id: args.id,
       user_id: args.userId,

@@ -5,6 +5,7 @@ import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
 import { report } from "../support/run-size.ts";
 import type { OpenTarget } from "../support/targets.ts";
+import { refusalBy } from "../support/task-answers.ts";
 import { type Account, ask, createTask, logIn, signUp, UNLIMITED } from "../support/task-client.ts";
 import { useTarget } from "../support/use-target.ts";
 import { isAccepted, neverAnswer, type SeenDelivery, WebhookReceiver } from "../support/webhook-receiver.ts";
@@ -349,6 +350,8 @@ export function taskWebhooksSuite(name: string, open: OpenTarget): void {
       expect(made.map(({ status }) => status).sort()).toEqual([...new Array(10).fill(201), 403, 403]);
       const refused = made.find(({ status }) => status === 403)!;
       expect(((await refused.json()) as { code: string }).code).toBe("quota_exceeded");
+      const inside = { ...HOOK_BODY(), url: "http://10.0.0.1/" };
+      expect(await refusalBy(target(), account, "POST", "/webhooks", inside)).toBe("403 quota_exceeded");
     });
 
     test("a body of a webhook or an export is 16 KiB at most", async () => {
