@@ -9,7 +9,7 @@ const RESOLVER_SETTINGS = "/etc/resolv.conf";
 
 /**
  * The system's own look-up keeps a thread until it has an answer, and the runtime has few: passwords and signatures are
- * checked on the same ones, and would wait for somebody's name server. This one sends its questions from the event loop,
+ * checked on them, and would wait for somebody's name server. This one sends its questions from the event loop,
  * after a look at `/etc/hosts`. It would not notice that the system has other name servers by now, so it is told.
  */
 export function threadlessLookup(currentServers: () => readonly string[] = systemServers): Lookup {

@@ -1,23 +1,32 @@
 // One client of a live stream: it is sent what its user's feed holds after the rev it has, no faster than it reads.
 
-import { UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
+import { BudgetShare, type ByteBudget } from "../http/byte-budget.ts";
+import { KiB, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
+import type { LoopTurns } from "../shared/loop-turns.ts";
 import { FEED_KEPT_MS, type FeedEntry, type FeedStore } from "./feed-store.ts";
 import { entryText, greeting, PING, resetText } from "./feed-text.ts";
 import type { SignedIn } from "./task-request.ts";
 
-/** Rows of one read; an event has at most some 150 KiB. */
+/** Of one read, unless the first event alone is longer. */
 const BATCH_ROWS = 32;
+const BATCH_BYTES = 32 * KiB;
 /** Who is further behind reads the lists anew, which is less than all these events. */
 const BEHIND_MAX = 10_000;
 /** Events that wait for a client which does not read. */
 const UNSENT_MAX = 256;
 const PING_MS = 15_000;
 
+const EMPTY = new Uint8Array();
+
 type Controller = ReadableStreamDefaultController<Uint8Array>;
 
 export interface StreamParts {
   readonly feed: FeedStore;
   readonly who: SignedIn;
+  /** For texts that are longer than a batch, from before they are read until the client has taken them. */
+  readonly budget: ByteBudget;
+  /** A batch is read in a turn of its own: clients that are far behind would take the event loop for themselves. */
+  readonly turns: LoopTurns;
   /** Called once, when nothing more will be sent. */
   readonly onEnd: (stream: EventStream) => void;
 }
@@ -32,6 +41,10 @@ export class EventStream {
   #startRev = 0;
   /** Not sent yet. */
   #opening: string | null = null;
+  /** What is left of a long text, and its part of the budget. */
+  #rest: Uint8Array = EMPTY;
+  #share: BudgetShare | null = null;
+  readonly #ending = new AbortController();
   #oldestMs = 0;
   /** Set while the client has taken everything and waits for more. */
   #wake: (() => void) | null = null;
@@ -109,6 +122,9 @@ export class EventStream {
   #settle(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
+    this.#rest = EMPTY;
+    this.#share?.release();
+    this.#ending.abort();
     this.#wake?.();
     this.#parts.onEnd(this);
   }
@@ -116,12 +132,15 @@ export class EventStream {
   /** Sends something or ends: a turn that sends nothing would be the last. */
   async #pull(controller: Controller): Promise<void> {
     try {
-      for (let text = ""; text === "" && !this.#hasEnded; ) {
-        text = await this.#next();
-        if (text === "" || this.#hasEnded) continue;
-        this.#sentMs = performance.now();
-        controller.enqueue(new TextEncoder().encode(text));
+      while (this.#rest.length === 0 && !this.#hasEnded) {
+        this.#share?.release();
+        this.#rest = new TextEncoder().encode(await this.#next());
       }
+      if (this.#hasEnded) return;
+      this.#sentMs = performance.now();
+      // A copy: the runtime may keep it for longer than what it was cut from.
+      controller.enqueue(this.#rest.slice(0, BATCH_BYTES));
+      this.#rest = this.#rest.subarray(BATCH_BYTES);
     } catch (error) {
       if (!this.#hasEnded) controller.error(error);
       this.#settle();
@@ -135,9 +154,14 @@ export class EventStream {
       this.#opening = null;
       return text;
     }
+    const { feed, turns } = this.#parts;
+    await turns.next();
     this.#isStale = false;
-    const entries = await this.#parts.feed.after(this.who.userId, this.#sentRev, BATCH_ROWS);
-    if (entries.length > 0 || this.#sentRev < this.#startRev) return this.#textOf(entries);
+    const { rows, bytes } = await feed.ahead(this.who.userId, this.#sentRev, BATCH_ROWS, BATCH_BYTES);
+    if (rows > 0 || this.#sentRev < this.#startRev) {
+      if (bytes > BATCH_BYTES && !(await this.#hold(bytes))) return "";
+      return this.#textOf(await feed.after(this.who.userId, this.#sentRev, rows));
+    }
     // It came while the feed was being read.
     if (this.#isStale) return "";
     await new Promise<void>((resolve) => {
@@ -147,6 +171,16 @@ export class EventStream {
     if (!this.#isPingDue) return "";
     this.#isPingDue = false;
     return PING;
+  }
+
+  /** False = others have left too much unread for as long as they may, or this stream has ended. */
+  async #hold(bytes: number): Promise<boolean> {
+    const { budget } = this.#parts;
+    const wanted = Math.min(bytes, budget.limitBytes);
+    this.#share = await BudgetShare.take(budget, wanted, UNREAD_SECONDS_MAX * 1000, this.#ending.signal);
+    if (this.#hasEnded) this.#share?.release();
+    else if (this.#share === null) this.cut();
+    return !this.#hasEnded;
   }
 
   /** A hole, or nothing at all, means that what was there has been removed for its age. */

@@ -1,9 +1,11 @@
 // All live streams of this node: who may open one, what wakes them, what ends them.
 
+import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { every } from "../shared/every.ts";
 import type { Log } from "../shared/log.ts";
+import { LoopTurns } from "../shared/loop-turns.ts";
 import { EventStream } from "./event-stream.ts";
 import type { FeedStore } from "./feed-store.ts";
 import type { SignedIn } from "./task-request.ts";
@@ -17,17 +19,20 @@ export class EventStreams {
   readonly #clock: Clock;
   readonly #limit: number;
   readonly #log: Log;
+  readonly #budget: ByteBudget;
+  readonly #turns = new LoopTurns();
   readonly #byUser = new Map<number, Set<EventStream>>();
   #count = 0;
   #timer: Timer | null = null;
   #isClosed = false;
 
   /** `limit`: open at once, of all users together. */
-  constructor({ feed, clock, limit, log }: { feed: FeedStore; clock: Clock; limit: number; log: Log }) {
-    this.#feed = feed;
-    this.#clock = clock;
-    this.#limit = limit;
-    this.#log = log;
+  constructor(parts: { feed: FeedStore; clock: Clock; limit: number; budget: ByteBudget; log: Log }) {
+    this.#feed = parts.feed;
+    this.#clock = parts.clock;
+    this.#limit = parts.limit;
+    this.#budget = parts.budget;
+    this.#log = parts.log;
   }
 
   /**
@@ -73,7 +78,13 @@ export class EventStreams {
       throw new AppError("too_many_streams", `A user can have ${STREAMS_PER_USER_MAX} live streams at once.`);
     }
     if (this.#count >= this.#limit) throw new AppError("too_many_streams", "Too many live streams. Try again later.");
-    const stream = new EventStream({ feed: this.#feed, who, onEnd: (ended) => this.#forget(ended) });
+    const stream = new EventStream({
+      feed: this.#feed,
+      who,
+      budget: this.#budget,
+      turns: this.#turns,
+      onEnd: (ended) => this.#forget(ended),
+    });
     this.#byUser.set(who.userId, own.add(stream));
     this.#count++;
     this.#timer ??= every(CHECK_MS, this.#log, "live streams could not be looked at", () => this.#check());

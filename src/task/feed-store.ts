@@ -48,6 +48,30 @@ export class FeedStore {
     return new Map(rows.map(({ user_id, rev }) => [user_id, rev]));
   }
 
+  /**
+   * How many of the first `limit` entries after `rev` have texts of at most `bytesMax` together, and how long they are:
+   * one at least, if there is any. The texts themselves are not read.
+   */
+  async ahead(userId: number, rev: number, limit: number, bytesMax: number): Promise<{ rows: number; bytes: number }> {
+    const found = await this.#db
+      .selectFrom("task_feed as feed")
+      .leftJoin("task_event as event", "event.id", "feed.event_id")
+      .select(sql<number | null>`octet_length(event.changes)`.as("bytes"))
+      .where("feed.user_id", "=", userId)
+      .where("feed.rev", ">", rev)
+      .orderBy("feed.rev")
+      .limit(limit)
+      .execute();
+    let [rows, bytes] = [0, 0];
+    for (const entry of found) {
+      const size = entry.bytes ?? 0;
+      if (rows > 0 && bytes + size > bytesMax) break;
+      rows++;
+      bytes += size;
+    }
+    return { rows, bytes };
+  }
+
   /** What comes after `rev`, oldest first. */
   async after(userId: number, rev: number, limit: number): Promise<FeedEntry[]> {
     const rows = await this.#db

@@ -32,6 +32,8 @@ import { openWebhookTransport } from "./webhook-outbound.ts";
 import { WebhookStore } from "./webhook-store.ts";
 
 const MINUTE_MS = 60_000;
+/** Of the memory for bodies. */
+const UNREAD_SHARE = 1 / 8;
 
 export interface TaskParts {
   readonly settings: Settings;
@@ -62,7 +64,14 @@ export class TaskService implements AsyncDisposable {
     const writer = new TaskWriter(store, cache);
     const rates = new TaskRates(clock, ratesOf(settings));
     const { gate, accounts, accountMetrics } = openAccounts(parts, writer);
-    const streams = new EventStreams({ feed: new FeedStore(store), clock, limit: settings.taskStreamsMax, log });
+    const unread = budget.part(Math.floor(budget.limitBytes * UNREAD_SHARE));
+    const streams = new EventStreams({
+      feed: new FeedStore(store),
+      clock,
+      limit: settings.taskStreamsMax,
+      budget: unread,
+      log,
+    });
     writer.onEffects(({ userIds }) => streams.wake(userIds));
     const webhooks = await WebhookStore.open(store, settings.sealingSecrets);
     const outbound = openWebhookTransport(settings, log);
@@ -73,6 +82,7 @@ export class TaskService implements AsyncDisposable {
       admission,
       budget,
       strangers,
+      unread,
       store,
       writer,
       cache,

@@ -28,6 +28,8 @@ export interface TaskServices {
   readonly budget: ByteBudget;
   /** Of bodies of those who are not signed in. */
   readonly strangers: ByteBudget;
+  /** A part of it, for what is sent while it is made: long events and files that wait for their clients. */
+  readonly unread: ByteBudget;
   readonly store: TableStore<TaskUnits>;
   readonly writer: TaskWriter;
   readonly cache: TaskCache;

@@ -47,3 +47,20 @@ test("however many listen, they are read by the same two statements", async () =
   for (let count = 2; count <= 20; count++) await read(count);
   expect(prepared.mock.calls.map(([sql]) => sql)).toEqual([]);
 });
+
+test("so many entries come at once as have short texts together, and one however long it is", async () => {
+  await alterStore(
+    opened.dbPath,
+    `INSERT INTO task_event (id, task_id, type, actor_id, version, changes, at_ms)
+       SELECT value, 1, 'task.updated', 1, 1, CASE WHEN value = 4 THEN '"' || char(228) || '"' || '${" ".repeat(996)}'
+         ELSE '${" ".repeat(100)}' END, 0 FROM json_each('[1,2,3,4,5,6]');
+     INSERT INTO task_feed (user_id, rev, event_id, at_ms) SELECT 3, value, value, 0 FROM json_each('[1,2,3,4,5,6]')`,
+  );
+  const ahead = (rev: number, rows: number, bytes: number) => feed.ahead(3, rev, rows, bytes);
+  expect(await ahead(0, 32, 250)).toEqual({ rows: 2, bytes: 200 });
+  expect(await ahead(0, 2, 1000)).toEqual({ rows: 2, bytes: 200 });
+  expect(await ahead(2, 32, 250)).toEqual({ rows: 1, bytes: 100 });
+  expect(await ahead(3, 32, 250)).toEqual({ rows: 1, bytes: 1000 });
+  expect(await ahead(4, 32, 250)).toEqual({ rows: 2, bytes: 200 });
+  expect(await ahead(6, 32, 250)).toEqual({ rows: 0, bytes: 0 });
+});
