@@ -1,6 +1,6 @@
 // Large bodies on their way out: they hold their share of the byte budget until the client has taken them.
 
-import { KiB, STREAM_PIECE_BYTES, STREAM_WAIT_MS } from "../shared/bounds.ts";
+import { KiB, STREAM_PIECE_BYTES, STREAM_WAIT_MS, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import { AppError, nobodyWaits } from "../shared/errors.ts";
 import { BudgetShare, type ByteBudget } from "./byte-budget.ts";
 import type { RequestScope } from "./request-scope.ts";
@@ -19,6 +19,58 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
         release();
       },
       cancel: release,
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+export interface HeldPieces {
+  /** Null = there are no more. */
+  readonly next: () => Promise<Uint8Array | null>;
+  /** What a piece has at most, more or less. */
+  readonly pieceBytes: number;
+  readonly budget: ByteBudget;
+  /** Aborts when the client has left. */
+  readonly gone: AbortSignal;
+  /** Called when nothing more will be sent; perhaps more than once. */
+  readonly onEnd: () => void;
+}
+
+/**
+ * Pieces that are made one by one, when the client has taken the one before. From before it is made until the client
+ * has taken it each holds its share of the budget, for which it waits its turn.
+ */
+export function streamHeld({ next, pieceBytes, budget, gone, onEnd }: HeldPieces): ReadableStream<Uint8Array> {
+  let share: BudgetShare | null = null;
+  const end = () => {
+    share?.release();
+    onEnd();
+  };
+  gone.addEventListener("abort", end, { once: true });
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        share?.release();
+        share = await BudgetShare.take(
+          budget,
+          Math.min(pieceBytes, budget.limitBytes),
+          UNREAD_SECONDS_MAX * 1000,
+          gone,
+        );
+        if (share === null) throw tooManyRead();
+        try {
+          const piece = await next();
+          if (piece !== null) return controller.enqueue(piece);
+          controller.close();
+          end();
+        } catch (error) {
+          end();
+          throw error;
+        } finally {
+          if (gone.aborted) end();
+        }
+      },
+      cancel: end,
     },
     { highWaterMark: 0 },
   );

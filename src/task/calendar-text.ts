@@ -81,17 +81,19 @@ function textOf(text: string): string {
 
 /** A long line goes on in the next one behind a space; no character is cut in two. */
 function fold(line: string): string {
-  if (Buffer.byteLength(line) <= LINE_OCTETS_MAX) return line;
-  let folded = "";
-  let octets = 0;
-  for (const character of line) {
-    const size = Buffer.byteLength(character);
-    if (octets + size > LINE_OCTETS_MAX) {
-      folded += "\r\n ";
-      octets = 1;
-    }
-    folded += character;
-    octets += size;
+  const bytes = Buffer.from(line);
+  if (bytes.length <= LINE_OCTETS_MAX) return line;
+  const folded: string[] = [];
+  for (let [start, octetsMax] = [0, LINE_OCTETS_MAX]; start < bytes.length; octetsMax = LINE_OCTETS_MAX - 1) {
+    let end = Math.min(start + octetsMax, bytes.length);
+    while (isInsideCharacter(bytes[end])) end--;
+    folded.push(bytes.toString("utf8", start, end));
+    start = end;
   }
-  return folded;
+  return folded.join("\r\n ");
+}
+
+/** Of UTF-8. Undefined = the end. */
+function isInsideCharacter(byte: number | undefined): boolean {
+  return byte !== undefined && (byte & 0xc0) === 0x80;
 }

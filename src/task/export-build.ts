@@ -12,7 +12,7 @@ import { parseListQuery } from "./task-query.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { TaskWriter } from "./task-writer.ts";
 
-const PART_BYTES = 256 * KiB;
+export const PART_BYTES = 256 * KiB;
 const BYTES_MAX = 64 * MiB;
 /** The rest is for the end of the job. */
 const PERCENT_BUILT = 99;

@@ -1,6 +1,7 @@
 // Routes of the task service that lead to exports: files of a whole list, built by a job, kept for a day.
 
 import { isUnchanged } from "../http/entity-tags.ts";
+import { streamHeld } from "../http/held-bytes.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { requestPath } from "../http/request-path.ts";
 import { type ResponseHeaders, respond, respondJson } from "../http/respond.ts";
@@ -8,6 +9,7 @@ import { ACCOUNT_BODY_BYTES_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
 import { NewExportBody } from "./export-bodies.ts";
+import { PART_BYTES } from "./export-build.ts";
 import { type ExportRow, ExportStore } from "./export-store.ts";
 import { readIdempotencyKey } from "./idempotency-key.ts";
 import { parseFields, within } from "./request-bodies.ts";
@@ -87,27 +89,22 @@ async function sendFile(request: UserRequest): Promise<Response> {
   headers["Content-Disposition"] = `attachment; filename="tasks.${format}"`;
   if (scope.isHead) return respond(scope, 200, { ...headers, "Content-Length": `${byte_count}` });
   scope.bytesOut = byte_count ?? 0;
-  return respond(scope, 200, headers, streamParts(new ExportStore(services.store), id, scope.bytesOut));
+  const next = partsOf(new ExportStore(services.store), id, scope.bytesOut);
+  const { signal: gone } = scope.request;
+  const held = { next, pieceBytes: PART_BYTES, budget: services.unread, gone, onEnd: () => undefined };
+  return respond(scope, 200, headers, streamHeld(held));
 }
 
-/** Part after part, as the client takes them; it breaks off when the export is removed meanwhile. */
-function streamParts(exports: ExportStore, id: string, bytesWanted: number): ReadableStream<Uint8Array> {
+/** Part after part; it breaks off when the export is removed meanwhile. */
+function partsOf(exports: ExportStore, id: string, bytesWanted: number): () => Promise<Uint8Array | null> {
   let [seq, bytes] = [0, 0];
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        const part = bytes < bytesWanted ? await exports.part(id, seq++) : null;
-        if (part === null) {
-          if (bytes < bytesWanted) controller.error(new Error("the export was removed"));
-          else controller.close();
-          return;
-        }
-        bytes += part.length;
-        controller.enqueue(part);
-      },
-    },
-    { highWaterMark: 0 },
-  );
+  return async () => {
+    if (bytes >= bytesWanted) return null;
+    const part = await exports.part(id, seq++);
+    if (part === null) throw new Error("the export was removed");
+    bytes += part.length;
+    return part;
+  };
 }
 
 /** @throws AppError not_found */

@@ -1,7 +1,9 @@
 // Lists of tasks as files that are sent while they are read.
 
+import { streamHeld } from "../http/held-bytes.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respond, UNKNOWN_LENGTH } from "../http/respond.ts";
+import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { BYTE_ORDER_MARK } from "./csv-text.ts";
 import { ExportStore } from "./export-store.ts";
@@ -12,6 +14,8 @@ import type { UserRequest } from "./task-request.ts";
 import type { View } from "./visible-task-store.ts";
 
 const ROWS_MAX = 10_000;
+/** What a group of tasks may become, or one whose text alone is as long as texts may be. */
+const PIECE_BYTES = 128 * KiB;
 const PARAMETERS = [...FILTER_PARAMETERS, "sort"] as const;
 
 /** `bom=1` is for spreadsheets that would not take the file for UTF-8. */
@@ -46,19 +50,19 @@ async function sendFile(
       `A file has at most ${ROWS_MAX} tasks; POST /api/v1/exports makes larger ones.`,
     );
   }
+  const headers = { "Content-Type": type, "Content-Disposition": `attachment; filename="${name}"` };
+  if (scope.isHead) return respond(scope, 200, { ...headers, ...UNKNOWN_LENGTH });
   const left = new AbortController();
   const gone = AbortSignal.any([scope.request.signal, left.signal]);
   const pieces = textOf(services.lists.items(view, sort, gone), text);
-  const headers = { "Content-Type": type, "Content-Disposition": `attachment; filename="${name}"` };
-  if (scope.isHead) return respond(scope, 200, { ...headers, ...UNKNOWN_LENGTH });
-  // What is rare may be looked for through all rows; a client that does not read what it was sent is not waited for.
-  const next = () => scope.whileSilent(() => pieces.next());
-  return respond(
-    scope,
-    200,
-    headers,
-    streamOf(next, () => left.abort()),
-  );
+  const encoder = new TextEncoder();
+  const next = async () => {
+    // What is rare may be looked for through all rows; a client that does not read what it was sent is not waited for.
+    const { done, value } = await scope.whileSilent(() => pieces.next());
+    return done ? null : encoder.encode(value);
+  };
+  const held = { next, pieceBytes: PIECE_BYTES, budget: services.unread, gone, onEnd: () => left.abort() };
+  return respond(scope, 200, headers, streamHeld(held));
 }
 
 async function* textOf(
@@ -68,20 +72,4 @@ async function* textOf(
   yield head;
   for await (const items of slices) yield items.map(entry).join("");
   if (tail !== "") yield tail;
-}
-
-/** Reads on when the client has taken what was sent. */
-function streamOf(next: () => Promise<IteratorResult<string>>, onLeft: () => void): ReadableStream {
-  const encoder = new TextEncoder();
-  return new ReadableStream(
-    {
-      async pull(controller) {
-        const { done, value } = await next();
-        if (done) controller.close();
-        else controller.enqueue(encoder.encode(value));
-      },
-      cancel: onLeft,
-    },
-    { highWaterMark: 0 },
-  );
 }

@@ -2,6 +2,7 @@
 // thread.
 
 import { sql } from "kysely";
+import { KiB } from "../shared/bounds.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { sortLabels } from "./item-rules.ts";
 import { PAGE_LENGTH_MAX } from "./item-store.ts";
@@ -59,6 +60,8 @@ const ROWS_ORDER = "created_at_ms";
 const COUNT = sql<number>`count(*)`.as("count");
 /** Rows that are read at once with all their text. */
 const ROWS_AT_ONCE = 100;
+/** The same of files, where what was read waits for its client; one whose texts are longer comes alone. */
+const TEXT_AT_ONCE_BYTES = 64 * KiB;
 
 const SHOWN = [
   ...(["id", "user_id", "assignee_id", "title", "description", "status", "priority", "due_at_ms"] as const),
@@ -120,7 +123,7 @@ export class TaskListStore {
     const scans = scansFor(this.#store, view.userId, signal);
     const plan = planFor(view.filter, sort);
     for await (const { after, last } of slices(scans, view, plan, { signal })) {
-      yield* groupsIn(scans, view, plan, { after, last, limit: ROWS_AT_ONCE });
+      yield* shortGroupsIn(scans, view, plan, { after, last });
     }
   }
 
@@ -200,13 +203,7 @@ export class TaskListStore {
       const isLast = places.length < missing;
       for (let at = 0; at < places.length; at += ROWS_AT_ONCE) {
         const chunk = places.slice(at, at + ROWS_AT_ONCE);
-        const ids = chunk.map(({ id }) => id);
-        const items = await itemsAt(scans, placesOf(scans, view, plan, ids), plan);
-        const byId = new Map(items.map((item) => [item.row.id, item]));
-        const group = chunk.flatMap((place) => {
-          const item = byId.get(place.id);
-          return item === undefined ? [] : [{ ...item, place }];
-        });
+        const group = await itemsOf(scans, view, plan, chunk);
         missing -= group.length;
         if (group.length > 0) yield group;
       }
@@ -240,6 +237,61 @@ async function* groupsIn(
     if (items.length < limit) return;
     place = items.at(-1)!.place;
   }
+}
+
+/** All of a stretch, as much at once as has short texts. */
+async function* shortGroupsIn(
+  db: Db,
+  view: View,
+  plan: Plan,
+  { after, last }: Stretch,
+): AsyncGenerator<readonly ListedItem[]> {
+  for (let place = after; ; ) {
+    const places = await measured(db, placesIn(db, view, plan, { after: place, last, limit: ROWS_AT_ONCE }), plan);
+    for (const chunk of inChunks(places)) {
+      const items = await itemsOf(db, view, plan, chunk);
+      if (items.length > 0) yield items;
+    }
+    if (places.length < ROWS_AT_ONCE) return;
+    place = places.at(-1)!;
+  }
+}
+
+/** With the length of what has to be read there, which is not read for that. */
+function measured(db: Db, places: ReturnType<typeof placesOf>, plan: Plan): Promise<(Place & { bytes: number })[]> {
+  const direction = directionOf(plan);
+  return db
+    .selectFrom(places.as("place"))
+    .innerJoin("task_item", "task_item.id", "place.id")
+    .select(["place.id", "place.key"])
+    .select(sql<number>`octet_length(task_item.title) + octet_length(task_item.description)`.as("bytes"))
+    .orderBy("place.key", direction)
+    .orderBy("place.id", direction)
+    .execute();
+}
+
+function* inChunks(places: readonly (Place & { bytes: number })[]): Generator<Place[]> {
+  let [chunk, length] = [[] as Place[], 0];
+  for (const { bytes, ...place } of places) {
+    if (chunk.length > 0 && length + bytes > TEXT_AT_ONCE_BYTES) {
+      yield chunk;
+      [chunk, length] = [[], 0];
+    }
+    chunk.push(place);
+    length += bytes;
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+/** Those of the tasks that are still in the view, each where it was found. */
+async function itemsOf(db: Db, view: View, plan: Plan, places: readonly Place[]): Promise<ListedItem[]> {
+  const ids = places.map(({ id }) => id);
+  const items = await itemsAt(db, placesOf(db, view, plan, ids), plan);
+  const byId = new Map(items.map((item) => [item.row.id, item]));
+  return places.flatMap((place) => {
+    const item = byId.get(place.id);
+    return item === undefined ? [] : [{ ...item, place }];
+  });
 }
 
 /** One statement, so that the labels are those of the row. */

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { CompiledQuery, type KyselyPlugin, sql } from "kysely";
-import { MiB } from "../../src/shared/bounds.ts";
+import { KiB, MiB } from "../../src/shared/bounds.ts";
 import { createCacheWarming } from "../../src/task/cache-warming.ts";
 import { taskTables } from "../../src/task/task-base-units.ts";
 import { TaskCache } from "../../src/task/task-cache.ts";
@@ -554,4 +554,21 @@ describe("warming the cache", () => {
     const jobs = await empty.rows("job");
     expect(jobs.map(({ kind, state }) => [kind, state])).toEqual([["cache.warm", "ready"]]);
   });
+});
+
+test("the tasks of a file are read a few at a time when their texts are long, all of them and in order", async () => {
+  const long = [70, 0, 40, 40, 0].map(
+    (kibibytes, index) => `(9, 'x', printf('%.*c', ${kibibytes * KiB}, '-'), ${index})`,
+  );
+  await alterStore(
+    opened.dbPath,
+    `INSERT INTO task_item (user_id, title, description, search_text, status, priority, due_at_ms, created_at_ms,
+       updated_at_ms, deleted_at_ms, version)
+     SELECT column1, column2, column3, '', 'pending', 1, ${NO_DUE_MS}, column4, 0, 0, 1 FROM (VALUES ${long.join()})`,
+  );
+  const view = { ...viewOf({}), userId: 9 };
+  const groups = await Array.fromAsync(
+    new TaskListStore(opened.store).items(view, { by: "created_at", isDescending: false }, signal),
+  );
+  expect(groups.map((group) => group.map(({ row }) => row.created_at_ms))).toEqual([[0], [1, 2], [3, 4]]);
 });
