@@ -24,8 +24,8 @@ function record(cells: readonly string[]): string {
   return `${cells.map(cellOf).join(",")}\r\n`;
 }
 
-/** What a spreadsheet would compute begins with an apostrophe, which it hides. */
+/** What a spreadsheet would compute begins with an apostrophe, which it hides: OWASP's list, CSV injection. */
 function cellOf(text: string): string {
-  const cell = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  const cell = /^[=+\-@＝＋－＠\t\r\n]/.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 }

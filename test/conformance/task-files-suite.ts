@@ -33,6 +33,10 @@ const HOSTILE_TITLES = [
   "+1",
   "-1",
   "@sum",
+  "＝1+1",
+  "＋1",
+  "－1",
+  "＠sum",
   "'quoted",
   "😀 家族 👨‍👩‍👧",
   "semi;colon",
@@ -53,7 +57,14 @@ async function download(target: Target, { token }: Account, path: string): Promi
 function fileTests(target: () => Target): void {
   test("of comma-separated values read back as the tasks, formulas behind an apostrophe", async () => {
     const me = await signUp(target());
-    const descriptions = ["line one\nline two\r\nthree", "\ttab first", "\rreturn first", "", 'all , " \n of it'];
+    const descriptions = [
+      "line one\nline two\r\nthree",
+      "\ttab first",
+      "\rreturn first",
+      "\n=1+1",
+      "",
+      'all , " \n of it',
+    ];
     const tasks: Task[] = [];
     for (const [index, title] of HOSTILE_TITLES.entries()) {
       const description = descriptions[index % descriptions.length];
@@ -69,7 +80,7 @@ function fileTests(target: () => Target): void {
         const value = task[field as keyof Task];
         return Array.isArray(value) ? value.join(",") : `${value ?? ""}`;
       });
-      expect(records[index]).toEqual(cells.map((cell) => (/^[=+\-@\t\r]/.test(cell) ? `'${cell}` : cell)));
+      expect(records[index]).toEqual(cells.map((cell) => (/^[=+\-@＝＋－＠\t\r\n]/.test(cell) ? `'${cell}` : cell)));
     }
     const marked = await download(target(), me, "csv?sort=created_at&bom=1");
     expect([...marked.subarray(0, 3)]).toEqual([0xef, 0xbb, 0xbf]);
