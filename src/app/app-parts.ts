@@ -40,6 +40,8 @@ const USERS_SHARE = 7 / 8;
 const RELAY_SHARE = 3 / 4;
 /** Of its part: so much is left for answers, and no body keeps out what an upstream is at work on, and is paid for. */
 const RELAY_BODIES_SHARE = 7 / 8;
+/** Of what users have: one of them, or one app, leaves room for the others. */
+const HOLDER_SHARE = 1 / 2;
 /** What a body may hold beside what its bound is about. */
 const BODY_SLACK_BYTES = 64 * KiB;
 
@@ -53,6 +55,7 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
   const admission = new Admission(settings.maxInflight);
   const budget = new ByteBudget(settings.bodyBudgetBytes);
   const usersBudget = budget.part(usersBytes(settings));
+  usersBudget.limitEach(shareOf(usersBudget.limitBytes, HOLDER_SHARE, 2 * largestUserBytes(settings)));
   const relayBudget = usersBudget.part(relayBytes(settings));
   return {
     admission,
@@ -75,10 +78,13 @@ export function createSharedParts({ settings, clock, metrics, store }: AppParts)
 }
 
 function usersBytes(settings: Settings): number {
-  const { services, bodyBudgetBytes, maxValueBytes, tokenMaxBatchBytes, taskBodyMax } = settings;
+  const largestBytes = Math.max(largestUserBytes(settings), largestCallBytes(settings));
+  return shareOf(settings.bodyBudgetBytes, USERS_SHARE, largestBytes);
+}
+
+function largestUserBytes({ services, maxValueBytes, tokenMaxBatchBytes, taskBodyMax }: Settings): number {
   const ofApps = services.has("token") ? Math.max(maxValueBytes, tokenMaxBatchBytes) : 0;
-  const ofTasks = services.has("task") ? taskBodyMax : 0;
-  return shareOf(bodyBudgetBytes, USERS_SHARE, Math.max(ofApps, ofTasks, largestCallBytes(settings)));
+  return Math.max(ofApps, services.has("task") ? taskBodyMax : 0);
 }
 
 function relayBytes(settings: Settings): number {

@@ -5,6 +5,8 @@ import { type Clock, monotonicMs } from "../shared/clock.ts";
 
 /** Beyond what any connection may be idle. */
 const OLD_AFTER_MS = IDLE_SECONDS * 1000;
+/** Beyond, those who hold nothing are forgotten. */
+const HOLDERS_MAX = 1_000;
 
 /** Whoever holds bytes that somebody else may need more. */
 export interface Yielding {
@@ -22,31 +24,61 @@ export class ByteBudget {
   /** Itself, and what it is a part of, the nearest first. */
   readonly #levels: readonly ByteBudget[];
   readonly #parts: ByteBudget[] = [];
+  readonly #holders = new Map<string, ByteBudget>();
+  /** What each of them may have. */
+  #holderBytes: number;
   #used = 0;
   readonly #waiting: Waiting[] = [];
+  /** How many wait, in parts and with holders, too. */
+  #waitingBelow = 0;
   #isGranting = false;
   /** Those of its parts, too, in the order in which they began. */
   readonly #yielding = new Set<Registered>();
 
   constructor(limitBytes: number, now: Clock = monotonicMs, whole: ByteBudget | null = null) {
     this.limitBytes = limitBytes;
+    this.#holderBytes = limitBytes;
     this.#now = now;
     this.#levels = whole === null ? [this] : [this, ...whole.#levels];
-    if (whole !== null) whole.#parts.push(this);
   }
 
   /** For some who together may hold `limitBytes` of it, so that there is room for others; it is not set aside. */
   part(limitBytes: number): ByteBudget {
-    return new ByteBudget(limitBytes, this.#now, this);
+    const part = new ByteBudget(limitBytes, this.#now, this);
+    this.#parts.push(part);
+    return part;
+  }
+
+  /** From now on nobody who is named can have more than that of it, so that one of them leaves room for the others. */
+  limitEach(holderBytes: number): void {
+    this.#holderBytes = holderBytes;
+  }
+
+  /** What `name` may have of it, wherever: to be asked for when it is needed, and not kept. */
+  ofHolder(name: string): ByteBudget {
+    const known = this.#holders.get(name);
+    if (known !== undefined) return known;
+    if (this.#holders.size >= HOLDERS_MAX) this.#forgetIdleHolders();
+    const holder = new ByteBudget(this.#holderBytes, this.#now, this);
+    this.#holders.set(name, holder);
+    return holder;
   }
 
   get usedBytes(): number {
     return this.#used;
   }
 
-  /** What has been asked for and is not granted yet, but of its parts. */
+  /** What has been asked for and is not granted yet, by holders, too, but not in its parts. */
   get waitingBytes(): number {
-    return this.#waiting.reduce((total, { bytes }) => total + bytes, 0);
+    if (this.#waitingBelow === 0) return 0;
+    let total = this.#waiting.reduce((sum, { bytes }) => sum + bytes, 0);
+    for (const holder of this.#holders.values()) total += holder.waitingBytes;
+    return total;
+  }
+
+  /** More than this share waits, here or in what it is a part of. */
+  isBeset(share: number): boolean {
+    return this.#levels.some((level) => level.waitingBytes > level.limitBytes * share);
   }
 
   /** Takes the bytes at once or not at all. What has been held for long by those who yield makes room. */
@@ -72,6 +104,7 @@ export class ByteBudget {
       const waiting: Waiting = {
         bytes,
         grant: (isGranted) => {
+          for (const level of this.#levels) level.#waitingBelow--;
           clearTimeout(timer);
           signal?.removeEventListener("abort", giveUp);
           resolve(isGranted);
@@ -85,6 +118,7 @@ export class ByteBudget {
       const timer = setTimeout(giveUp, waitMs);
       signal?.addEventListener("abort", giveUp);
       this.#waiting.push(waiting);
+      for (const level of this.#levels) level.#waitingBelow++;
     });
   }
 
@@ -138,6 +172,7 @@ export class ByteBudget {
   }
 
   #grantWaiting(): void {
+    if (this.#waitingBelow === 0) return;
     // Making room for one releases what others had, and would grant him the same again.
     if (this.#isGranting) return;
     this.#isGranting = true;
@@ -145,7 +180,15 @@ export class ByteBudget {
       this.#waiting.shift()!.grant(true);
     }
     this.#isGranting = false;
-    if (this.#waiting.length === 0) for (const part of this.#parts) part.#grantWaiting();
+    if (this.#waiting.length > 0) return;
+    for (const part of this.#parts) part.#grantWaiting();
+    for (const holder of this.#holders.values()) holder.#grantWaiting();
+  }
+
+  #forgetIdleHolders(): void {
+    for (const [name, holder] of this.#holders) {
+      if (holder.#used === 0 && holder.#waiting.length === 0) this.#holders.delete(name);
+    }
   }
 }
 

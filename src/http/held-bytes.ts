@@ -25,11 +25,13 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
 }
 
 export interface HeldPieces {
+  readonly scope: RequestScope;
   /** Null = there are no more. */
   readonly next: () => Promise<Uint8Array | null>;
   /** What a piece has at most, more or less. */
   readonly pieceBytes: number;
-  readonly budget: ByteBudget;
+  /** Asked for anew with each piece. */
+  readonly budget: () => ByteBudget;
   /** Aborts when the client has left. */
   readonly gone: AbortSignal;
   /** Called when nothing more will be sent; perhaps more than once. */
@@ -40,26 +42,28 @@ export interface HeldPieces {
  * Pieces that are made one by one, when the client has taken the one before. From before it is made until the client
  * has taken it each holds its share of the budget, for which it waits its turn.
  */
-export function streamHeld({ next, pieceBytes, budget, gone, onEnd }: HeldPieces): ReadableStream<Uint8Array> {
+export function streamHeld(pieces: HeldPieces): ReadableStream<Uint8Array> {
+  const { scope, gone } = pieces;
   let share: BudgetShare | null = null;
   const end = () => {
     share?.release();
-    onEnd();
+    pieces.onEnd();
+  };
+  const nextHeld = async () => {
+    share?.release();
+    const budget = pieces.budget();
+    const bytes = Math.min(pieces.pieceBytes, budget.limitBytes);
+    share = await BudgetShare.take(budget, bytes, UNREAD_SECONDS_MAX * 1000, gone);
+    if (share === null) throw tooManyRead();
+    return pieces.next();
   };
   gone.addEventListener("abort", end, { once: true });
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        share?.release();
-        share = await BudgetShare.take(
-          budget,
-          Math.min(pieceBytes, budget.limitBytes),
-          UNREAD_SECONDS_MAX * 1000,
-          gone,
-        );
-        if (share === null) throw tooManyRead();
         try {
-          const piece = await next();
+          // A client that does not read what it was sent is not waited for; one that waits for a piece is.
+          const piece = await scope.whileSilent(nextHeld);
           if (piece !== null) return controller.enqueue(piece);
           controller.close();
           end();
@@ -96,7 +100,7 @@ export async function respondHeldJson(
   headers["Content-Type"] = "application/json";
   const text = JSON.stringify(value);
   if (text.length <= FREE_BYTES_MAX || scope.isHead) return respond(scope, 200, headers, text);
-  if (budget.waitingBytes > budget.limitBytes * WAITING_SHARE) throw tooManyRead();
+  if (budget.isBeset(WAITING_SHARE)) throw tooManyRead();
   const share = await takeShare(budget, Math.min(Buffer.byteLength(text), budget.limitBytes), scope.request.signal);
   const bytes = new TextEncoder().encode(text);
   scope.bytesOut = bytes.length;

@@ -175,7 +175,7 @@ export class EventStream {
 
   /** False = others have left too much unread for as long as they may, or this stream has ended. */
   async #hold(bytes: number): Promise<boolean> {
-    const { budget } = this.#parts;
+    const budget = this.#parts.budget.ofHolder(`user ${this.who.userId}`);
     const wanted = Math.min(bytes, budget.limitBytes);
     this.#share = await BudgetShare.take(budget, wanted, UNREAD_SECONDS_MAX * 1000, this.#ending.signal);
     if (this.#hasEnded) this.#share?.release();

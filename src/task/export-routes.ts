@@ -77,7 +77,7 @@ async function deleteExport(request: UserRequest): Promise<Response> {
 }
 
 async function sendFile(request: UserRequest): Promise<Response> {
-  const { services, scope } = request;
+  const { services, scope, who } = request;
   const { id, format, state, sha256, byte_count, expires_at_ms } = await requireExport(request);
   if (state === "failed") throw new AppError("not_ready", NEVER_READY);
   if (state !== "ready") throw new AppError("not_ready", "The export is still being built.");
@@ -91,7 +91,8 @@ async function sendFile(request: UserRequest): Promise<Response> {
   scope.bytesOut = byte_count ?? 0;
   const next = partsOf(new ExportStore(services.store), id, scope.bytesOut);
   const { signal: gone } = scope.request;
-  const held = { next, pieceBytes: PART_BYTES, budget: services.unread, gone, onEnd: () => undefined };
+  const budget = () => services.unread.ofHolder(`user ${who.userId}`);
+  const held = { scope, next, pieceBytes: PART_BYTES, budget, gone, onEnd: () => undefined };
   return respond(scope, 200, headers, streamHeld(held));
 }
 

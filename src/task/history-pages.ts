@@ -29,5 +29,5 @@ export async function respondOldestFirst(
   const last = hasMore ? items.at(-1)!.id : null;
   const next = last === null ? null : formatCursor({ key: last, id: last }, list);
   const headers = nextPageHeaders(scope.request.url, { limit: `${limit}` }, next);
-  return respondHeldJson(scope, services.budget, items, headers);
+  return respondHeldJson(scope, services.budget.ofHolder(`user ${who.userId}`), items, headers);
 }

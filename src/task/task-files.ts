@@ -57,11 +57,11 @@ async function sendFile(
   const pieces = textOf(services.lists.items(view, sort, gone), text);
   const encoder = new TextEncoder();
   const next = async () => {
-    // What is rare may be looked for through all rows; a client that does not read what it was sent is not waited for.
-    const { done, value } = await scope.whileSilent(() => pieces.next());
+    const { done, value } = await pieces.next();
     return done ? null : encoder.encode(value);
   };
-  const held = { next, pieceBytes: PIECE_BYTES, budget: services.unread, gone, onEnd: () => left.abort() };
+  const budget = () => services.unread.ofHolder(`user ${who.userId}`);
+  const held = { scope, next, pieceBytes: PIECE_BYTES, budget, gone, onEnd: () => left.abort() };
   return respond(scope, 200, headers, streamHeld(held));
 }
 

@@ -102,7 +102,7 @@ async function listTasks({ services, scope, who }: UserRequest): Promise<Respons
   Object.assign(answered, nextPageHeaders(url, parameters, next));
   if (total !== null) answered["X-Total-Count"] = `${total}`;
   const shown = hasUsers ? await withUsers(lists, items) : items.map(({ row, labels }) => taskView(row, labels));
-  return respondHeldJson(scope, services.budget, shown, answered);
+  return respondHeldJson(scope, services.budget.ofHolder(`user ${who.userId}`), shown, answered);
 }
 
 /** What time alone changes is not told by the number of the last change. */

@@ -65,6 +65,7 @@ export class TaskService implements AsyncDisposable {
     const rates = new TaskRates(clock, ratesOf(settings));
     const { gate, accounts, accountMetrics } = openAccounts(parts, writer);
     const unread = budget.part(Math.floor(budget.limitBytes * UNREAD_SHARE));
+    unread.limitEach(Math.floor(unread.limitBytes / 2));
     const streams = new EventStreams({
       feed: new FeedStore(store),
       clock,

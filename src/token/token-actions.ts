@@ -1,6 +1,6 @@
 // What the routes of the token API do, once it is known who asks: permission first, then the key, then the store.
 
-import type { BudgetShare } from "../http/byte-budget.ts";
+import type { BudgetShare, ByteBudget } from "../http/byte-budget.ts";
 import { streamPieces, takeShare } from "../http/held-bytes.ts";
 import { type HeldBody, readBody } from "../http/read-body.ts";
 import { respond, respondJson } from "../http/respond.ts";
@@ -304,7 +304,7 @@ async function readHeldPage(
   parameters: ListParameters,
   jsonBytesMax: number,
 ): Promise<{ page: Page; share: BudgetShare }> {
-  const { budget } = services;
+  const budget = budgetOf(services, request);
   let share = null as BudgetShare | null;
   const begin = async () => {
     share = await takeShare(budget, Math.min(jsonBytesMax, budget.limitBytes), request.scope.request.signal);
@@ -372,11 +372,14 @@ interface BodyRules {
  * too_many_keys, overloaded
  */
 async function withJsonBody(
-  { budget, appGate, searchTurns }: TokenServices,
-  { scope, credential, installation, body }: AppRequest,
+  services: TokenServices,
+  request: AppRequest,
   { what, bytesMax, membersMax = Number.POSITIVE_INFINITY }: BodyRules,
   act: (text: string, now: Installation) => Promise<Response>,
 ): Promise<Response> {
+  const { scope, credential, installation, body } = request;
+  const { appGate, searchTurns } = services;
+  const budget = budgetOf(services, request);
   requireJsonType(scope.request.headers);
   const held: HeldBody = body ?? (await readBody(scope, bytesMax + CREDENTIAL_BYTES_MAX, budget, "user"));
   try {
@@ -399,4 +402,9 @@ async function withJsonBody(
     // A body that was read for its token is released by whoever read it.
     if (body === null) held.release();
   }
+}
+
+/** Apps share the memory for bodies with all users, and none has all of it. */
+function budgetOf({ budget }: TokenServices, { installation }: AppRequest): ByteBudget {
+  return budget.ofHolder(`app ${installation.id}`);
 }

@@ -112,16 +112,35 @@ test("streams that have begun hold nothing of large bodies, and no more than the
   await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
 });
 
-test("bodies of users that have come but for their end leave room for those of operators and strangers", async () => {
-  const { token } = await install(target());
-  const account = await signUp(target());
+/** Values of 1 MiB for an app, of which the last byte is not sent. */
+async function sendAllButTheEnd(connections: DisposableStack, token: string, count: number): Promise<void> {
   const type = "Content-Type: application/json\r\n";
   const head = `POST /kv/token/k HTTP/1.1\r\nHost: ${host()}\r\nX-App-Token: ${token}\r\n${type}`;
-  using connections = new DisposableStack();
-  for (let count = 0; count < 9; count++) {
+  for (let sent = 0; sent < count; sent++) {
     const connection = connections.use(await openRaw(target().url));
     connection.send(`${head}Content-Length: ${MiB}\r\n\r\n${" ".repeat(MiB - 1)}`);
   }
+}
+
+test("bodies for one app that have come but for their end leave room for those for other apps", async () => {
+  const [busy, other] = [await install(target()), await install(target())];
+  using connections = new DisposableStack();
+  await sendAllButTheEnd(connections, busy.token, 9);
+  await eventually("they hold their share", WAIT_MS, async () => (await used()) > 2.5 * MiB);
+  const body = JSON.stringify("x".repeat(900_000));
+  expect((await asApp(target(), busy.token, "/k", { method: "POST", body, headers: JSON_TYPE })).status).toBe(503);
+  expect((await asApp(target(), other.token, "/k", { method: "POST", body, headers: JSON_TYPE })).status).toBe(200);
+  expect(await used()).toBeLessThanOrEqual(3.5 * MiB);
+  connections.dispose();
+  await eventually("all of it is back", WAIT_MS, async () => (await used()) === 0);
+});
+
+test("bodies of users that have come but for their end leave room for those of operators and strangers", async () => {
+  const { token } = await install(target());
+  const account = await signUp(target());
+  using connections = new DisposableStack();
+  await sendAllButTheEnd(connections, token, 3);
+  for (let apps = 0; apps < 2; apps++) await sendAllButTheEnd(connections, (await install(target())).token, 3);
   await eventually("they hold their share", WAIT_MS, async () => (await used()) > 6.5 * MiB);
   expect(await used()).toBeLessThanOrEqual(7 * MiB);
   const body = JSON.stringify("x".repeat(900_000));

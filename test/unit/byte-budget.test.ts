@@ -283,6 +283,45 @@ describe("a part of a byte budget", () => {
   });
 });
 
+describe("holders of a byte budget", () => {
+  const budget = new ByteBudget(100);
+  const users = budget.part(80);
+  users.limitEach(50);
+
+  test("have no more than each may, all they hold taken together, and no more together than there is", () => {
+    expect(users.ofHolder("ann").tryReserve(30)).toBe(true);
+    expect(users.ofHolder("ann").tryReserve(30)).toBe(false);
+    expect(users.ofHolder("ben").tryReserve(40)).toBe(true);
+    expect(users.ofHolder("cyd").tryReserve(20)).toBe(false);
+    expect([users.usedBytes, budget.usedBytes]).toEqual([70, 70]);
+    users.ofHolder("ann").release(30);
+    users.ofHolder("ben").release(40);
+    expect([users.usedBytes, budget.usedBytes]).toEqual([0, 0]);
+  });
+
+  test("wait for what they hold themselves without keeping others from what there is", async () => {
+    expect(users.ofHolder("ann").tryReserve(50)).toBe(true);
+    const waiting = users.ofHolder("ann").reserve(40, LONG_MS);
+    expect([users.waitingBytes, users.isBeset(0.5), users.isBeset(0.4)]).toEqual([40, false, true]);
+    expect(users.ofHolder("ann").isBeset(0.5)).toBe(true);
+    expect(await users.ofHolder("ben").reserve(20, 0)).toBe(true);
+    users.ofHolder("ann").release(50);
+    expect(await waiting).toBe(true);
+    expect([users.waitingBytes, users.usedBytes]).toEqual([0, 60]);
+    expect(await users.ofHolder("cyd").reserve(30, 1)).toBe(false);
+    users.ofHolder("ann").release(40);
+    users.ofHolder("ben").release(20);
+  });
+
+  test("are forgotten when there are many, but not while they hold something", () => {
+    expect(users.ofHolder("ann").tryReserve(50)).toBe(true);
+    for (let name = 0; name < 5_000; name++) users.ofHolder(`user ${name}`);
+    expect(users.ofHolder("ann").tryReserve(1)).toBe(false);
+    users.ofHolder("ann").release(50);
+    expect(budget.usedBytes).toBe(0);
+  });
+});
+
 describe("a share of a byte budget", () => {
   test("gives back what it does not need, and the rest once however often it is released", async () => {
     const budget = new ByteBudget(100);

@@ -49,3 +49,16 @@ test("holds nothing for HEAD, which is told the length alone", async () => {
   expect([response.headers.get("content-length"), await response.text()]).toEqual([`${MiB}`, ""]);
   expect(budget.usedBytes).toBe(0);
 });
+
+test("leaves room for answers to others, however many of one user are left unread", async () => {
+  const budget = new ByteBudget(8 * MiB);
+  budget.limitEach(4 * MiB);
+  const mine = Array.from({ length: 4 }, () => answer(budget.ofHolder("ann"), MiB));
+  const waiting = answer(budget.ofHolder("ann"), MiB);
+  const others = await answer(budget.ofHolder("ben"), 4 * MiB);
+  expect(budget.usedBytes).toBe(8 * MiB);
+  await others.text();
+  for (const response of await Promise.all(mine)) await response.text();
+  await (await waiting).text();
+  expect(budget.usedBytes).toBe(0);
+});

@@ -3,15 +3,19 @@
 import { expect, test } from "bun:test";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { streamHeld } from "../../src/http/held-bytes.ts";
+import { RequestScope } from "../../src/http/request-scope.ts";
 
 const PIECE = new Uint8Array(10);
 
 function streamOf(budget: ByteBudget, pieces: readonly Uint8Array[], gone = new AbortController()) {
   const state = { made: 0, ends: 0 };
+  const request = new Request("http://localhost/");
+  const scope = new RequestScope(request, null, { isDraining: false, hasFailed: false, trustedProxies: null });
   const body = streamHeld({
+    scope,
     next: async () => pieces[state.made++] ?? null,
     pieceBytes: 60,
-    budget,
+    budget: () => budget,
     gone: gone.signal,
     onEnd: () => {
       state.ends++;
