@@ -85,6 +85,21 @@ test("streams whose feeds cannot be read are told of, and stay open", async () =
   streams.close();
 });
 
+test("a client that is far behind leaves turns of the event loop to others between what it is sent", async () => {
+  const { stream, read } = await resumed();
+  let turns = 0;
+  let counting = setImmediate(function count() {
+    turns++;
+    counting = setImmediate(count);
+  });
+  let reads = 1;
+  while (!(await read()).includes(`id: ${MISSED}\n`)) reads++;
+  clearImmediate(counting);
+  expect(reads).toBeGreaterThan(5);
+  expect(turns).toBeGreaterThanOrEqual(reads - 1);
+  stream.end();
+});
+
 /** A feed of `count` events of `bytes` each. */
 function longEvents(count: number, bytes: number) {
   const event = { id: 1, taskId: 1, type: "task.updated", actorId: 1, version: 1, isLost: false };
