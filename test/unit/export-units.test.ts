@@ -1,9 +1,11 @@
 // What the store keeps of an export while runs of its job come and go: only the latest run has a say.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { RequestScope } from "../../src/http/request-scope.ts";
 import { JobFailure } from "../../src/jobs/job-kinds.ts";
 import type { JobUnits } from "../../src/jobs/job-units.ts";
+import { MiB } from "../../src/shared/bounds.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import { readSettings } from "../../src/shared/settings.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
@@ -250,7 +252,7 @@ test("an export is built in parts of 256 KiB, which no character crosses", async
 async function fileOf({ exportId }: ExportRun, userId: number) {
   const state = { isDraining: false, hasFailed: false, trustedProxies: null };
   const scope = new RequestScope(new Request(`http://h/api/v1/exports/${exportId}/file`), null, state);
-  const services = { store: rig.store, clock: Date.now };
+  const services = { unread: new ByteBudget(MiB), store: rig.store, clock: Date.now };
   const request = { services, scope, who: { userId }, params: { id: exportId } } as unknown as UserRequest;
   const answer = await EXPORT_ROUTES["/exports/:id/file"]!.GET!.act(request);
   return { answer, reader: answer.body!.getReader() };
