@@ -68,6 +68,7 @@ export class RunningServer {
         log.fatal("the store has failed; the process ends so that nothing false is acknowledged", { reason });
         setTimeout(() => ended.resolve(EXIT.storageFailed), LAST_WORDS_MS);
       },
+      beforeUpgrade: () => requireFreePort(settings),
     });
     try {
       const backups = new BackupClient({
@@ -138,6 +139,26 @@ async function untilIdle(server: Server<undefined>, timeoutMs: number): Promise<
   while (server.pendingRequests > 0 && performance.now() < deadlineMs) await Bun.sleep(PENDING_POLL_MS);
 }
 
+/**
+ * An upgrade cannot be taken back, so a start that would fail to listen fails before it. Whoever connects in this
+ * instant finds the connection closed. @throws ExitError (1)
+ */
+function requireFreePort({ host, port }: Settings): void {
+  try {
+    Bun.listen({ hostname: host, port, socket: { data: () => undefined } }).stop(true);
+  } catch (error) {
+    throw cannotListen(error, host, port);
+  }
+}
+
+function cannotListen(cause: unknown, host: string, port: number): ExitError {
+  return new ExitError(
+    EXIT.failed,
+    `Cannot listen on ${host}:${port}: ${whyNotListening(cause, host)}. Set PORT or HOST to another one.`,
+    { cause },
+  );
+}
+
 type Fetch = (request: Request, server: Server<undefined>) => Eventually<Response>;
 
 function listen({ host, port }: Settings, log: Log, fetch: Fetch): Server<undefined> {
@@ -160,10 +181,6 @@ function listen({ host, port }: Settings, log: Log, fetch: Fetch): Server<undefi
       },
     });
   } catch (error) {
-    throw new ExitError(
-      EXIT.failed,
-      `Cannot listen on ${host}:${port}: ${whyNotListening(error, host)}. Set PORT or HOST to another one.`,
-      { cause: error },
-    );
+    throw cannotListen(error, host, port);
   }
 }

@@ -6,6 +6,7 @@ import { AppError, EXIT, ExitError } from "../shared/errors.ts";
 import { openLog } from "../shared/log.ts";
 import { environmentOf, readDbPath, readSettings } from "../shared/settings.ts";
 import { SqliteStore } from "../storage/sqlite-store.ts";
+import { storeFiles } from "../storage/store-files.ts";
 import { requireStore } from "../storage/store-snapshot.ts";
 import { AdminClient, CLIENT_ENVIRONMENT } from "./admin-client.ts";
 import type { StrictCommand } from "./run-cli.ts";
@@ -47,6 +48,7 @@ async function rekeyHere(): Promise<Rekeyed> {
     store = await SqliteStore.open(settings, log, startAppThread, {
       onCommit: () => undefined,
       onFailed: (reason) => log.fatal("the store has failed", { reason }),
+      beforeUpgrade: refuseOutdated,
     });
   } catch (error) {
     if (error instanceof ExitError && error.exitCode === EXIT.storeInUse) return rekeyThrough(undefined);
@@ -58,4 +60,14 @@ async function rekeyHere(): Promise<Rekeyed> {
   } catch (error) {
     throw error instanceof AppError ? new ExitError(EXIT.failed, error.message) : error;
   }
+}
+
+/** An upgrade cannot be taken back when no secret opens what is sealed. @throws ExitError (1) */
+function refuseOutdated(schema: number): never {
+  const { database } = storeFiles(readDbPath(process.env));
+  throw new ExitError(
+    EXIT.failed,
+    `${database} has schema ${schema}, written by an earlier gokv. Nothing was changed. Start the server once, which ` +
+      "upgrades the store; then run gokv rekey again.",
+  );
 }

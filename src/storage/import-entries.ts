@@ -80,12 +80,14 @@ export async function importEntries(files: StoreFiles, file: string, options: Im
   const store = await openToImport(files, options);
   try {
     progress.count = checked ?? (await checkExport(store, file, options));
+    if (!options.isDryRun) store.begin();
     const report = await storeEntries(store, file, options, progress);
-    store.emptyLog();
+    if (!options.isDryRun) store.emptyLog();
     return requireAll(report, progress.count, file);
   } catch (error) {
     throw outOfRoom(store, error, options, progress) ?? error;
   } finally {
+    if (store.database.inTransaction) store.database.run("ROLLBACK");
     store.database.close(true);
   }
 }
@@ -95,6 +97,8 @@ interface OpenedStore {
   readonly rows: KvRows;
   /** Bytes per transaction: large enough to be fast, small enough to keep the write-ahead log short. */
   readonly transactionBytes: number;
+  /** To be called before the first entry: until then a store of an earlier version can be left as it was. */
+  begin(): void;
   /**
    * The end of a transaction that has logged no more than `bytes`. The log is kept as short as a server would.
    * @throws ExitError (1) when it could not be copied into the file any more, or would leave a server no room
@@ -108,7 +112,8 @@ interface OpenedStore {
 async function openToImport(files: StoreFiles, options: ImportOptions): Promise<OpenedStore> {
   const { walLimitBytes, databaseBytesMax } = options;
   const isNew = !existsSync(files.database);
-  const database = await openStore({ path: files.database, walLimitBytes, databaseBytesMax, isChecked: false });
+  const { database: path } = files;
+  const database = await openStore({ path, walLimitBytes, databaseBytesMax, isChecked: false, upgrade: "hold" });
   if (isNew) for (const path of [files.database, files.wal, files.shm]) giveToOwnerOfDirectory(path);
   const rows = new KvRows(database);
   const reserveBytes = reserveBytesOf(files.directory, options.reserveBytes);
@@ -122,6 +127,9 @@ async function openToImport(files: StoreFiles, options: ImportOptions): Promise<
     database,
     rows,
     transactionBytes,
+    begin() {
+      if (database.inTransaction) database.run("COMMIT");
+    },
     commit(bytes) {
       rows.finish();
       // The file has grown already; for a value that is larger than all this, prepareFor has looked.

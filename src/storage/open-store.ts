@@ -23,17 +23,36 @@ export interface OpenOptions {
   readonly databaseBytesMax: number;
   /** Let SQLite check the file first: all of it when it is small, without the indexes when it is large. */
   readonly isChecked: boolean;
+  /** At once where it is not given. A new store is made in each case. */
+  readonly upgrade?: UpgradeMode;
 }
 
-/** @throws ExitError (1, 4) */
+/**
+ * What becomes of a store of an earlier version, which executables of then cannot open any more once it is upgraded.
+ * `hold` leaves the transaction of the upgrade open, for who may still give it up; `ask` throws OutdatedStore.
+ */
+type UpgradeMode = "now" | "hold" | "ask";
+
+export class OutdatedStore extends Error {
+  readonly schema: number;
+
+  constructor(schema: number) {
+    super(`the store has schema ${schema}`);
+    this.schema = schema;
+  }
+}
+
+/** @throws ExitError (1, 4), OutdatedStore */
 export async function openStore(options: OpenOptions): Promise<Database> {
   let database: Database | undefined;
   try {
     requireWritable(options.path);
     database = openForWriting(options.path, options.walLimitBytes);
-    requireKnownSchema(options.path, schemaVersion(database));
+    const schema = schemaVersion(database);
+    requireKnownSchema(options.path, schema);
+    if (options.upgrade === "ask" && schema > 0 && schema < SCHEMA_VERSION) throw new OutdatedStore(schema);
     if (options.isChecked) requireSound(database, options.path);
-    await migrate(database);
+    await migrate(database, options.upgrade === "hold");
     // SQLite syncs the directory of a new log as well, but goes on when that fails.
     sync(dirname(options.path));
     if (options.databaseBytesMax > 0) {
@@ -43,7 +62,7 @@ export async function openStore(options: OpenOptions): Promise<Database> {
     return database;
   } catch (error) {
     database?.close();
-    throw startFailure(options.path, error);
+    throw error instanceof OutdatedStore ? error : startFailure(options.path, error);
   }
 }
 
@@ -90,7 +109,7 @@ function requireSound(database: Database, path: string): void {
 }
 
 /** In one transaction: after a failure the store is still one that the version before can open. */
-async function migrate(database: Database): Promise<void> {
+async function migrate(database: Database, isHeld: boolean): Promise<void> {
   const from = schemaVersion(database);
   if (from === SCHEMA_VERSION) return;
   database.run("BEGIN IMMEDIATE");
@@ -98,7 +117,7 @@ async function migrate(database: Database): Promise<void> {
     if (from === 0) initialise(database);
     else await bringUpToDate(database, from);
     database.run(`PRAGMA user_version = ${SCHEMA_VERSION}`);
-    database.run("COMMIT");
+    if (!isHeld) database.run("COMMIT");
   } catch (error) {
     if (database.inTransaction) database.run("ROLLBACK");
     throw error;

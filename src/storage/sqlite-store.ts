@@ -33,7 +33,7 @@ import type { ReadRows } from "./kysely-reader.ts";
 import { removeAbandoned, removePartial, removePutAside } from "./partial-files.ts";
 import { ReaderClient } from "./reader-client.ts";
 import { ensureReserve, giveUpReserve, reserveBytesOf } from "./space-reserve.ts";
-import { openForReading, requireSafeSqlite } from "./sqlite-connection.ts";
+import { openForReading, requireSafeSqlite, schemaVersion } from "./sqlite-connection.ts";
 import { classifySqliteError, readFailure } from "./sqlite-errors.ts";
 import type { StartThread } from "./start-thread.ts";
 import { StorageClient } from "./storage-client.ts";
@@ -56,6 +56,8 @@ export interface StoreEvents {
   /** The store must not be used any more; the process has to end with exit code 5. Called at most once. */
   onFailed(reason: string): void;
   onCommit(items: number, commitMs: number): void;
+  /** Of a store of an earlier version; what it throws ends the start, and the store stays as it is. */
+  beforeUpgrade?(schema: number): void | Promise<void>;
 }
 
 /** For the metrics. Bytes as they are now. */
@@ -152,7 +154,7 @@ export class SqliteStore implements KvEngine {
         bytes: inspection.databaseBytes,
       });
     }
-    await this.#storage.open(
+    const upgradedFrom = await this.#storage.open(
       {
         path: files.database,
         reservePath: files.reserve,
@@ -178,9 +180,14 @@ export class SqliteStore implements KvEngine {
         },
         onFailed: (reason) => this.#fail(reason),
       },
+      (schema) => this.#events.beforeUpgrade?.(schema),
     );
     this.#database = openForReading(files.database);
     this.#reader = new KvReader(this.#database);
+    if (upgradedFrom !== null) {
+      const to = schemaVersion(this.#database);
+      log.info("upgraded the store; earlier versions of gokv cannot open it any more", { from: upgradedFrom, to });
+    }
     for (const bucket of readWipes(this.#database).keys()) this.#purging.add(bucket);
     if (rows !== null) {
       const [{ kyselyOver }, { kyselyOverReader }] = await rows;

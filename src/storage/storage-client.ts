@@ -22,7 +22,7 @@ const WAITING_MAX = 1024;
 
 export class StorageClient {
   readonly #thread: Worker;
-  readonly #opening = Promise.withResolvers<void>();
+  #opening = Promise.withResolvers<number | null>();
   readonly #closing = Promise.withResolvers<void>();
   readonly #waiting = new Map<number, { resolve(result: unknown): void; reject(error: AppError): void }>();
   readonly #units = new UnitQueue((units, lockDeadlineMs) => this.#postUnits(units, lockDeadlineMs));
@@ -39,11 +39,24 @@ export class StorageClient {
     this.#thread.on("exit", () => this.#fail("the storage thread ended"));
   }
 
-  /** @throws ExitError (1, 3, 4) */
-  open(options: StoreOptions, events: StorageEvents): Promise<void> {
+  /**
+   * Returns the schema which a store had before it was upgraded, null if it was not. `beforeUpgrade` may throw.
+   * @throws ExitError (1, 3, 4)
+   */
+  async open(
+    options: Omit<StoreOptions, "upgrade">,
+    events: StorageEvents,
+    beforeUpgrade: (schema: number) => void | Promise<void>,
+  ): Promise<number | null> {
     this.#events = events;
-    this.#post({ type: "open", options });
-    return this.#opening.promise;
+    this.#post({ type: "open", options: { ...options, upgrade: "ask" } });
+    const schema = await this.#opening.promise;
+    if (schema === null) return null;
+    await beforeUpgrade(schema);
+    this.#opening = Promise.withResolvers();
+    this.#post({ type: "open", options: { ...options, upgrade: "now" } });
+    await this.#opening.promise;
+    return schema;
   }
 
   send(writes: readonly KvWrite[], lockDeadlineMs: number): void {
@@ -156,7 +169,10 @@ export class StorageClient {
         this.#events?.onWiped(reply.bucket);
         break;
       case "opened":
-        this.#opening.resolve();
+        this.#opening.resolve(null);
+        break;
+      case "outdated":
+        this.#opening.resolve(reply.schema);
         break;
       case "refused":
         this.#opening.reject(new ExitError(reply.exitCode, reply.message));

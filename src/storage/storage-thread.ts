@@ -8,7 +8,7 @@ import { monotonicMs } from "../shared/clock.ts";
 import { AppError, internalError, messageOf } from "../shared/errors.ts";
 import { readWipes } from "./kv-rows.ts";
 import { KvWriter } from "./kv-writer.ts";
-import { openStore, startFailure } from "./open-store.ts";
+import { OutdatedStore, openStore, startFailure } from "./open-store.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutcome } from "./thread-messages.ts";
 import type { UnitOfWork, WriteUnits } from "./unit-of-work.ts";
@@ -43,6 +43,7 @@ export function runStorageThread(port: MessagePort, loadUnits: LoadUnits): void 
     try {
       store = new OpenedStore(await openStore(request.options), request.options, loadUnits, reply);
     } catch (error) {
+      if (error instanceof OutdatedStore) return reply({ type: "outdated", schema: error.schema });
       const { exitCode, message } = startFailure(request.options.path, error);
       reply({ type: "refused", exitCode, message });
     }

@@ -21,6 +21,8 @@ export interface StoreOptions {
   readonly databaseBytesMax: number;
   readonly sweepIntervalMs: number;
   readonly isChecked: boolean;
+  /** `ask`: one of an earlier version is answered with `outdated`. Without it: `now`. */
+  readonly upgrade?: "now" | "ask";
 }
 
 /** What became of a unit: its result, or why nothing was stored. `cause` is for the log. */
@@ -63,6 +65,8 @@ export interface StorageState {
 /** From the storage thread; `state` and `failed` come unasked. After `failed` nothing more comes. */
 export type StorageReply =
   | { readonly type: "opened" }
+  /** Instead: it was left as it is, with this schema. */
+  | { readonly type: "outdated"; readonly schema: number }
   | { readonly type: "refused"; readonly exitCode: ExitCode; readonly message: string }
   | { readonly type: "outcomes"; readonly outcomes: string; readonly commitMs: number }
   | { readonly type: "done"; readonly id: number; readonly result: unknown }
