@@ -1,6 +1,6 @@
 // The commands that work on a store: backup, restore, check, export, import.
 
-import { createReadStream, createWriteStream, existsSync, rmSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, existsSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -24,6 +24,7 @@ import { exportLines } from "../storage/export-entries.ts";
 import { copyGiven, copyOf, hasLog, requireFile, storeAround, verifyCopy, verifyGiven } from "../storage/given-file.ts";
 import { type ImportMode, type ImportReport, importEntries } from "../storage/import-entries.ts";
 import { partialOf, putAsideIn, removeAbandoned, removePartial, removePutAside } from "../storage/partial-files.ts";
+import { removeFile } from "../storage/remove-file.ts";
 import { restoreStore } from "../storage/restore-store.ts";
 import { classifySqliteError, isUnfitForTables } from "../storage/sqlite-errors.ts";
 import { isWorkedWith, prepareDirectory, type StoreFiles, storeFiles } from "../storage/store-files.ts";
@@ -175,7 +176,7 @@ export const importCommand: StrictCommand = {
     const isStream = source === "-" || isNoPlainFile(source);
     const file = isStream ? putAsideIn(isWithoutStore ? tmpdir() : files.directory) : source;
     const remove = () => {
-      if (isStream) rmSync(file, { force: true });
+      if (isStream) removeFile(file);
     };
     try {
       return await cleaningUpOnSignal(remove, async () => {
@@ -225,7 +226,8 @@ async function putAside(source: string, file: string): Promise<void> {
   try {
     await pipeline(input, createWriteStream(file, { mode: 0o600 }));
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw accessFailure(file, cause);
+    const { code, path } = cause as NodeJS.ErrnoException;
+    if (code === "ENOSPC" || path === file) throw accessFailure(file, cause) ?? cause;
     throw new ExitError(EXIT.failed, `${source} cannot be read: ${fileReason(cause)}.`, { cause });
   }
 }

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node
 import { basename } from "node:path";
 import { EXIT, ExitError } from "../shared/errors.ts";
 import { fileReason } from "../shared/system-reasons.ts";
+import { removeFile } from "./remove-file.ts";
 import { inodeOf, type StoreFiles, sizeOf, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
 import { tryLink } from "./try-link.ts";
@@ -89,8 +90,8 @@ export function interruptedRestore(files: StoreFiles): string | null {
 export function removeReady(files: StoreFiles): void {
   for (const before of keptNames(files)) {
     if (isTorn(files.database, before)) continue;
-    if (existsSync(before) && inodeOf(before) === inodeOf(files.database)) rmSync(before);
-    for (const path of [`${before}-shm`, readyOf(files, before)]) rmSync(path, { force: true });
+    if (existsSync(before) && inodeOf(before) === inodeOf(files.database)) removeFile(before);
+    for (const path of [`${before}-shm`, readyOf(files, before)]) removeFile(path);
   }
 }
 

@@ -1,9 +1,10 @@
 // Copies that are being made: what they are called until they are finished, and how they are removed.
 
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { namingAccess } from "./access-failure.ts";
 import { requireOurs } from "./inspect-store.ts";
+import { removeFile } from "./remove-file.ts";
 
 /** What SQLite may leave beside a database. */
 const SUFFIXES = ["", "-journal", "-wal", "-shm"] as const;
@@ -22,7 +23,7 @@ export function partialOf(target: string): string {
 
 /** The database `path` and whatever lies beside it. */
 export function removePartial(path: string): void {
-  for (const suffix of SUFFIXES) rmSync(`${path}${suffix}`, { force: true });
+  for (const suffix of SUFFIXES) removeFile(`${path}${suffix}`);
 }
 
 /** What an import that came through a pipe is called while it is read. */
@@ -33,7 +34,7 @@ export function putAsideIn(directory: string): string {
 /** Only the holder of the lock puts anything aside: what lies there now was left by one that was killed. */
 export function removePutAside(directory: string): void {
   const names = namingAccess(directory, () => readdirSync(directory)).filter((name) => PUT_ASIDE.test(name));
-  for (const name of names) rmSync(join(directory, name), { force: true });
+  for (const name of names) removeFile(join(directory, name));
 }
 
 /** Copies of stores in `directory` that were left by processes which were killed. What cannot be removed stays. */

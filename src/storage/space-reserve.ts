@@ -1,9 +1,10 @@
 // The reserve file: space that is given up when the volume is full, and taken again when there is plenty.
 
-import { rmSync, statfsSync } from "node:fs";
+import { statfsSync } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { freeBytesAt } from "./free-space.ts";
+import { removeFile } from "./remove-file.ts";
 import { sizeOf } from "./store-files.ts";
 
 const STEP_BYTES = 1024 * 1024;
@@ -32,7 +33,7 @@ export function keptReserveBytes(path: string): number {
 /** Returns how many bytes it held; 0 = there was none. */
 export function giveUpReserve(path: string): number {
   const bytes = sizeOf(path);
-  rmSync(path, { force: true });
+  removeFile(path);
   return bytes;
 }
 

@@ -1,7 +1,7 @@
 // Files that this user may not use, or that find no room: one line that says what to do, and never a trace.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Environment, GOKV, JWT_GEN, run, startServer, stop } from "../support/executable.ts";
 import { has, hasProgram, isRoot } from "../support/needs.ts";
@@ -54,6 +54,54 @@ if (has("root and setpriv, to be another user", isRoot() && hasProgram("setpriv"
     TIMEOUT_MS,
   );
 }
+
+if (has("root, to mount a volume", isRoot())) {
+  test(
+    "a store on a volume that cannot be written is refused with the way out of it",
+    async () => {
+      using volume = mountSmallVolume(60 * 1024 * 1024);
+      cpSync(dir.file("data"), join(volume.path, "data"), { recursive: true });
+      expect((await run([GOKV, "backup", dir.file("b.db")], { env })).exitCode).toBe(0);
+      volume.forbidWriting();
+      env = { ...env, DB_PATH: join(volume.path, "data") };
+      for (const args of [
+        ["serve"],
+        ["import", "-"],
+        ["import", "/dev/null"],
+        ["rekey"],
+        ["restore", dir.file("b.db")],
+      ]) {
+        const last = await lastWords([GOKV, ...args]);
+        expect([args, last]).toEqual([
+          args,
+          expect.stringMatching(/^gokv: \/\S+ cannot be .*\b(EROFS|readonly)\b.*\.$/),
+        ]);
+      }
+    },
+    TIMEOUT_MS,
+  );
+}
+
+test(
+  "a directory with the name of a file that was left behind is named, and stays",
+  async () => {
+    for (const [name, ...commands] of [
+      ["gokv.db.restoring-wal", ["serve"], ["rekey"]],
+      ["gokv.db.restored-20260102T030405678Z", ["serve"], ["rekey"]],
+      ["import-0c8a3a3e-1111-4222-8333-444444444444.ndjson", ["serve"], ["import", "/dev/null"]],
+    ] as const) {
+      const path = dir.file("data", name);
+      mkdirSync(path);
+      for (const args of commands) {
+        expect(await lastWords([GOKV, ...args])).toBe(
+          `gokv: ${path} cannot be removed: it is a folder (EISDIR). Move it away.`,
+        );
+      }
+      rmdirSync(path);
+    }
+  },
+  TIMEOUT_MS,
+);
 
 describe("without room", () => {
   if (has("root, to mount a small volume", isRoot())) {

@@ -8,6 +8,8 @@ export interface SmallVolume extends Disposable {
   readonly path: string;
   /** Makes it larger or smaller while it is in use. */
   resize(bytes: number): void;
+  /** From now on it can only be read. */
+  forbidWriting(): void;
 }
 
 /** A memory file system of `bytes`, unmounted when disposed of. */
@@ -19,6 +21,7 @@ export function mountSmallVolume(bytes: number): SmallVolume {
   return {
     path,
     resize: (size) => command("mount", "-o", `remount,size=${size}`, path),
+    forbidWriting: () => command("mount", "-o", "remount,ro", path),
     [Symbol.dispose]() {
       command("umount", "--lazy", path);
       dir[Symbol.dispose]();
