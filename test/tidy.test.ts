@@ -44,6 +44,7 @@ const FILE_READERS: Readonly<Record<string, string>> = {
   "src/storage/space-reserve.ts": "the reserve file",
   "src/storage/import-entries.ts": "export files",
   "src/storage/kept-store.ts": "empties the drafts of restores",
+  "src/storage/spare-descriptors.ts": "the null device",
   "src/storage/given-file.ts": "copies a backup, which no SQLite has open",
   "src/shared/settings.ts": "secret files",
   "src/cli/jwt-gen-command.ts": "secret files",

@@ -12,6 +12,7 @@ import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
 import { VERSION } from "../shared/version.ts";
 import { BackupClient } from "../storage/backup-client.ts";
+import { SpareDescriptors } from "../storage/spare-descriptors.ts";
 import { requireSafeSqlite } from "../storage/sqlite-connection.ts";
 import { SqliteStore } from "../storage/sqlite-store.ts";
 import type { StartThread } from "../storage/start-thread.ts";
@@ -36,6 +37,7 @@ interface Parts {
   readonly app: App;
   readonly store: SqliteStore;
   readonly backups: BackupClient;
+  readonly spare: SpareDescriptors;
   readonly state: ServerState;
   readonly settings: Settings;
   readonly log: Log;
@@ -61,7 +63,9 @@ export class RunningServer {
     const state: ServerState = { isDraining: false, hasFailed: false, trustedProxies: settings.trustedProxies };
     const ended = Promise.withResolvers<ExitCode>();
     const metrics = new Metrics(requireSafeSqlite());
-    const store = await SqliteStore.open(settings, log, startThread, {
+    const spare = new SpareDescriptors();
+    const lending = spare.lending(startThread);
+    const store = await SqliteStore.open(settings, log, lending, {
       onCommit: (items, commitMs) => metrics.countCommit(items, commitMs / 1000),
       onFailed(reason) {
         state.hasFailed = true;
@@ -75,14 +79,15 @@ export class RunningServer {
         source: store.files.database,
         directory: settings.backupDir,
         walLimitBytes: settings.walLimitBytes,
-        startThread,
+        startThread: lending,
       });
       const app = createApp({ settings, log, clock, metrics, store, backups, state });
       await warnOfReservedBuckets(store, reservedBuckets(settings.services), log);
       const server = listen(settings, log, app.fetch);
       log.info("listening", { url: server.url.href, port: server.port, version: VERSION, dbPath: settings.dbPath });
+      spare.hold();
       app.start();
-      return new RunningServer({ server, app, store, backups, state, settings, log, ended });
+      return new RunningServer({ server, app, store, backups, spare, state, settings, log, ended });
     } catch (error) {
       await store[Symbol.asyncDispose]();
       throw error;
@@ -105,7 +110,7 @@ export class RunningServer {
   async stop(): Promise<void> {
     if (this.#isStopping) return this.#hurry.resolve();
     this.#isStopping = true;
-    const { server, app, store, backups, state, settings, log, ended } = this.#parts;
+    const { server, app, store, backups, spare, state, settings, log, ended } = this.#parts;
     state.isDraining = true;
     log.info("stopping", { requests: server.pendingRequests });
     const jobsStopped = app.stopJobs(settings.shutdownTimeoutMs);
@@ -119,6 +124,7 @@ export class RunningServer {
       await this.#unlessHurried(untilIdle(server, LAST_WORDS_MS));
     }
     server.stop(true);
+    spare[Symbol.dispose]();
     if (state.hasFailed) return;
     // The rest of their time, with a second signal none of it.
     await this.#unlessHurried(jobsStopped);

@@ -4,11 +4,13 @@ import type { MessagePort } from "node:worker_threads";
 import { EXIT, type ExitCode, ExitError, messageOf } from "../shared/errors.ts";
 import { isOutOfSpace } from "./access-failure.ts";
 import { backupStore, logGuard } from "./backup-store.ts";
+import { tellStarted } from "./spare-descriptors.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { BackupJob, BackupReply } from "./thread-messages.ts";
 
 export async function runBackupThread(port: MessagePort, job: BackupJob): Promise<void> {
-  const { source, target, draft, walLimitBytes } = job;
+  const { source, target, draft, walLimitBytes, started } = job;
+  if (started !== undefined) tellStarted(started);
   const isCancelled = new Int32Array(job.cancelled);
   const pages = job.pages === undefined ? null : new Int32Array(job.pages);
   const requireBoundedLog = logGuard(source, walLimitBytes);

@@ -5,13 +5,20 @@ import type { MessagePort } from "node:worker_threads";
 import { systemClock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
 import { KvReader } from "./kv-reader.ts";
+import { type Started, tellStarted } from "./spare-descriptors.ts";
 import { openForReading } from "./sqlite-connection.ts";
 import { readFailure } from "./sqlite-errors.ts";
 import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
 
-export function runReaderThread(port: MessagePort, { path }: { path: string }): void {
+interface ReaderData {
+  readonly path: string;
+  readonly started?: Started;
+}
+
+export function runReaderThread(port: MessagePort, { path, started }: ReaderData): void {
   const database = openForReading(path);
   const reader = new KvReader(database);
+  if (started !== undefined) tellStarted(started);
   port.on("message", (request: ReaderRequest) => {
     const { id } = request;
     try {

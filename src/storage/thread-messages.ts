@@ -4,6 +4,7 @@ import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
 import type { FullCause } from "./full-cause.ts";
 import type { BucketPageQuery, KeyPageQuery, KeyRange, NamePage, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
+import type { Started } from "./spare-descriptors.ts";
 import type { QueuedUnit } from "./unit-queue.ts";
 import type { PackedBatch } from "./write-batch.ts";
 
@@ -111,6 +112,8 @@ export interface BackupJob {
   readonly draft?: string;
   /** Two numbers, for who shows progress: how many pages were copied, and of how many. */
   readonly pages?: SharedArrayBuffer;
+  /** From who has lent descriptors. */
+  readonly started?: Started;
 }
 
 /** `exitCode` is null for a failure that nobody has thought of; its text is that of the engine or the system. */
