@@ -243,8 +243,7 @@ async function readWhole(
       growTo(share, whole.lengthBytes, abort);
       bytes = new Uint8Array(await whole.read());
     }
-    const result =
-      bytes === null ? oversized(answer.status) : wholeAnswer(bytes, answer, request, () => share.release());
+    const result = bytes === null ? unread(answer) : wholeAnswer(bytes, answer, request, () => share.release());
     if (result.kind !== "answer") share.release();
     return result;
   } catch (error) {
@@ -431,6 +430,11 @@ function badResponse(
     failure: { kind: "bad_response" },
     answer: { status: 502, error, upstreamStatus },
   };
+}
+
+/** Too large to be read: of another type it would have been no answer at any size. */
+function unread({ status, headers }: OutboundAnswer): AttemptFailure {
+  return isJsonType(headers.get("content-type")) ? oversized(status) : badResponse(status);
 }
 
 /** A success that is larger than we take. */

@@ -492,6 +492,25 @@ function upstreamTests(target: () => Target): void {
     for (const { quota, estimated } of await rig.rows(6)) expect([quota, estimated]).toEqual([100, 1]);
   });
 
+  test("what is too large and no JSON costs nothing, counts against its channel, and another is asked", async () => {
+    const large = "x".repeat(70_000);
+    const inPieces: Plan = async (exchange) => {
+      await exchange.head(200, { "Content-Type": "text/html", "Transfer-Encoding": "chunked" });
+      await exchange.chunk(large);
+      await exchange.endChunks();
+    };
+    for (const page of [answerText(large, "text/html"), inPieces]) {
+      await using rig = await RelayRig.open(target(), [{}, {}], { remain_quota: 10_000 });
+      rig.plan(page);
+      const answer = await rig.chat({ max_tokens: 99 });
+      expect([answer.status, rig.calls]).toEqual([200, [1, 1]]);
+      expect((await rig.health(0)).failures).toBe(1);
+      rig.plan(null, page);
+      await expectRelayError(await rig.chat(), 502, "upstream_error", "bad_upstream_response");
+      expect((await rig.rows(2))[1]!.quota).toBe(0);
+    }
+  });
+
   test("an embedding that says with a code and a message that it is one is no failure", async () => {
     await using rig = await RelayRig.open(target());
     const data = [{ object: "embedding", index: 0, embedding: [1] }];
