@@ -262,7 +262,7 @@ export class RelayEngine {
       subpath: ask.subpath,
       isStream,
       body: ask.method === "POST" ? forwardedBody(request, endpoint, model, !noStreamOptions) : null,
-      passedHeaders: passedHeaders(scope.request.headers, isStream, call.token),
+      passedHeaders: passedHeaders(scope.request.headers, isStream, call.token, model),
       whenGivenUp: (leave) => this.#whenGivenUp(scope.request, leave),
       bounds: {
         ttftMs: ttftMs ?? settings.ttftMs,
@@ -441,7 +441,12 @@ function shortageError(shortage: Shortage, nowMs: number): RelayError {
 }
 
 /** All that an upstream gets to see of the headers of a client. */
-function passedHeaders(headers: Headers, isStream: boolean | null, token: RelayToken): Record<string, string> {
+function passedHeaders(
+  headers: Headers,
+  isStream: boolean | null,
+  token: RelayToken,
+  model: string,
+): Record<string, string> {
   const one = isStream ? "text/event-stream" : "application/json";
   const passed: Record<string, string> = {
     "content-type": "application/json",
@@ -451,14 +456,15 @@ function passedHeaders(headers: Headers, isStream: boolean | null, token: RelayT
   const beta = headers.get("openai-beta");
   if (beta !== null) passed["openai-beta"] = beta;
   const idempotencyKey = headers.get("idempotency-key");
-  if (idempotencyKey) passed["idempotency-key"] = ownIdempotencyKey(token, idempotencyKey);
+  if (idempotencyKey) passed["idempotency-key"] = ownIdempotencyKey(token, model, idempotencyKey);
   return passed;
 }
 
 /**
  * To an upstream all tokens are one client: with a key that another token has used it would answer with what that one
- * was told. The same key of the same token is the same there too.
+ * was told. The same key of the same token is the same there too, but for a fallback: it is another request, and must
+ * not be told how the one before it has failed.
  */
-function ownIdempotencyKey({ id }: RelayToken, key: string): string {
-  return new Bun.CryptoHasher("sha256").update(`${id} ${key}`).digest("hex");
+function ownIdempotencyKey({ id }: RelayToken, model: string, key: string): string {
+  return new Bun.CryptoHasher("sha256").update(`${id}\n${model}\n${key}`).digest("hex");
 }

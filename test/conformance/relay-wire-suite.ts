@@ -262,6 +262,17 @@ function headerTests(target: () => Target): void {
     expect(none).toBeUndefined();
   });
 
+  test("a fallback has an idempotency key of its own: it is another request than the one that failed", async () => {
+    await using rig = await RelayRig.open(target(), [{}, {}]);
+    for (const upstream of rig.upstreams) upstream.forModel("down", refuse(500));
+    const asked = { model: "down", models: ["up"] };
+    expect((await rig.chat(asked, { headers: { "Idempotency-Key": "1" } })).status).toBe(200);
+    const [down, up] = rig.upstreams[0]!.requests.map(({ headers }) => headers["idempotency-key"]);
+    expect(up).not.toBe(down!);
+    // Another channel is asked for the same.
+    expect(rig.upstreams[1]!.requests.map(({ headers }) => headers["idempotency-key"])).toEqual([down!]);
+  });
+
   test("no request can name an upstream: not by a field, a header or its host", async () => {
     await using rig = await RelayRig.open(target());
     await using elsewhere = await RelayRig.open(target());
