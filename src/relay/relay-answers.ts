@@ -124,8 +124,8 @@ export class RelayAnswers {
         const usage = watch.isComplete ? watch.usage : null;
         const status = end === "client_gone" ? CLIENT_GONE.status : begun.status;
         // Its upstream goes on with one in the background, and the client may come back for it. Of another, nobody
-        // knows how much there was in what is too large.
-        const isPending = (request.isBackground && !watch.isComplete) || end === "oversized";
+        // knows how much there was in what is too large, whether its client has waited for it or not.
+        const isPending = !watch.isComplete && (request.isBackground || begun.source.isOversized);
         const { outputBytes } = watch;
         account.close({ status, errorCode: ERROR_CODES[end], isBilled: true, usage, outputBytes, isPending });
         if (end === "client_gone") this.#metrics.countAbort("stream");
@@ -167,7 +167,7 @@ export class RelayAnswers {
   failure(call: RelayCall, { answer, waitSeconds, isBilled }: ToldFailure): Response {
     const { status, error, upstreamStatus } = answer;
     const { scope, account } = call;
-    if (scope.request.signal.aborted) return this.gone(call, isBilled);
+    if (scope.request.signal.aborted) return this.gone(call, isBilled, isBilled);
     const { message, type, param, code } = error;
     account.close({ ...UNBILLED, status, errorCode: code ?? type, isBilled, isPending: isBilled });
     const headers = this.#headers(call, null);
@@ -179,10 +179,13 @@ export class RelayAnswers {
     return respond(scope, status, headers, JSON.stringify(body));
   }
 
-  /** Nobody reads this one: the connection is gone. A client that leaves an upstream at work pays for its prompt. */
-  gone({ scope, account }: RelayCall, isBilled: boolean): Response {
+  /**
+   * Nobody reads this one: the connection is gone. A client that leaves an upstream at work pays for its prompt;
+   * `isPending`: for all that was set aside, as the upstream has done its work.
+   */
+  gone({ scope, account }: RelayCall, isBilled: boolean, isPending = false): Response {
     this.#metrics.countAbort("before_answer");
-    account.close({ ...UNBILLED, ...CLIENT_GONE, isBilled });
+    account.close({ ...UNBILLED, ...CLIENT_GONE, isBilled, isPending });
     return respond(scope, CLIENT_GONE.status, {});
   }
 

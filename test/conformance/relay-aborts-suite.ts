@@ -37,6 +37,9 @@ const CLOSE_MS_MAX = 200;
 const SILENCE_MS = 20_000;
 const PING = ": ping\n\n";
 
+/** What is taken by default. */
+const EVENT_BYTES_MAX = 1024 * 1024;
+const ANSWER_BYTES_MAX = 16 * 1024 * 1024;
 const FINISH = chatChunk("", "stop");
 const USAGE = { prompt_tokens: 70, completion_tokens: 50 };
 const usageChunk = event({ choices: [], usage: USAGE });
@@ -226,6 +229,37 @@ export function relayAbortsSuite(name: string, open: OpenTarget): void {
       await rig.rows(4);
       const answers = await Promise.all([rig.chat(), rig.chat()]);
       expect(answers.map(({ status }) => status)).toEqual([200, 200]);
+    });
+
+    test.each<[string, Json, string[]]>([
+      ["a whole answer", {}, []],
+      ["a first event", STREAM, []],
+      ["a later event", STREAM, [chatChunk("one")]],
+    ])("before %s that is too large: it costs what was set aside all the same", async (_, fields, before) => {
+      await using rig = await RelayRig.open(target(), [{}], { remain_quota: 10_000 });
+      const more = Promise.withResolvers<void>();
+      rig.plan(async (exchange) => {
+        if (fields === STREAM) await exchange.startEvents();
+        for (const sent of before) await exchange.chunk(sent);
+        await afterwards(more.promise, async () => {
+          if (fields === STREAM) await exchange.chunk(chatChunk("x".repeat(EVENT_BYTES_MAX)));
+          else
+            await exchange.head(200, {
+              "Content-Type": "application/json",
+              "Content-Length": `${ANSWER_BYTES_MAX + 1}`,
+            });
+          await exchange.gone;
+        })(exchange);
+      });
+      const controller = new AbortController();
+      const asked = rig.chat({ ...fields, max_tokens: 99 }, { signal: controller.signal });
+      await rig.upstream.request(0);
+      if (before.length > 0) await (await asked).body!.getReader().read();
+      controller.abort();
+      await asked.catch(() => undefined);
+      await Bun.sleep(CLOSE_MS_MAX);
+      more.resolve();
+      expect(await rig.onlyRow()).toMatchObject({ status: 499, estimated: 1, quota: 100 });
     });
 
     test.each<[string, Json]>([
