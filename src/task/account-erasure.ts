@@ -3,7 +3,7 @@
 
 import type { JobHandler } from "../jobs/job-kinds.ts";
 import { jobTables } from "../jobs/job-units.ts";
-import { messageOf } from "../shared/errors.ts";
+import { AppError, messageOf } from "../shared/errors.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { TaskWriter } from "./task-writer.ts";
@@ -37,7 +37,17 @@ export function createErasure({ writer }: { readonly writer: TaskWriter }): JobH
 }
 
 async function eraseItems(writer: TaskWriter, userId: number, signal: AbortSignal): Promise<void> {
-  while (!(await writer.run("task.eraseItems", { userId }, "all"))) signal.throwIfAborted();
+  while (!(await eraseSlice(writer, userId))) signal.throwIfAborted();
+}
+
+/** Whether it was the last. A locked store is tried again: each try waits for the lock as long as a write does. */
+async function eraseSlice(writer: TaskWriter, userId: number): Promise<boolean> {
+  try {
+    return await writer.run("task.eraseItems", { userId }, "all");
+  } catch (error) {
+    if (error instanceof AppError && error.code === "busy") return false;
+    throw error;
+  }
 }
 
 function userOf(payload: unknown): number {

@@ -6,7 +6,7 @@ import { labelsOf } from "./item-store.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { Effects } from "./task-effects.ts";
 import type { ItemRow } from "./task-tables.ts";
-import { haveWebhooks, queueDeliveries } from "./webhook-units.ts";
+import { countWebhooks, queueDeliveries } from "./webhook-units.ts";
 
 export const EVENT_TYPES = [
   "task.created",
@@ -81,7 +81,7 @@ export async function announceAll(work: UnitOfWork, { type, tasks, changes, acto
       .map((event_id, index) => ({ user_id: userId, rev: firstRev + index, event_id, at_ms: work.nowMs }));
     await taskTables(work).insertInto("task_feed").values(places).execute();
   }
-  const listening = await haveWebhooks(work, userIds);
+  const listening = await countWebhooks(work, userIds);
   let deliveries = 0;
   for (const { event, recipients } of told) {
     if (!recipients.some((id) => listening.has(id))) continue;

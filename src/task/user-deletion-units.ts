@@ -10,10 +10,12 @@ import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed, type Effects, together } from "./task-effects.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { ItemRow } from "./task-tables.ts";
-import { deleteWebhooksOf } from "./webhook-units.ts";
+import { countWebhooks, deleteWebhooksOf } from "./webhook-units.ts";
 
 /** Tasks of one transaction: others write between two. */
 const SLICE_ROWS = 500;
+/** The same of what webhooks are told of them: a delivery with its job takes as long as several tasks. */
+const SLICE_DELIVERIES = 250;
 /** Then a job goes on with what nobody has erased by then: the request was cut short, or the server was. */
 export const ERASED_WITHIN_MS = 30_000;
 
@@ -28,6 +30,8 @@ interface Slice {
   readonly isLast: boolean;
   readonly effects: Effects;
 }
+
+type FoundItem = Pick<ItemRow, "id" | "user_id" | "assignee_id">;
 
 export const USER_DELETION_UNITS = {
   /**
@@ -88,49 +92,62 @@ async function eraseSlice(work: UnitOfWork, userId: number): Promise<Slice> {
 
 /** Tasks of others that the user was to do have nobody for them now, deleted ones as well. */
 async function leaveAssigned(work: UnitOfWork, userId: number): Promise<Slice> {
-  const rows = await taskTables(work)
+  const found = await taskTables(work)
     .selectFrom("task_item")
-    .selectAll()
+    .select(["id", "user_id", "assignee_id"])
     .where("assignee_id", "=", userId)
     .where("user_id", "!=", userId)
     .limit(SLICE_ROWS)
     .execute();
-  const tasks = await changeAll(work, rows, { assignee_id: null });
+  const ids = await tellable(work, found, userId);
+  const tasks = await changeAll(work, ids, { assignee_id: null });
   const changes = { assignee_id: [userId, null] } as const;
   const effects = await announceAll(work, { type: "task.assigned", tasks, changes, actorId: userId });
-  return { isLast: rows.length < SLICE_ROWS, effects };
+  return { isLast: ids.length < SLICE_ROWS && ids.length === found.length, effects };
 }
 
 async function deleteOwned(work: UnitOfWork, userId: number): Promise<Slice> {
-  const rows = await taskTables(work)
+  const found = await taskTables(work)
     .selectFrom("task_item")
-    .selectAll()
+    .select(["id", "user_id", "assignee_id"])
     .where("user_id", "=", userId)
     .where("deleted_at_ms", "=", 0)
     .limit(SLICE_ROWS)
     .execute();
-  const tasks = await changeAll(work, rows, { deleted_at_ms: work.nowMs });
+  const ids = await tellable(work, found, userId);
+  const tasks = await changeAll(work, ids, { deleted_at_ms: work.nowMs });
   const changes = { deleted: [false, true] } as const;
   const effects = await announceAll(work, { type: "task.deleted", tasks, changes, actorId: userId });
-  return { isLast: rows.length < SLICE_ROWS, effects };
+  return { isLast: ids.length < SLICE_ROWS && ids.length === found.length, effects };
+}
+
+/** Those of the tasks that one transaction may tell others of; at least one, if there is any. */
+async function tellable(work: UnitOfWork, found: readonly FoundItem[], userId: number): Promise<readonly number[]> {
+  const others = found.map(({ user_id, assignee_id }) => (user_id === userId ? assignee_id : user_id));
+  const people = new Set(others.filter((id) => id !== null && id !== userId));
+  const hooks = await countWebhooks(work, [...people] as number[]);
+  const ids: number[] = [];
+  let deliveries = 0;
+  for (const [index, { id }] of found.entries()) {
+    deliveries += hooks.get(others[index] ?? userId) ?? 0;
+    if (deliveries > SLICE_DELIVERIES && ids.length > 0) break;
+    ids.push(id);
+  }
+  return ids;
 }
 
 /** The rows as they are afterwards. */
 async function changeAll(
   work: UnitOfWork,
-  rows: readonly ItemRow[],
+  ids: readonly number[],
   columns: Partial<ItemRow>,
 ): Promise<readonly ItemRow[]> {
-  if (rows.length === 0) return rows;
+  if (ids.length === 0) return [];
   const set = { ...columns, updated_at_ms: work.nowMs };
-  await taskTables(work)
+  return taskTables(work)
     .updateTable("task_item")
     .set((eb) => ({ ...set, version: eb("version", "+", 1) }))
-    .where(
-      "id",
-      "in",
-      rows.map(({ id }) => id),
-    )
+    .where("id", "in", [...ids])
+    .returningAll()
     .execute();
-  return rows.map((row) => ({ ...row, ...set, version: row.version + 1 }));
 }

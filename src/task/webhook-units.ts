@@ -149,14 +149,18 @@ export async function queueDeliveries(work: UnitOfWork, event: Announced): Promi
   return queued;
 }
 
-/** Those of the users who have an active hook. */
-export async function haveWebhooks(work: UnitOfWork, userIds: readonly number[]): Promise<ReadonlySet<number>> {
-  if (userIds.length === 0) return new Set();
+/** How many active hooks each of the users has; those without one are left out. */
+export async function countWebhooks(
+  work: UnitOfWork,
+  userIds: readonly number[],
+): Promise<ReadonlyMap<number, number>> {
+  if (userIds.length === 0) return new Map();
   const rows = await taskTables(work)
     .selectFrom("task_webhook")
-    .select("user_id")
+    .select((build) => ["user_id", build.fn.countAll<number>().as("hooks")])
     .where("user_id", "in", [...userIds])
     .where("active", "=", 1)
+    .groupBy("user_id")
     .execute();
-  return new Set(rows.map(({ user_id }) => user_id));
+  return new Map(rows.map(({ user_id, hooks }) => [user_id, hooks]));
 }

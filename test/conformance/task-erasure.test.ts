@@ -1,9 +1,11 @@
 // The end of an account with many tasks: with its answer all that it leaves behind is gone.
 
 import { describe, expect, test } from "bun:test";
+import { storeFiles } from "../../src/storage/store-files.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
+import { holdWriteLock } from "../support/foreign-lock.ts";
 import { queryStore } from "../support/query-store.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { openInProcess } from "../support/targets.ts";
@@ -11,6 +13,8 @@ import { ask, createTask, signUp, UNLIMITED } from "../support/task-client.ts";
 
 const OWNED = bySize(4000, 200_000);
 const ASSIGNED = bySize(600, 2000);
+/** So many that they are not all gone before another process has the lock. */
+const LOCKED = 20_000;
 /** Every so many of the account's own tasks is somebody else's to do. */
 const SHARED_EACH = 10;
 
@@ -20,6 +24,9 @@ function insertTasks(count: number, userId: number, assignee: string): string {
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})
     SELECT ${userId}, ${assignee}, 'task ' || i, '', 'task', 'pending', 2, 9e15, i, i, 0, 1 FROM n`;
 }
+
+/** As many deliveries as one commit may hold: of what was the account's to do, and of what it had others do. */
+const DELIVERIES_MAX = 2 * 250;
 
 /** What of the account is still to be seen by somebody. */
 async function leftOf(dbPath: string, userId: number): Promise<number> {
@@ -78,6 +85,46 @@ describe("the end of a large account", () => {
     },
     bySize(60_000, 400_000),
   );
+
+  test("tells webhooks of it in commits that are short enough for others to write between", async () => {
+    const env = { JOBS_CONCURRENCY: "none", WEBHOOK_ALLOW_CIDRS: "127.0.0.1/32" };
+    await using target = await openInProcess({ ...UNLIMITED, ...env });
+    const [alice, bob] = [await signUp(target), await signUp(target)];
+    const body = { url: "http://127.0.0.1:9/", events: ["task.gone", "task.assigned"] };
+    const hooks = Array.from({ length: 10 }, () => ask(target, "POST", "/webhooks", { token: bob.token, body }));
+    for (const hook of await Promise.all(hooks)) expect(hook.status).toBe(201);
+    await alterStore(target.dbPath, insertTasks(150, alice.id, `${bob.id}`));
+    await alterStore(target.dbPath, insertTasks(150, bob.id, `${alice.id}`));
+    const left = { token: alice.token, body: { current_password: alice.password } };
+    expect((await ask(target, "DELETE", "/auth/me", left)).status).toBe(200);
+    expect(await leftOf(target.dbPath, alice.id)).toBe(0);
+    const commits = await queryStore<{ deliveries: number }>(
+      target.dbPath,
+      "SELECT count(*) AS deliveries FROM task_delivery GROUP BY created_at_ms",
+    );
+    const sizes = commits.map(({ deliveries }) => deliveries);
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(2 * 150 * 10);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(DELIVERIES_MAX);
+  });
+
+  test("waits where another process has locked the store in the middle", async () => {
+    await using target = await openInProcess({ ...UNLIMITED, JOBS_CONCURRENCY: "none" });
+    const [alice, bob] = [await signUp(target), await signUp(target)];
+    await alterStore(target.dbPath, insertTasks(LOCKED, alice.id, `${bob.id}`));
+    const body = { current_password: alice.password };
+    const deleted = ask(target, "DELETE", "/auth/me", { token: alice.token, body });
+    const isSignedOut = async () => (await ask(target, "GET", "/auth/me", { token: alice.token })).status === 401;
+    await eventually("the account is gone", 10_000, isSignedOut);
+    {
+      await using _ = await holdWriteLock(storeFiles(target.dbPath).database);
+      expect(await leftOf(target.dbPath, alice.id)).toBeGreaterThan(0);
+      // So long as no write is refused, none has waited in vain.
+      const refused = await ask(target, "POST", "/tasks", { token: bob.token, body: { title: "late" } });
+      expect(refused.status).toBe(503);
+    }
+    expect((await deleted).status).toBe(200);
+    expect(await leftOf(target.dbPath, alice.id)).toBe(0);
+  });
 
   test("goes on with the next start where the server was stopped in the middle, though no job runs", async () => {
     await using target = await openInProcess({ ...UNLIMITED, JOBS_CONCURRENCY: "none" });
