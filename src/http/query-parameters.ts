@@ -22,7 +22,8 @@ export function parseQuery<Name extends string>(url: string, known: readonly Nam
     const name = decode(equals < 0 ? pair : pair.slice(0, equals));
     if (!isKnown(name, known)) {
       const which = known.length === 0 ? "None is known here" : `Known here: ${known.join(", ")}`;
-      const shown = name.slice(0, SHOWN_NAME_MAX);
+      // A cut may leave half of a character.
+      const shown = name.slice(0, SHOWN_NAME_MAX).toWellFormed();
       const message = `Unknown query parameter ${JSON.stringify(shown)}. ${which}.`;
       throw new AppError("query_invalid", message, { details: fieldOf(shown, "unknown") });
     }

@@ -31,7 +31,7 @@ export async function retryJob({ requeues }: JobRules, work: UnitOfWork, named: 
   await requeue?.require(work, job);
   // One that never ran waits for what it was made for.
   const runAtMs = row.attempts === 0 ? Math.max(named.nowMs, row.run_at_ms) : named.nowMs;
-  await change(work, row, againAt(runAtMs));
+  await change(work, row, againAt(row, runAtMs));
   await requeue?.settle(work, job);
   return requireJob(work, named);
 }
@@ -107,7 +107,7 @@ export async function retryDeadJobs(
     const requeue = requeues[row.kind];
     const job = requeuedOf(row, nowMs);
     if (requeue !== undefined && (await isRefused(requeue.require(work, job)))) continue;
-    await change(work, row, againAt(nowMs));
+    await change(work, row, againAt(row, nowMs));
     await requeue?.settle(work, job);
     retried++;
   }
@@ -198,7 +198,7 @@ async function isRefused(check: Promise<void>): Promise<boolean> {
   }
 }
 
-function againAt(runAtMs: number): Partial<JobRow> {
+function againAt({ last_error }: JobRow, runAtMs: number): Partial<JobRow> {
   return {
     state: "ready",
     run_at_ms: runAtMs,
@@ -207,6 +207,8 @@ function againAt(runAtMs: number): Partial<JobRow> {
     progress: 0,
     finished_at_ms: null,
     started_at_ms: null,
+    // What went wrong is still told; that it was called off holds no more.
+    last_error: last_error === CANCELLED ? null : last_error,
   };
 }
 

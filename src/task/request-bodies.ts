@@ -72,7 +72,7 @@ function fieldsOf(issues: readonly z.core.$ZodIssue[], body: object): Record<str
 function nameOf(path: readonly PropertyKey[]): string {
   const steps = path.slice(0, STEPS_MAX).map((step, index) => {
     if (typeof step === "number") return `[${step}]`;
-    return `${index === 0 ? "" : "."}${String(step).slice(0, NAME_MAX)}`;
+    return `${index === 0 ? "" : "."}${String(step).slice(0, NAME_MAX).toWellFormed()}`;
   });
   return steps.join("") || "body";
 }

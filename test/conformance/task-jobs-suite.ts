@@ -152,7 +152,7 @@ function lifeTests(target: () => Target): void {
     expect((await sendOk<Export>(target(), ann, "GET", `/exports/${id}`)).state).toBe("failed");
 
     const again = await sendOk<Job>(target(), ann, "POST", `/jobs/${job_id}/retry`);
-    expect(again).toMatchObject({ state: "ready", attempts: 0, progress: 0 });
+    expect(again).toMatchObject({ state: "ready", attempts: 0, progress: 0, last_error: null });
     await eventually("it is done", 20_000, async () => (await state()) === "done");
     expect((await jobOf(target(), ann, job_id)).attempts).toBe(1);
     const made = await sendOk<Export>(target(), ann, "GET", `/exports/${id}`);

@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseQuery } from "../../src/http/query-parameters.ts";
+import type { AppError } from "../../src/shared/errors.ts";
 import { refusalOf } from "../support/refusal-of.ts";
 
 const parse = (query: string) => ({ ...parseQuery(`http://h/p${query}`, ["a", "b", "ttl"]) });
@@ -31,6 +32,22 @@ test("parameters are decoded once, a plus is a space", () => {
 test("a raw # is refused, of which the rest would be dropped silently", () => {
   for (const query of ["?a=1#&b=2", "?a=1#", "#", "#?a=1"]) {
     expect([query, refusalOf(() => parse(query))]).toEqual([query, "path_invalid"]);
+  }
+});
+
+test("a long name is told of cut short, and never cut within a character", () => {
+  const told = (query: string) => {
+    try {
+      parse(query);
+    } catch (error) {
+      const { message, details } = error as AppError;
+      return [message, `${details.fields}`];
+    }
+    throw new Error("it is known");
+  };
+  for (const text of told(`?${"x".repeat(63)}😀=1`)) {
+    expect(text).toContain(`"${"x".repeat(63)}\uFFFD"`);
+    expect(text).not.toContain("\\ud83d");
   }
 });
 
