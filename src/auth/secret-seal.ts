@@ -74,6 +74,11 @@ export class SecretSeal {
 
   /** Whether another key than the current one has sealed it. */
   needsReseal(sealed: string): boolean {
-    return sealed.split(":")[1] !== this.kid;
+    return kidOf(sealed) !== this.kid;
   }
+}
+
+/** Of the key that has sealed it. */
+export function kidOf(sealed: string): string | undefined {
+  return sealed.split(":")[1];
 }

@@ -88,6 +88,7 @@ async function rotateSecret(request: UserRequest): Promise<Response> {
     userId,
     secret: services.webhooks.sealSecret(secret, id),
     previousUntilMs: isOpened ? services.clock() + ROTATION_MS : null,
+    kids: services.webhooks.kids,
   });
   return respondJson(scope, 200, { ...webhookView(row), secret });
 }

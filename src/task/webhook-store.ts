@@ -41,6 +41,11 @@ export class WebhookStore {
     return this.#seal.open(secret, webhookContext(id));
   }
 
+  /** Of the keys that open secrets. */
+  get kids(): readonly string[] {
+    return this.#seal.ring.map(({ kid }) => kid);
+  }
+
   /** What signs at this time: the secret, and those before for as long as they also do. Empty = none opens. */
   signingSecrets(row: WebhookRow, nowMs: number): string[] {
     const sealed = [row.secret, ...formerSecrets(row, nowMs).map((former) => former.sealed)];

@@ -1,5 +1,6 @@
 // The write units of webhooks: what their owners change in them, and which of them hear of an event.
 
+import { kidOf } from "../auth/secret-seal.ts";
 import { JOB_PRIORITY } from "../jobs/job-units.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
@@ -93,17 +94,18 @@ export const WEBHOOK_UNITS = {
 
   /**
    * A new `secret`, sealed for the hook. The one before also signs until `previousUntilMs`, and those before it to the
-   * ends that they have; null = none of them does.
+   * ends that they have; null = none of them does. What none of the keys `kids` has sealed signs nothing, and would be
+   * in the way of a change of keys: it is forgotten.
    * @throws AppError not_found
    */
   async "task.rotateWebhookSecret"(
     work: UnitOfWork,
-    args: Named & { secret: string; previousUntilMs: number | null },
+    args: Named & { secret: string; previousUntilMs: number | null; kids: readonly string[] },
   ): Promise<Changed<WebhookRow>> {
     const db = taskTables(work);
     const row = await requireWebhook(db, args);
     const { secret, previousUntilMs } = args;
-    const older = formerSecrets(row, work.nowMs);
+    const older = formerSecrets(row, work.nowMs).filter(({ sealed }) => args.kids.includes(`${kidOf(sealed)}`));
     const former = previousUntilMs === null ? [] : [{ sealed: row.secret, untilMs: previousUntilMs }, ...older];
     const set = { secret, ...formerColumns(former), updated_at_ms: work.nowMs };
     await db.updateTable("task_webhook").set(set).where("id", "=", row.id).execute();

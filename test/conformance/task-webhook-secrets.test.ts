@@ -183,6 +183,34 @@ describe("the secret behind the seals of webhooks", () => {
     expect(await pinged(server, await again(server, account), hook, secrets)).toEqual([true, true, true]);
   });
 
+  test("lost with a former secret only, it holds up a change until the secret of the hook is rotated", async () => {
+    let [account, hook]: [Account | null, Hook | null] = [null, null];
+    {
+      await using server = await serve(FIRST);
+      account = await signUp(server);
+      hook = await makeHook(server, account);
+      await server.stop();
+    }
+    const rotate = (server: Served) => request(server, account!, "POST", `/webhooks/${hook!.id}/rotate-secret`);
+    {
+      await using server = await serve(SECOND, { JWT_SECRET_PREVIOUS: FIRST });
+      account = await again(server, account);
+      expect((await rotate(server)).status).toBe(200);
+      await server.stop();
+    }
+    await using server = await serve(THIRD, { JWT_SECRET_PREVIOUS: SECOND });
+    account = await again(server, account);
+    const headers = { Authorization: `Bearer ${await mint({}, THIRD)}` };
+    const rekey = () => server.fetch("/_admin/rekey", { method: "POST", headers });
+    const refused = await rekey();
+    expect([refused.status, ((await refused.json()) as { message: string }).message]).toEqual([
+      409,
+      expect.stringContaining("or have their owners rotate them."),
+    ]);
+    expect((await rotate(server)).status).toBe(200);
+    expect((await rekey()).status).toBe(200);
+  });
+
   test("lost, it leaves hooks that send nothing and say so, until their secrets are rotated", async () => {
     const { account: old, hook, secrets } = await prepare();
     await using server = await serve(THIRD);

@@ -131,6 +131,7 @@ export class WebhookRig implements AsyncDisposable {
       ...this.named,
       secret: this.#webhooks.sealSecret(secret, this.id),
       previousUntilMs: this.nowMs + 86_400_000,
+      kids: this.#webhooks.kids,
     });
     return secret;
   }
