@@ -8,6 +8,7 @@ import { freeBytesAt } from "./free-space.ts";
 import type { FullCause } from "./full-cause.ts";
 import { giveUpReserve, isReserveHeld, keptReserveBytes } from "./space-reserve.ts";
 import { PAGE_BYTES } from "./sqlite-connection.ts";
+import { sizeOf } from "./store-files.ts";
 import {
   isReserveOfUse,
   KEPT_BYTES_MIN,
@@ -146,11 +147,18 @@ export class SpaceGuard {
     return (isCovered && valueBytes <= uncopiedBytesMax(this.#store.reserveBytes)) || this.#fits(valueBytes);
   }
 
-  #fits(valueBytes: number): boolean {
+  /** What `hasRoomFor` would say, but the log is not emptied for that: only a write is worth it. */
+  #hasRoomEmptied(valueBytes: number): boolean {
+    const { filename } = this.#store.database;
+    return this.#hasRoomNow(valueBytes) || this.#fits(valueBytes, sizeOf(`${filename}-wal`));
+  }
+
+  /** `emptiedBytes`: of the log, which would be free besides. */
+  #fits(valueBytes: number, emptiedBytes = 0): boolean {
     const { database } = this.#store;
     const bytes = STORED_PER_VALUE_BYTE * valueBytes;
     const growthBytes = Math.max(0, bytes - pagesOf(database, "freelist_count") * PAGE_BYTES);
-    return roomBytes(database) >= bytes + growthBytes;
+    return roomBytes(database) + emptiedBytes >= bytes + growthBytes;
   }
 
   /** Whether `noteFull` will find something to give up, so that a delete which met "no space" is worth another try. */
@@ -190,7 +198,7 @@ export class SpaceGuard {
   /** To be called about once a second: lets the file grow again when that may be, and large values into it. */
   keepHouse(): void {
     if (!this.#liftCap()) this.#keepRoom();
-    if (this.#refusedBytes !== null && this.#hasRoomNow(this.#refusedBytes)) this.#refusedBytes = null;
+    if (this.#refusedBytes !== null && this.#hasRoomEmptied(this.#refusedBytes)) this.#refusedBytes = null;
   }
 
   /** Space was freed: the next put is tried at once. */

@@ -296,6 +296,26 @@ if (has("root, to mount a small volume", isRoot())) {
       expect(told).toEqual([1, 1, 0, 0]);
     }, 60_000);
 
+    test("says that it has room for large values again when that is so once the log is emptied", async () => {
+      using volume = mountSmallVolume(48 * MiB);
+      const data = join(volume.path, "data");
+      await using server = await startServer({ JWT_SECRET: SECRET, DB_PATH: data, ACCESS_LOG: "off" });
+      await eventually("the reserve is written", RESERVE_TIMEOUT_MS, () => existsSync(join(data, "reserve")));
+      const send = sender(server, await mint());
+      const large = 11 * MiB;
+      const put = async (key: string, bytes: number) => (await send("PUT", key, storedValue(1, bytes))).status;
+      expect([await put("a", large), await put("b", large), await put("c", large)]).toEqual([200, 200, 200]);
+      expect(await put("d", large)).toBe(507);
+      await eventually("the log says so", LOGGED_MS, () => logged(server, LARGE_REFUSED).length > 0);
+      // Of these 5 MiB the log goes on holding as many, and those are missing for large values until it is emptied.
+      expect([await put("e", 5 * MiB), (await send("DELETE", "e")).status]).toEqual([200, 200]);
+      volume.resize(60 * MiB);
+      // A store that is at rest for a while empties it by itself.
+      const isOver = async () => (await put("f", 10)) === 200 && logged(server, LARGE_TAKEN).length > 0;
+      await eventually("the log says that it is over", LOGGED_MS, isOver);
+      expect(await put("d", large)).toBe(200);
+    }, 60_000);
+
     test("gives up its reserve when the volume is full and takes it again when there is room", async () => {
       using volume = mountSmallVolume(12 * MiB);
       const data = join(volume.path, "data");
