@@ -8,10 +8,10 @@ const PASSWORD_MAX = 128;
 /** Something, an at sign, and a name with a dot in it: whether it is anybody's, only a mail would tell. */
 const EMAIL = /^[^\s@\p{Cc}]{1,64}@[^\s@.\p{Cc}]+(?:\.[^\s@.\p{Cc}]+)+$/u;
 const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
-/** Joiners, marks of direction, fillers: two texts that differ in nothing else look alike. */
-const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}]/u;
-/** Spaces, marks that stand on nothing, and the pattern of Braille without a dot. */
-const BLANK = /^[\p{Z}\p{M}\u2800]*$/u;
+/** Joiners, marks of direction, fillers, Braille without a dot: two texts that differ in nothing else look alike. */
+const INVISIBLE = /[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u;
+/** Spaces, and marks that stand on nothing. */
+const BLANK = /^[\p{Z}\p{M}]*$/u;
 
 /** Two addresses with the same key are one. */
 export function emailKeyOf(email: string): string {

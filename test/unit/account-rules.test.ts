@@ -27,8 +27,9 @@ describe("names of accounts", () => {
 
   test("hold nothing that cannot be seen, and something that can", () => {
     const hidden = ["bob\u00ad", "bo\u200db", "bob\u202e", "bob\ufe0f", "b\u{e0041}ob", "\u3164\u3164\u3164"];
+    hidden.push("bob\u2800", "\u2800bob", "\u2800\u2800\u2800");
     for (const name of hidden) expect(usernameProblem(name)).toBe("must not hold invisible characters");
-    for (const name of ["\u0301\u0301\u0301", "\u0301 \u0301", "\u2800\u2800\u2800"]) {
+    for (const name of ["\u0301\u0301\u0301", "\u0301 \u0301"]) {
       expect(usernameProblem(name)).toBe("must hold a visible character");
     }
     for (const name of ["a\u2028bc", "a\u2029bc"]) {
@@ -56,7 +57,7 @@ describe("addresses of accounts", () => {
       expect([address, emailProblem(address)]).toEqual([address, null]);
     }
     const malformed = ["", "a", "@b.cd", "a@", "a@b", "a@b.", "a@.b", "a@b..c", "a b@c.de", "a@b@c.de", "a@b.c\n"];
-    malformed.push("a\u200b@x.com", "a\u00ad@x.com", "a@x\u202e.com", "a@x.com\u3164");
+    malformed.push("a\u200b@x.com", "a\u00ad@x.com", "a@x\u202e.com", "a@x.com\u3164", "a\u2800@x.com");
     for (const address of [...malformed, `${"a".repeat(65)}@b.cd`, `a@${"b".repeat(260)}.cd`]) {
       expect([address, emailProblem(address)]).toEqual([address, expect.any(String)]);
     }
