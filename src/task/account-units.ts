@@ -74,7 +74,7 @@ export const ACCOUNT_UNITS = {
     return changed(toUser(row));
   },
 
-  /** @throws AppError email_taken, username_taken, wrong_password, not_found */
+  /** @throws AppError email_taken, username_taken, wrong_password, invalid_token, not_found */
   async "task.updateUser"(
     work: UnitOfWork,
     { userId, username, email, expectedHash }: UserChanges,
@@ -99,7 +99,7 @@ export const ACCOUNT_UNITS = {
     return changed(await requireUser(db, userId));
   },
 
-  /** Every access token and every other session of the user ends. @throws AppError wrong_password, not_found */
+  /** Every access token and every other session of the user ends. @throws AppError wrong_password, invalid_token */
   async "task.changePassword"(
     work: UnitOfWork,
     { userId, expectedHash, passwordHash, sessionId, refreshHash, idleMs, nowMs }: NewPassword,

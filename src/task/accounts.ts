@@ -77,7 +77,7 @@ export class Accounts {
 
   /**
    * With all that it leaves behind. `expectedHash`: see task.deleteUser.
-   * @throws AppError wrong_password, not_found
+   * @throws AppError wrong_password, invalid_token, not_found
    */
   async delete(scope: RequestScope, userId: number, expectedHash: string | null): Promise<void> {
     const args = { userId, expectedHash, nowMs: this.#parts.clock() };

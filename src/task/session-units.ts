@@ -140,7 +140,10 @@ export async function endSessions(
   return Number((await query.executeTakeFirst()).numUpdatedRows);
 }
 
-/** A user whose password is still the one that was verified. */
+/**
+ * A user whose password is still the one that was verified.
+ * @throws AppError `code`; of an account that has ended meanwhile, invalid_token where it was signed in
+ */
 export async function requireCurrent(
   db: Kysely<TaskTables>,
   userId: number,
@@ -149,5 +152,7 @@ export async function requireCurrent(
 ) {
   const user = await db.selectFrom("task_user").selectAll().where("id", "=", userId).executeTakeFirst();
   if (user?.deleted_at_ms === null && user.password_hash === expectedHash) return user;
+  // Of two requests that end it at once, the second had the right password as well.
+  if (code === "wrong_password" && user?.deleted_at_ms !== null) throw new AppError("invalid_token", "Invalid token");
   throw new AppError(code, code === "wrong_password" ? "wrong password" : "invalid credentials");
 }

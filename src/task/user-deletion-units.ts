@@ -38,7 +38,7 @@ export const USER_DELETION_UNITS = {
    * With this commit the names are free, and sessions and webhooks have ended. A first slice of its tasks goes with it,
    * of most accounts all of them: returns whether they were the last. The others are the caller's to erase; a job stays
    * behind for what it leaves.
-   * @throws AppError wrong_password, not_found
+   * @throws AppError wrong_password, invalid_token, not_found
    */
   async "task.deleteUser"(work: UnitOfWork, { userId, expectedHash, nowMs }: Deletion): Promise<Changed<boolean>> {
     const db = taskTables(work);

@@ -237,6 +237,12 @@ function deletionTests(target: () => Target): void {
   const remove = ({ token }: Account, current_password: unknown) =>
     ask(target(), "DELETE", "/auth/me", { token, body: { current_password } });
 
+  test("of deletions of an account at once one is answered so, and no right password is called wrong", async () => {
+    const alice = await signUp(target());
+    const answers = await Promise.all(Array.from({ length: 3 }, () => remove(alice, alice.password)));
+    expect(answers.map(({ status }) => status).sort()).toEqual([200, 401, 401]);
+  });
+
   test("deleting an account needs its password, ends its tokens and frees its names at once", async () => {
     const alice = await signUp(target(), "Leaver");
     const elsewhere = await logIn(target(), alice.email, alice.password);
