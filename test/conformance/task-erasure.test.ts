@@ -1,11 +1,9 @@
 // The end of an account with many tasks: with its answer all that it leaves behind is gone.
 
 import { describe, expect, test } from "bun:test";
-import { storeFiles } from "../../src/storage/store-files.ts";
 import { alterStore } from "../support/alter-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { expectTime } from "../support/figures-in-bounds.ts";
-import { holdWriteLock } from "../support/foreign-lock.ts";
 import { queryStore } from "../support/query-store.ts";
 import { bySize, report } from "../support/run-size.ts";
 import { openInProcess } from "../support/targets.ts";
@@ -13,8 +11,6 @@ import { ask, createTask, signUp, UNLIMITED } from "../support/task-client.ts";
 
 const OWNED = bySize(4000, 200_000);
 const ASSIGNED = bySize(600, 2000);
-/** So many that they are not all gone before another process has the lock. */
-const LOCKED = 20_000;
 /** Every so many of the account's own tasks is somebody else's to do. */
 const SHARED_EACH = 10;
 
@@ -105,25 +101,6 @@ describe("the end of a large account", () => {
     const sizes = commits.map(({ deliveries }) => deliveries);
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(2 * 150 * 10);
     expect(Math.max(...sizes)).toBeLessThanOrEqual(DELIVERIES_MAX);
-  });
-
-  test("waits where another process has locked the store in the middle", async () => {
-    await using target = await openInProcess({ ...UNLIMITED, JOBS_CONCURRENCY: "none" });
-    const [alice, bob] = [await signUp(target), await signUp(target)];
-    await alterStore(target.dbPath, insertTasks(LOCKED, alice.id, `${bob.id}`));
-    const body = { current_password: alice.password };
-    const deleted = ask(target, "DELETE", "/auth/me", { token: alice.token, body });
-    const isSignedOut = async () => (await ask(target, "GET", "/auth/me", { token: alice.token })).status === 401;
-    await eventually("the account is gone", 10_000, isSignedOut);
-    {
-      await using _ = await holdWriteLock(storeFiles(target.dbPath).database);
-      expect(await leftOf(target.dbPath, alice.id)).toBeGreaterThan(0);
-      // So long as no write is refused, none has waited in vain.
-      const refused = await ask(target, "POST", "/tasks", { token: bob.token, body: { title: "late" } });
-      expect(refused.status).toBe(503);
-    }
-    expect((await deleted).status).toBe(200);
-    expect(await leftOf(target.dbPath, alice.id)).toBe(0);
   });
 
   test("goes on with the next start where the server was stopped in the middle, though no job runs", async () => {
