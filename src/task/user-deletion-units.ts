@@ -1,6 +1,8 @@
 // The write units that end an account: at once for its owner, in slices for what it leaves behind.
 
+import { sql } from "kysely";
 import { enqueueJob, jobTables } from "../jobs/job-units.ts";
+import { MiB } from "../shared/bounds.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { deletedUsername } from "./account-rules.ts";
 import { requireUser } from "./account-units.ts";
@@ -16,6 +18,8 @@ import { countWebhooks, deleteWebhooksOf } from "./webhook-units.ts";
 const SLICE_ROWS = 500;
 /** The same of what webhooks are told of them: a delivery with its job takes as long as several tasks. */
 const SLICE_DELIVERIES = 250;
+/** And of their texts, which are written anew with their rows. */
+const SLICE_BYTES = 4 * MiB;
 /** Then a job goes on with what nobody has erased by then: the request was cut short, or the server was. */
 export const ERASED_WITHIN_MS = 30_000;
 
@@ -31,7 +35,12 @@ interface Slice {
   readonly effects: Effects;
 }
 
-type FoundItem = Pick<ItemRow, "id" | "user_id" | "assignee_id">;
+interface FoundItem extends Pick<ItemRow, "id" | "user_id" | "assignee_id"> {
+  readonly bytes: number;
+}
+
+/** Lengths stand at the head of a row: no text is read for them. */
+const TEXT_BYTES = sql<number>`octet_length(description) + octet_length(search_text)`.as("bytes");
 
 export const USER_DELETION_UNITS = {
   /**
@@ -94,12 +103,12 @@ async function eraseSlice(work: UnitOfWork, userId: number): Promise<Slice> {
 async function leaveAssigned(work: UnitOfWork, userId: number): Promise<Slice> {
   const found = await taskTables(work)
     .selectFrom("task_item")
-    .select(["id", "user_id", "assignee_id"])
+    .select(["id", "user_id", "assignee_id", TEXT_BYTES])
     .where("assignee_id", "=", userId)
     .where("user_id", "!=", userId)
     .limit(SLICE_ROWS)
     .execute();
-  const ids = await tellable(work, found, userId);
+  const ids = await withinOneCommit(work, found, userId);
   const tasks = await changeAll(work, ids, { assignee_id: null });
   const changes = { assignee_id: [userId, null] } as const;
   const effects = await announceAll(work, { type: "task.assigned", tasks, changes, actorId: userId });
@@ -109,28 +118,34 @@ async function leaveAssigned(work: UnitOfWork, userId: number): Promise<Slice> {
 async function deleteOwned(work: UnitOfWork, userId: number): Promise<Slice> {
   const found = await taskTables(work)
     .selectFrom("task_item")
-    .select(["id", "user_id", "assignee_id"])
+    .select(["id", "user_id", "assignee_id", TEXT_BYTES])
     .where("user_id", "=", userId)
     .where("deleted_at_ms", "=", 0)
     .limit(SLICE_ROWS)
     .execute();
-  const ids = await tellable(work, found, userId);
+  const ids = await withinOneCommit(work, found, userId);
   const tasks = await changeAll(work, ids, { deleted_at_ms: work.nowMs });
   const changes = { deleted: [false, true] } as const;
   const effects = await announceAll(work, { type: "task.deleted", tasks, changes, actorId: userId });
   return { isLast: ids.length < SLICE_ROWS && ids.length === found.length, effects };
 }
 
-/** Those of the tasks that one transaction may tell others of; at least one, if there is any. */
-async function tellable(work: UnitOfWork, found: readonly FoundItem[], userId: number): Promise<readonly number[]> {
+/** Those of the tasks that one transaction may change, and tell others of; at least one, if there is any. */
+async function withinOneCommit(
+  work: UnitOfWork,
+  found: readonly FoundItem[],
+  userId: number,
+): Promise<readonly number[]> {
   const others = found.map(({ user_id, assignee_id }) => (user_id === userId ? assignee_id : user_id));
   const people = new Set(others.filter((id) => id !== null && id !== userId));
   const hooks = await countWebhooks(work, [...people] as number[]);
   const ids: number[] = [];
   let deliveries = 0;
-  for (const [index, { id }] of found.entries()) {
+  let textBytes = 0;
+  for (const [index, { id, bytes }] of found.entries()) {
     deliveries += hooks.get(others[index] ?? userId) ?? 0;
-    if (deliveries > SLICE_DELIVERIES && ids.length > 0) break;
+    textBytes += bytes;
+    if ((deliveries > SLICE_DELIVERIES || textBytes > SLICE_BYTES) && ids.length > 0) break;
     ids.push(id);
   }
   return ids;
