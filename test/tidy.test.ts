@@ -133,6 +133,23 @@ describe("the shape of the source", () => {
     expect(Object.keys(manifest.dependencies).filter((name) => !used.has(name))).toEqual([]);
   });
 
+  test("what a file exports is used by another one, which imports it from there", () => {
+    const exported = /^export (?:async |abstract )*(?:function\*?|class|const|interface|type|enum) (\w+)/gm;
+    const importersOf = Map.groupBy(
+      ALL.flatMap((file) => file.imports.map((specifier) => ({ file, target: resolveImport(file, specifier) }))),
+      ({ target }) => target,
+    );
+    const unused = SOURCES.flatMap((file) => {
+      const importers = (importersOf.get(file.path) ?? []).map((imported) => imported.file);
+      return [...file.text.matchAll(exported)]
+        .map(([, name]) => name!)
+        .filter((name) => !importers.some(({ text }) => new RegExp(`\\b${name}\\b`).test(text)))
+        .map((name) => `${file.path}: ${name}`);
+    });
+    expect(unused).toEqual([]);
+    expect(SOURCES.filter(({ text }) => /^export (?:type )?[{*]/m.test(text)).map(({ path }) => path)).toEqual([]);
+  });
+
   test("no two files share a name", () => {
     const names = ALL.map(({ path }) => basename(path));
     expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([]);

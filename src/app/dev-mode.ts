@@ -11,7 +11,7 @@ import { makeDirectory } from "../storage/sync-path.ts";
 const TOKEN_LIFETIME_MS = 24 * 3_600_000;
 const SECRET_BYTES = 32;
 
-export interface DevMode {
+interface DevMode {
   readonly settings: Settings;
   /** A token and curl lines for a server at `url`, ready to be pasted into a shell. */
   greeting(url: URL): Promise<string>;

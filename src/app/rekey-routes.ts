@@ -11,7 +11,7 @@ import { AppError } from "../shared/errors.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { type REKEY_UNITS, rekeyStore } from "./rekey-units.ts";
 
-export interface RekeyServices extends OperatorSurface {
+interface RekeyServices extends OperatorSurface {
   readonly store: UnitRunner<typeof REKEY_UNITS & typeof SEAL_UNITS>;
   readonly secrets: readonly Uint8Array[];
   /** To be called after a change: copies in memory are out of date. */

@@ -26,7 +26,7 @@ const PENDING_POLL_MS = 10;
 /** Time for the last answers to leave: of a store that has failed, of streams that are cut off. */
 const LAST_WORDS_MS = 200;
 
-export interface StartOptions {
+interface StartOptions {
   readonly clock?: Clock | undefined;
   /** Of one who has begun the storage thread already. */
   readonly startThread?: StartThread;

@@ -18,7 +18,7 @@ interface VerifiedToken {
   readonly notBeforeS: number;
 }
 
-export interface JwtGateOptions {
+interface JwtGateOptions {
   /** All of them verify. HMAC keys as exact bytes. */
   readonly secrets: readonly Uint8Array<ArrayBuffer>[];
   readonly clock: Clock;

@@ -9,7 +9,7 @@ const SALT_BYTES = 32;
 const TAG_BYTES = 32;
 const ARGON2ID = /^\$argon2id\$v=19\$m=(\d+),t=(\d+),p=1\$/;
 
-export interface PasswordCost {
+interface PasswordCost {
   readonly memoryKib: number;
   readonly passes: number;
   /** Hashes at once: each takes `memoryKib` and a core. */
@@ -17,7 +17,7 @@ export interface PasswordCost {
 }
 
 /** Called while the verification has its turn: the next one begins afterwards. */
-export interface VerificationWatch {
+interface VerificationWatch {
   /** What it throws ends the verification without any work. */
   begins(): void;
   ends(isRight: boolean): void;

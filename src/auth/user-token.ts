@@ -26,7 +26,7 @@ export interface AccessClaims {
   readonly expiresAtMs: number;
 }
 
-export interface NewAccess extends AccessClaims {
+interface NewAccess extends AccessClaims {
   readonly email: string;
   readonly issuedAtMs: number;
 }

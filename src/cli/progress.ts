@@ -1,6 +1,6 @@
 // Progress of long work on a terminal: a bar, the rate, the time left. Silent when stderr is a file or a pipe.
 
-export interface Progress {
+interface Progress {
   update(done: number, total: number): void;
   /** Clears the line. */
   end(): void;

@@ -24,7 +24,7 @@ export function streamPieces(bytes: Uint8Array<ArrayBuffer>, release: () => void
   );
 }
 
-export interface HeldPieces {
+interface HeldPieces {
   readonly scope: RequestScope;
   /** Null = there are no more. */
   readonly next: () => Promise<Uint8Array | null>;

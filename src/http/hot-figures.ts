@@ -7,7 +7,7 @@ type Labels = Readonly<Record<string, string | number>>;
 type Value = MetricValue<string> & { metricName?: string };
 
 /** What it is called, and the names of its labels. */
-export interface FigureName {
+interface FigureName {
   readonly name: string;
   readonly help: string;
   readonly labelNames?: readonly string[];

@@ -9,7 +9,7 @@ import { RequestTally, SECONDS } from "./request-tally.ts";
 const LAG_SAMPLE_MS = 10;
 const ITEMS = [1, 2, 4, 8, 16, 32, 64, 128];
 
-export interface Rendered {
+interface Rendered {
   readonly contentType: string;
   readonly text: string;
 }

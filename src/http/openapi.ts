@@ -5,7 +5,7 @@ import { STATUS_BY_CODE } from "../shared/errors.ts";
 import { VERSION } from "../shared/version.ts";
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
-export type Security = "operator" | "app" | "relay" | "user" | "none";
+type Security = "operator" | "app" | "relay" | "user" | "none";
 
 export interface ParameterDoc {
   readonly name: string;

@@ -15,7 +15,7 @@ export interface OperatorRequest<Services> {
   readonly params: Readonly<Record<string, string>>;
 }
 
-export type OperatorAct<Services> = (request: OperatorRequest<Services>) => Promise<Response>;
+type OperatorAct<Services> = (request: OperatorRequest<Services>) => Promise<Response>;
 
 /** Patterns, each with what its methods do. */
 export type OperatorRoutes<Services> = Readonly<

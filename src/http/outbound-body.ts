@@ -6,7 +6,7 @@ import { streamPieces } from "./held-bytes.ts";
 /** Up to this a body is not worth the pieces. */
 export const KEPT_BODY_BYTES_MAX = SMALL_STEP_BYTES;
 
-export interface BodyInPieces {
+interface BodyInPieces {
   readonly body: ReadableStream;
   readonly lengthBytes: number;
 }

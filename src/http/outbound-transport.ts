@@ -61,7 +61,7 @@ export interface OutboundAnswer {
 }
 
 /** A body that comes as it is and says how long it is. */
-export interface WholeBody {
+interface WholeBody {
   readonly lengthBytes: number;
   /** Once. Rejects when the connection breaks before all of it came, or the signal aborts. */
   read(): Promise<ArrayBuffer>;
@@ -91,7 +91,7 @@ export class OutboundFailure extends Error {
 /** Why requests to a URL would not be let out: its address is not allowed, or is only with TLS. */
 export type Objection = "address" | "plain_http";
 
-export interface TransportOptions {
+interface TransportOptions {
   /** What is reached, for the log: `upstreams`. */
   readonly what: string;
   readonly rules: AddressRules;

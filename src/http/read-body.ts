@@ -18,7 +18,7 @@ export interface HeldBody {
  * An operator; a user, an app or a client of the relay who was let in; anybody else. What users may shut others out
  * with is bounded, and so is how long strangers may take.
  */
-export type Sender = "operator" | "user" | "stranger";
+type Sender = "operator" | "user" | "stranger";
 
 /** What the client of an operator announces up to this is read at once, in the time that any connection may be idle. */
 const QUICK_BYTES = 40 * KiB;

@@ -5,7 +5,7 @@ import { lingeringBody } from "./linger.ts";
 import type { RequestScope } from "./request-scope.ts";
 
 export type ResponseHeaders = Record<string, string>;
-export type ResponseBody = string | Uint8Array<ArrayBuffer> | ReadableStream | null;
+type ResponseBody = string | Uint8Array<ArrayBuffer> | ReadableStream | null;
 
 /** For HEAD of a body whose length nobody knows: without it the runtime would announce 0. */
 export const UNKNOWN_LENGTH = { "Transfer-Encoding": "chunked" } as const;

@@ -1,7 +1,7 @@
 // Paths matched segment by segment: a literal segment goes before a `:name`.
 
 /** What a path leads to. */
-export interface RouteMatch<T> {
+interface RouteMatch<T> {
   /** As it was listed. */
   readonly pattern: string;
   readonly target: T;

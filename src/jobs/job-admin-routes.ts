@@ -13,7 +13,7 @@ import { operatorJobBody, timeText } from "./job-body.ts";
 import type { JobService } from "./job-service.ts";
 import { JOB_STATES, type JobState } from "./job-tables.ts";
 
-export interface JobAdminServices extends OperatorSurface {
+interface JobAdminServices extends OperatorSurface {
   readonly jobs: JobService;
 }
 

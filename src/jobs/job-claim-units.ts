@@ -39,7 +39,7 @@ export interface QueueClaim {
   };
 }
 
-export interface OwnerBound {
+interface OwnerBound {
   /** Jobs of each that run at once. */
   readonly max: number;
   /** Jobs of each that run already. */

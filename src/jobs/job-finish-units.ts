@@ -13,10 +13,10 @@ import type { JobRow, JobTables } from "./job-tables.ts";
  * What happens in the database when a run of a kind has ended, in the same transaction. It returns plain data for
  * whoever works the pool.
  */
-export type Settle = (work: UnitOfWork, settlement: Settlement) => Promise<unknown>;
+type Settle = (work: UnitOfWork, settlement: Settlement) => Promise<unknown>;
 
 /** Takes back what the settlement of an ended job has changed, when it is to run once more; in the same transaction. */
-export interface Requeue {
+interface Requeue {
   /** Changes nothing. @throws AppError when the job must not run again */
   require(work: UnitOfWork, job: Requeued): Promise<void>;
   /** The job is ready by now. */

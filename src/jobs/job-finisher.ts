@@ -8,7 +8,7 @@ import type { EndedRun, Settled } from "./job-finish-units.ts";
 import { isStoreAway, shownText } from "./job-run.ts";
 import type { JobUnits } from "./job-units.ts";
 
-export interface Exchanged extends Settled {
+interface Exchanged extends Settled {
   /** Null = it did not come to that. */
   readonly claimed: readonly ClaimedJob[] | null;
   /** They could not be stored now and have to be tried again. */

@@ -11,7 +11,7 @@ export interface Heartbeat {
   readonly runs: readonly { readonly id: string; readonly fence: number; readonly progress: number | null }[];
 }
 
-export interface Heard {
+interface Heard {
   /** Somebody asked for their end. */
   readonly cancelled: readonly string[];
   /** Somebody else has them, or they were ended. */

@@ -8,7 +8,7 @@ import { dueFireMs, nextFireMs, type Schedule } from "./job-schedules.ts";
 import type { JobStore } from "./job-store.ts";
 import type { JobUnits } from "./job-units.ts";
 
-export interface SchedulerParts {
+interface SchedulerParts {
   readonly store: UnitRunner<JobUnits>;
   readonly jobs: JobStore;
   readonly schedules: readonly Schedule[];
@@ -21,7 +21,7 @@ export interface SchedulerParts {
 }
 
 /** Times in ms since 1970. */
-export interface ScheduleState {
+interface ScheduleState {
   readonly name: string;
   readonly expression: string;
   readonly lastFireMs: number | null;

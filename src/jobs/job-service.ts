@@ -18,7 +18,7 @@ import type { JobRow } from "./job-tables.ts";
 import type { JobUnits } from "./job-units.ts";
 import { WorkerPool } from "./worker-pool.ts";
 
-export interface JobServiceParts {
+interface JobServiceParts {
   readonly settings: Settings;
   readonly store: TableStore<JobUnits>;
   readonly metrics: Metrics;

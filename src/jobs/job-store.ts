@@ -14,7 +14,7 @@ const SLICE_ROWS = 2000;
 type Db = Kysely<JobTables>;
 
 /** Null filters nothing. */
-export interface JobFilter {
+interface JobFilter {
   readonly ownerId: number | null;
   readonly state: JobState | null;
   readonly kind: string | null;

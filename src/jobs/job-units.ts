@@ -17,10 +17,8 @@ import {
 } from "./job-management-units.ts";
 import { PURGE_KIND } from "./job-purge.ts";
 
-export { enqueueJob, JOB_PRIORITY, jobTables, type NewJob } from "./job-base-units.ts";
-
 /** What has ended, and what is wanted next: one commit for both. */
-export interface Exchange {
+interface Exchange {
   readonly runs: readonly EndedRun[];
   readonly claim: Claim;
 }

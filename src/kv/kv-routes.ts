@@ -22,7 +22,7 @@ import {
   type ValueServices,
 } from "./read-value.ts";
 
-export interface KvServices extends OperatorSurface, ValueServices {
+interface KvServices extends OperatorSurface, ValueServices {
   readonly maxValueBytes: number;
   readonly reservedBuckets: ReadonlySet<string>;
 }

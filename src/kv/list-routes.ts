@@ -14,7 +14,7 @@ import { describeEntry } from "./kv-routes.ts";
 import { countableRange, pageReader, type ReadPage, resumedAt } from "./list-pages.ts";
 import { formatCursor, type ListQuery, parseListQuery } from "./list-query.ts";
 
-export interface ListServices extends OperatorSurface {
+interface ListServices extends OperatorSurface {
   readonly engine: KvEngine;
   /** Of pages of lists without an end, one a turn: however many are being sent, other requests wait for one page. */
   readonly listTurns: LoopTurns;

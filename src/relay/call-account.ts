@@ -17,7 +17,7 @@ const RESERVATION_GRACE_MS = 60_000;
 const NOTHING: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
 
 /** How a request ended. */
-export interface CallOutcome {
+interface CallOutcome {
   /** What the client was told; 499 = it left. */
   readonly status: number;
   readonly errorCode: string | null;

@@ -14,7 +14,7 @@ const MODEL_OFF_MS = 600_000;
 const MODELS_KEPT = 1000;
 
 /** A channel with its opened key; null = no secret of the ring opens it: locked. */
-export interface OpenedChannel {
+interface OpenedChannel {
   readonly channel: Channel;
   readonly key: string | null;
 }
@@ -25,7 +25,7 @@ export function upstreamModelOf({ modelMapping }: Channel, model: string): strin
 }
 
 /** What was last heard of a channel's failures, for its operator; scrubbed. */
-export interface LastError {
+interface LastError {
   readonly code: string;
   readonly atMs: number;
 }

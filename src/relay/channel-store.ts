@@ -11,7 +11,7 @@ import { type Channel, type RelayTables, toChannel } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
 /** Null filters nothing. */
-export interface ChannelFilter {
+interface ChannelFilter {
   readonly status: number | null;
   readonly type: string | null;
   readonly group: string | null;

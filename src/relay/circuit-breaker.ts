@@ -11,7 +11,7 @@ const CONNECT_FAILURES_MAX = 3;
 const OPEN_MS_MIN = 15_000;
 const OPEN_MS_MAX = 300_000;
 
-export type BreakerState = "closed" | "open" | "half_open";
+type BreakerState = "closed" | "open" | "half_open";
 
 interface Bucket {
   readonly startMs: number;

@@ -132,7 +132,7 @@ export function lacksLineFeed(piece: Uint8Array): boolean {
 }
 
 /** What an event says. Null: it has no such field. */
-export interface ParsedEvent {
+interface ParsedEvent {
   readonly event: string | null;
   readonly data: string | null;
 }

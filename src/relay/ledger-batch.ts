@@ -3,13 +3,13 @@
 import type { NewLogRow, Reservation } from "./ledger-units.ts";
 
 /** What a token has, in the transaction. */
-export interface TokenQuota {
+interface TokenQuota {
   readonly isUnlimited: boolean;
   readonly remain: number;
 }
 
 /** To be added to what is stored. */
-export interface QuotaChange {
+interface QuotaChange {
   remain: number;
   used: number;
 }

@@ -3,7 +3,7 @@
 type Json = Readonly<Record<string, unknown>>;
 
 /** One JSON value, or the data lines of an event stream in the order in which they are sent. */
-export type MockAnswer =
+type MockAnswer =
   | { readonly kind: "json"; readonly body: Json }
   | { readonly kind: "events"; readonly events: readonly MockEvent[] };
 

@@ -6,7 +6,7 @@ import { MOCK_MODELS, type MockEvent, mockAnswer, mockModel } from "./mock-answe
 const KEY = /^Bearer sk-mock-[\x21-\x7e]+$/;
 const STORED_MAX = 1_000;
 
-export interface MockOptions {
+interface MockOptions {
   /** 0 = any free one. */
   readonly port: number;
   /** Before the answer of an accepted request, and before each event of a stream. */

@@ -9,8 +9,6 @@ import { type Act, ID, type RelayAdminServices } from "./management-request.ts";
 import { RELAY_TOKEN_ROUTES } from "./relay-token-routes.ts";
 import { USAGE_LOG_ROUTES } from "./usage-log-routes.ts";
 
-export type { RelayAdminServices };
-
 type Methods = Readonly<Record<string, Act>>;
 
 const ROUTES: OperatorRoutes<RelayAdminServices> = numbered({

@@ -17,7 +17,7 @@ import type { BegunStream, FailedAnswer, WholeAnswer } from "./upstream-attempt.
 import { createScrubber } from "./upstream-error.ts";
 import { shownProcessingMs, shownType } from "./upstream-headers.ts";
 
-export interface AnswerSettings {
+interface AnswerSettings {
   readonly onClientAbort: "cancel" | "drain";
   readonly exposesChannel: boolean;
 }

@@ -5,7 +5,7 @@ export const DEFAULT_MODERATION_MODEL = "omni-moderation-latest";
 
 /** Members that bound the tokens of an answer, each at some of the endpoints. */
 export const ANSWER_LIMITS = ["max_tokens", "max_completion_tokens", "max_output_tokens"] as const;
-export type AnswerLimit = (typeof ANSWER_LIMITS)[number];
+type AnswerLimit = (typeof ANSWER_LIMITS)[number];
 
 export interface Endpoint {
   readonly name: "chat" | "completions" | "embeddings" | "moderations" | "responses";

@@ -26,7 +26,7 @@ import { type AttemptFailure, type AttemptRequest, type AttemptResult, attemptUp
 import { createScrubber, scrubError } from "./upstream-error.ts";
 import type { UsageLog } from "./usage-log.ts";
 
-export interface EngineSettings {
+interface EngineSettings {
   /** Per model. */
   readonly attemptsMax: number;
   readonly retriesTimeouts: boolean;

@@ -15,7 +15,7 @@ const STATES = ["closed", "open", "half_open", "cooling", "disabled", "locked"] 
   | "disabled"
 )[];
 
-export interface RelayFigures {
+interface RelayFigures {
   readonly inflight: number;
   readonly logQueue: number;
   readonly logDropped: number;

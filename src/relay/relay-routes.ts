@@ -19,7 +19,7 @@ import { decodeRelayBody, parseRelayRequest, type RelayRequest } from "./relay-r
 import type { RelayToken } from "./relay-tables.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
 
-export interface RelayServices {
+interface RelayServices {
   readonly gate: RelayGate;
   readonly engine: RelayEngine;
   readonly tokens: RelayTokenStore;

@@ -17,7 +17,7 @@ import { ChannelPool } from "./channel-pool.ts";
 import { ChannelStore } from "./channel-store.ts";
 import { UNREADABLE_ADVICE } from "./channel-units.ts";
 import { LiveChannels } from "./live-channels.ts";
-import type { RelayAdminServices } from "./relay-admin-routes.ts";
+import type { RelayAdminServices } from "./management-request.ts";
 import { RelayAnswers } from "./relay-answers.ts";
 import { bootstrapRelay } from "./relay-bootstrap.ts";
 import { RelayEngine } from "./relay-engine.ts";
@@ -41,7 +41,7 @@ const DAY_MS = 86_400_000;
 const LAST_CALLS_MS_MAX = 2_000;
 const LAST_CALLS_POLL_MS = 5;
 
-export interface RelayParts {
+interface RelayParts {
   readonly settings: Settings;
   readonly store: TableStore<RelayUnits>;
   readonly surface: OperatorSurface;

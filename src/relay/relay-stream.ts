@@ -28,7 +28,7 @@ export type StreamEnd =
   | "client_gone"
   | "shutting_down";
 
-export interface StreamParts {
+interface StreamParts {
   readonly endpoint: Endpoint;
   readonly source: UpstreamEvents;
   readonly watch: StreamWatch;

@@ -90,7 +90,7 @@ export type LogRow = RelayTables["relay_log"];
 
 /** 0 disabled by an operator, 1 enabled, 3 disabled by itself after a failure of its key. */
 export type ChannelStatus = 0 | 1 | 3;
-export type TokenStatus = 0 | 1;
+type TokenStatus = 0 | 1;
 
 /** What an operator says of a channel, besides its key. */
 export interface ChannelFields {

@@ -21,7 +21,7 @@ const CACHE_BYTES = 8 * 1024 * 1024;
 const TOUCH_INTERVAL_MS = 10_000;
 
 /** Null filters nothing. */
-export interface RelayTokenFilter {
+interface RelayTokenFilter {
   readonly status: number | null;
   readonly userId: number | null;
 }

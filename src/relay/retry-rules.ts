@@ -27,7 +27,7 @@ export interface StatusFailure {
  * What happens to the channel. `failure` and `connect_failure` count against it, `cool` keeps the model off it for as
  * long as the upstream says, `model_off` for longer, `disable` takes it out of use because its key does not work.
  */
-export type ChannelEffect = "none" | "failure" | "connect_failure" | "cool" | "disable" | "model_off";
+type ChannelEffect = "none" | "failure" | "connect_failure" | "cool" | "disable" | "model_off";
 
 export interface Verdict {
   readonly mayRetry: boolean;

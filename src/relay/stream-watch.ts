@@ -8,7 +8,7 @@ import { outputTextBytes, type TokenUsage, usageOf } from "./token-usage.ts";
 import { errorInSuccess, readUpstreamError, type Scrubber, scrubError, scrubValue } from "./upstream-error.ts";
 
 /** What is to be done with an event: an error ends the stream, another event goes in its place. */
-export type EventVerdict = "pass" | "drop" | { readonly error: ErrorObject } | { readonly event: Uint8Array };
+type EventVerdict = "pass" | "drop" | { readonly error: ErrorObject } | { readonly event: Uint8Array };
 
 const DONE = "[DONE]";
 const RESPONSE_ENDS = new Set(["response.completed", "response.incomplete", "response.failed"]);

@@ -4,7 +4,7 @@ import { isObject, parseJson } from "../shared/json-text.ts";
 import { type Unescaped, unescaped } from "./json-escapes.ts";
 import type { ErrorObject } from "./relay-errors.ts";
 
-export interface UpstreamError {
+interface UpstreamError {
   readonly error: ErrorObject;
   /** Of a `code` that is a whole number, written as one or as text: some providers number their errors. */
   readonly numericCode: number | null;

@@ -2,7 +2,7 @@
 
 import { BlockList, isIP } from "node:net";
 
-export interface Subnet {
+interface Subnet {
   readonly address: string;
   readonly prefix: number;
   readonly family: "ipv4" | "ipv6";

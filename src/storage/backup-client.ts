@@ -9,7 +9,7 @@ import { utcStamp } from "./store-files.ts";
 import { makeDirectory } from "./sync-path.ts";
 import type { BackupJob, BackupReply } from "./thread-messages.ts";
 
-export interface BackupClientOptions {
+interface BackupClientOptions {
   /** The database file of the store. */
   readonly source: string;
   readonly directory: string;

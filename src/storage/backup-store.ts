@@ -22,7 +22,7 @@ const STEP_PAGES = 1000;
 const WAL_LIMITS_MAX = 4;
 
 /** Called after every step; what it throws gives the copy up. */
-export type OnStep = (copiedPages: number, totalPages: number) => void;
+type OnStep = (copiedPages: number, totalPages: number) => void;
 
 export interface BackupReport {
   readonly file: string;
@@ -33,7 +33,7 @@ export interface BackupReport {
   readonly ms: number;
 }
 
-export interface BackupOptions {
+interface BackupOptions {
   /** The database file of the store. */
   readonly source: string;
   /** Must not exist. */

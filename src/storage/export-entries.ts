@@ -9,7 +9,7 @@ import { checksumRow } from "./row-checksum.ts";
 export const EXPORT_FORMAT = "gokv-export";
 export const EXPORT_VERSION = 1;
 
-export interface ExportHead {
+interface ExportHead {
   readonly format: typeof EXPORT_FORMAT;
   readonly version: typeof EXPORT_VERSION;
   /** Of the store when the export was made; entries get new revisions on import. */
@@ -29,13 +29,13 @@ export interface ExportedEntry {
   readonly creator_ip: string | null;
 }
 
-export interface ExportEnd {
+interface ExportEnd {
   readonly count: number;
   /** Of every byte of the lines before this one, line ends included. */
   readonly sha256: string;
 }
 
-export interface ExportFilter {
+interface ExportFilter {
   readonly bucket: string | null;
   readonly prefix: string;
 }

@@ -21,7 +21,7 @@ import { WalCheckpointer } from "./wal-checkpointer.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";
 
-export interface ImportOptions {
+interface ImportOptions {
   readonly mode: ImportMode;
   /** Check and count, store nothing. */
   readonly isDryRun: boolean;

@@ -50,7 +50,7 @@ type KeyRow = { name: string } & Partial<KvEntry>;
 type Total = { total: number };
 
 /** Of one range of keys. */
-export interface RangeCount {
+interface RangeCount {
   readonly live: number;
   /** No row of the range has expired or is excluded. */
   readonly isPlain: boolean;

@@ -55,7 +55,7 @@ export interface KvPut extends WriteOfKey {
   readonly creatorIp: string | null;
 }
 
-export interface KvDelete extends WriteOfKey {
+interface KvDelete extends WriteOfKey {
   readonly kind: "delete";
 }
 

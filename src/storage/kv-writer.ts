@@ -23,7 +23,7 @@ const REVOKED: ItemOutcome = { kind: "revoked" };
 const ABSENT: ItemOutcome = { kind: "absent" };
 
 /** A write unit with its arguments. */
-export interface Act<T> {
+interface Act<T> {
   run(work: UnitOfWork): Promise<T>;
   /** While the store is full it is refused, but for one a second; the others may use what was kept back for them. */
   readonly grows: boolean;

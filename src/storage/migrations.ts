@@ -3,7 +3,7 @@
 import { type Kysely, sql } from "kysely";
 import { createTask } from "./create-task-tables.ts";
 
-export interface Migration {
+interface Migration {
   readonly name: string;
   /** Runs inside the transaction that also records it; changes no rows but those of stores that were there before. */
   up(db: Kysely<unknown>): Promise<void>;

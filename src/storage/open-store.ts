@@ -16,7 +16,7 @@ import { sync } from "./sync-path.ts";
 /** quick_check does not see that an index has lost a key, which would then be missing without an error. */
 const INTEGRITY_CHECK_BYTES_MAX = 16 * MiB;
 
-export interface OpenOptions {
+interface OpenOptions {
   readonly path: string;
   readonly walLimitBytes: number;
   /** 0 = no limit. */

@@ -19,7 +19,7 @@ import { sync } from "./sync-path.ts";
 /** For those that came while the thread was held up. */
 const SIGNALS_HEARD_MS = 5;
 
-export interface RestoreReport {
+interface RestoreReport {
   readonly entries: number;
   readonly serviceRows: number;
   readonly revision: number;

@@ -21,7 +21,7 @@ const PRIMARY = {
 /** The result code of a statement that does not fit the schema. */
 const STATEMENT_UNFIT = 1;
 
-export type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
+type SqliteFailure = "busy" | "full" | "item" | "damaged" | "fatal";
 
 /**
  * `busy`: another connection holds the lock. `full`: no space. `item`: this statement alone is at fault.

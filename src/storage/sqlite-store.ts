@@ -52,7 +52,7 @@ const OPENING_BYTES = 128 * KiB;
 /** Counting or skipping more rows than this would be felt by the other requests. */
 const LONG_ROWS_MIN = 100_000;
 
-export interface StoreEvents {
+interface StoreEvents {
   /** The store must not be used any more; the process has to end with exit code 5. Called at most once. */
   onFailed(reason: string): void;
   onCommit(items: number, commitMs: number): void;

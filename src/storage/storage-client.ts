@@ -8,7 +8,7 @@ import type { StorageReply, StorageRequest, StorageState, StoreOptions, UnitOutc
 import { type QueuedUnit, UnitQueue } from "./unit-queue.ts";
 import { type ItemOutcome, packBatch, unpackOutcomes } from "./write-batch.ts";
 
-export interface StorageEvents {
+interface StorageEvents {
   onOutcomes(outcomes: readonly ItemOutcome[], commitMs: number): void;
   onState(state: StorageState): void;
   /** Before whoever asked for it is answered. */

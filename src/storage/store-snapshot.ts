@@ -13,7 +13,7 @@ import type { StartThread } from "./start-thread.ts";
 import { refuseFile, requirePlainFiles, type StoreFiles, sizeOf, storeFiles } from "./store-files.ts";
 import { StoreLock } from "./store-lock.ts";
 
-export interface SnapshotOptions {
+interface SnapshotOptions {
   /** What the copy is called, should one be needed, and until it is proven; for who is interrupted meanwhile. */
   readonly copy: string;
   readonly draft: string;

@@ -23,7 +23,7 @@ export interface UnitOfWork {
 }
 
 /** Arguments and results cross a thread border: plain data only. It may throw AppError; nothing is stored then. */
-export type WriteUnit<Arguments, Result> = (work: UnitOfWork, args: Arguments) => Promise<Result>;
+type WriteUnit<Arguments, Result> = (work: UnitOfWork, args: Arguments) => Promise<Result>;
 
 /** Units by name: `service.verb`. */
 export type WriteUnits = Readonly<Record<string, WriteUnit<never, unknown>>>;

@@ -25,7 +25,7 @@ interface WalState {
   readonly checkpointed: number;
 }
 
-export interface WalCheckpointerOptions {
+interface WalCheckpointerOptions {
   readonly limitBytes: number;
   /** What is kept free for a full volume; 0 = nothing. */
   readonly reserveBytes: number;

@@ -15,7 +15,7 @@ interface Waiting {
   readonly reject: (error: AppError) => void;
 }
 
-export interface WriteQueueOptions {
+interface WriteQueueOptions {
   readonly queueMax: number;
   readonly timeoutMs: number;
   /** Hands a batch over; its outcomes come back through `settle` before the next one is sent. */

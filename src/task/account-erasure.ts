@@ -1,8 +1,8 @@
 // Removes what a large account has left behind, slice after slice, with the writes of others between: by the request
 // that deletes it, and where that or the server was cut short, by the next start and by a job.
 
+import { jobTables } from "../jobs/job-base-units.ts";
 import type { JobHandler } from "../jobs/job-kinds.ts";
-import { jobTables } from "../jobs/job-units.ts";
 import { AppError, messageOf } from "../shared/errors.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
 import type { TaskServices } from "./task-services.ts";

@@ -20,7 +20,7 @@ export interface Credentials {
 
 export type SessionRow = TaskTables["task_session"];
 
-export interface UserQuery {
+interface UserQuery {
   /** Part of a name or an address, in any case; null = everybody. */
   readonly text: string | null;
   readonly limit: number;

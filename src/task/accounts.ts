@@ -23,7 +23,7 @@ import type { UserGate } from "./user-gate.ts";
 
 const USER_AGENT_MAX = 256;
 
-export interface AccountParts {
+interface AccountParts {
   readonly settings: Settings;
   readonly clock: Clock;
   readonly log: Log;
@@ -38,7 +38,7 @@ export interface AccountParts {
 }
 
 /** As clients get it. */
-export interface TokenPair {
+interface TokenPair {
   readonly token: string;
   readonly refresh_token: string;
   /** Of `token`, in seconds. */

@@ -10,13 +10,13 @@ import type { Act } from "./item-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
 
-export interface CommentCreation extends Act {
+interface CommentCreation extends Act {
   readonly taskId: number;
   readonly body: string;
   readonly keyed: KeyedRequest | null;
 }
 
-export interface CommentDeletion extends Act {
+interface CommentDeletion extends Act {
   readonly taskId: number;
   readonly commentId: number;
 }

@@ -20,7 +20,7 @@ const EMPTY = new Uint8Array();
 
 type Controller = ReadableStreamDefaultController<Uint8Array>;
 
-export interface StreamParts {
+interface StreamParts {
   readonly feed: FeedStore;
   readonly who: SignedIn;
   /** For texts that are longer than a batch, from before they are read until the client has taken them. */

@@ -1,8 +1,8 @@
 // The write units of exports: one transaction each.
 
 import type { Kysely } from "kysely";
+import { enqueueJob, jobTables } from "../jobs/job-base-units.ts";
 import type { Requeued, Settlement } from "../jobs/job-kinds.ts";
-import { enqueueJob, jobTables } from "../jobs/job-units.ts";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { type Answered, answerOnce, type KeyedRequest } from "./idempotency-units.ts";
@@ -45,7 +45,7 @@ export interface ExportRun {
   readonly fence: number;
 }
 
-export interface NewExport {
+interface NewExport {
   readonly userId: number;
   readonly format: "csv" | "ics";
   /** JSON: the parameters of the list. */
@@ -56,7 +56,7 @@ export interface NewExport {
 }
 
 /** As an export is answered when it was asked for. */
-export interface QueuedExport {
+interface QueuedExport {
   readonly id: string;
   readonly job_id: string;
   readonly state: "pending";

@@ -18,7 +18,7 @@ export interface FeedEntry {
   readonly event: FeedEvent | null;
 }
 
-export interface FeedEvent {
+interface FeedEvent {
   readonly id: number;
   readonly taskId: number;
   readonly type: string;

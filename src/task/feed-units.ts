@@ -22,7 +22,7 @@ export const EVENT_TYPES = [
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 
-export interface Announcement {
+interface Announcement {
   /** `task.gone` is how others hear of it, never what happened. */
   readonly type: Exclude<EventType, "task.gone">;
   /** As it is after the change. */

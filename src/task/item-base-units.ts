@@ -1,7 +1,7 @@
 // What the write units of tasks share: rows written, places taken, jobs for the times of a task.
 
 import type { Kysely } from "kysely";
-import { enqueueJob } from "../jobs/job-units.ts";
+import { enqueueJob } from "../jobs/job-base-units.ts";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { type Changes, labelKeyOf } from "./item-rules.ts";

@@ -27,7 +27,7 @@ export interface ItemFields {
 export type ItemPatch = Partial<ItemFields>;
 /** By member, as clients name them: what it was and what it is. */
 export type Changes = Readonly<Record<string, readonly [from: unknown, to: unknown]>>;
-export type Role = "owner" | "assignee" | "operator";
+type Role = "owner" | "assignee" | "operator";
 /** Versions that a change may be based on; `*` = any, null = nothing was said. */
 export type VersionMatch = readonly number[] | "*" | null;
 

@@ -58,7 +58,7 @@ export function commentView({ id, task_id, user_id, username, body, created_at_m
   return { id, task_id, user: { id: user_id, username }, body, created_at: formatTime(created_at_ms) };
 }
 
-export interface EventView {
+interface EventView {
   readonly id: number;
   readonly type: string;
   readonly actor_id: number | null;
@@ -67,7 +67,7 @@ export interface EventView {
   readonly at: string;
 }
 
-export interface HistoryQuery {
+interface HistoryQuery {
   readonly taskId: number;
   /** Only what has a greater id. */
   readonly afterId: number;

@@ -42,12 +42,12 @@ export interface Act {
 }
 
 /** As an operator may act, too: `userId` null. */
-export interface SupervisedAct {
+interface SupervisedAct {
   readonly userId: number | null;
   readonly requestId: string;
 }
 
-export interface ItemCreation extends Act {
+interface ItemCreation extends Act {
   readonly fields: ItemFields;
   /** Tasks a user may have, deleted ones included until they are purged. */
   readonly itemsMax: number;

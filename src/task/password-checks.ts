@@ -10,7 +10,7 @@ import { EMAIL_MAX, emailKeyOf } from "./account-rules.ts";
 import type { AccountStore, Credentials } from "./account-store.ts";
 import type { LoginThrottle } from "./login-throttle.ts";
 
-export interface PasswordCheckParts {
+interface PasswordCheckParts {
   readonly clock: Clock;
   readonly store: AccountStore;
   readonly passwords: Passwords;

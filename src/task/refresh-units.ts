@@ -9,7 +9,7 @@ import { type Changed, changed } from "./task-effects.ts";
 /** A refresh token that was used may be used again for this long, if nobody used its child: its answer was lost. */
 const REFRESH_GRACE_MS = 10_000;
 
-export type Refreshed =
+type Refreshed =
   | { readonly isReused: false; readonly session: OpenedSession; readonly childHash: string }
   | { readonly isReused: true };
 

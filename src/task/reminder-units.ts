@@ -10,7 +10,7 @@ import { TASK_JOBS } from "./task-jobs.ts";
 import type { ItemRow } from "./task-tables.ts";
 
 /** Of a job that waits for the reminder or the due date of a task. */
-export interface ReminderPayload {
+interface ReminderPayload {
   readonly taskId: number;
   /** The time it was made for, ms since 1970. */
   readonly atMs: number;

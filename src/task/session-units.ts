@@ -7,7 +7,7 @@ import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed, type Effects } from "./task-effects.ts";
 import type { TaskTables } from "./task-tables.ts";
 
-export interface NewSession {
+interface NewSession {
   /** UUIDv7. */
   readonly id: string;
   readonly ip: string | null;
@@ -28,7 +28,7 @@ export interface OpenedSession {
   readonly endsAtMs: number;
 }
 
-export type EndReason =
+type EndReason =
   | "logout"
   | "logout_all"
   | "revoked"

@@ -20,7 +20,7 @@ import type { User } from "./task-tables.ts";
 import { formatTime, formatTimeOrNull } from "./task-time.ts";
 import { taskView } from "./task-view.ts";
 
-export interface TaskAdminServices extends OperatorSurface {
+interface TaskAdminServices extends OperatorSurface {
   readonly tasks: TaskServices;
   /** That of users has no room for operators when users hold all of it. */
   readonly budget: ByteBudget;

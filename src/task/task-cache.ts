@@ -30,7 +30,7 @@ interface Kept {
 const OVERHEAD_BYTES = 1024;
 
 /** Only live tasks are loaded: whoever asks for one that is none gets nothing kept. */
-export type LoadTask = () => Promise<CachedTask | null>;
+type LoadTask = () => Promise<CachedTask | null>;
 
 /**
  * Exact as long as every write of a task holds it from before the write is queued until it has ended: an entry is

@@ -42,7 +42,7 @@ export interface ListedItem {
 }
 
 /** As others see a user. */
-export interface Person {
+interface Person {
   readonly id: number;
   readonly username: string;
 }

@@ -16,11 +16,11 @@ export const FILTER_PARAMETERS = [
 export const LIST_PARAMETERS = [...FILTER_PARAMETERS, "sort", "limit", "cursor", "count", "expand"] as const;
 
 /** As they stand in a query string; left out = no filter. */
-export type FilterParameters = Readonly<Partial<Record<(typeof FILTER_PARAMETERS)[number], string>>>;
+type FilterParameters = Readonly<Partial<Record<(typeof FILTER_PARAMETERS)[number], string>>>;
 type ListParameters = Readonly<Partial<Record<(typeof LIST_PARAMETERS)[number], string>>>;
 
 const SCOPES = ["all", "mine", "assigned"] as const;
-export type TaskScope = (typeof SCOPES)[number];
+type TaskScope = (typeof SCOPES)[number];
 
 /** Plain data. Empty lists and nulls filter nothing; times in ms since 1970. */
 export interface TaskFilter {

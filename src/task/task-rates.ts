@@ -6,7 +6,7 @@ import { GcraLimiter, rateLimited } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Rate } from "../shared/setting-parsers.ts";
 
-export type RateLayer = "ip" | "user" | "login" | "register";
+type RateLayer = "ip" | "user" | "login" | "register";
 
 /**
  * 98 000 users, or some 80 000 addresses; those seen least recently are forgiven. With a few more keys the tables

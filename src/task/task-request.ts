@@ -29,7 +29,7 @@ export interface UserRequest extends TaskRequest {
 }
 
 export type UserAct = (request: UserRequest) => Eventually<Response>;
-export type OpenAct = (request: TaskRequest) => Eventually<Response>;
+type OpenAct = (request: TaskRequest) => Eventually<Response>;
 
 /** One method of a route. `cost` counts against the rate limit of the user or the address. */
 export type TaskRoute =

@@ -17,7 +17,7 @@ export function listOf(items: JsonSchema): JsonSchema {
 }
 
 /** With `optional` members that need not be there. */
-export function extended(
+function extended(
   base: Readonly<Record<string, JsonSchema>>,
   optional: Readonly<Record<string, JsonSchema>> = {},
 ): JsonSchema {

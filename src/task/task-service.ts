@@ -35,7 +35,7 @@ const MINUTE_MS = 60_000;
 /** Of the memory for bodies. */
 const UNREAD_SHARE = 1 / 8;
 
-export interface TaskParts {
+interface TaskParts {
   readonly settings: Settings;
   readonly store: TableStore<TaskUnits & JobUnits>;
   readonly admission: Admission;

@@ -11,7 +11,7 @@ const DAY_MS = 86_400_000;
 const WEEK_MS = 7 * DAY_MS;
 const LABELS_MAX = 1000;
 
-export interface TaskStats {
+interface TaskStats {
   readonly total: number;
   readonly by_status: Readonly<Record<(typeof STATUSES)[number], number>>;
   readonly by_priority: Readonly<Record<(typeof PRIORITIES)[number], number>>;
@@ -24,7 +24,7 @@ export interface TaskStats {
   readonly completion_rate: number;
 }
 
-export interface LabelCount {
+interface LabelCount {
   readonly label: string;
   readonly count: number;
 }

@@ -14,7 +14,8 @@ import { SESSION_UNITS } from "./session-units.ts";
 import type { Effects } from "./task-effects.ts";
 import { USER_DELETION_UNITS } from "./user-deletion-units.ts";
 import { WARMING_UNITS } from "./warming-units.ts";
-import { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS, WEBHOOK_UNITS } from "./webhook-units.ts";
+import { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
+import { WEBHOOK_UNITS } from "./webhook-units.ts";
 
 export const TASK_UNITS = {
   ...SEAL_UNITS,

@@ -9,7 +9,7 @@ type Value<Name extends keyof TaskUnits & string> =
   Awaited<ReturnType<TaskUnits[Name]>> extends Changed<infer T> ? T : never;
 
 /** Whoever has to hear of committed changes. Called before the change is answered. */
-export type EffectListener = (effects: Effects) => void;
+type EffectListener = (effects: Effects) => void;
 
 export class TaskWriter {
   readonly #store: UnitRunner<TaskUnits>;

@@ -1,7 +1,7 @@
 // The write units that end an account: at once for its owner, in slices for what it leaves behind.
 
 import { sql } from "kysely";
-import { enqueueJob, jobTables } from "../jobs/job-units.ts";
+import { enqueueJob, jobTables } from "../jobs/job-base-units.ts";
 import { MiB } from "../shared/bounds.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { deletedUsername } from "./account-rules.ts";

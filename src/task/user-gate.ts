@@ -20,7 +20,7 @@ interface KnownUser {
   readonly sessionIds: Set<string>;
 }
 
-export interface UserGateParts {
+interface UserGateParts {
   readonly tokens: UserTokens;
   /** Looks it up: the session has not ended, the user is neither disabled nor deleted, the token version is today's. */
   readonly findLive: (who: SignedIn) => Promise<boolean>;

@@ -36,7 +36,7 @@ const IS_DELETED = sql<SqlBool>`coalesce(deleted_at_ms, 0) > 0`;
 
 type KeyColumn = "created_at_ms" | "updated_at_ms" | "due_at_ms" | "priority";
 /** Each comes first in an index of owned tasks and in one of assigned tasks. */
-export type IndexedColumn = KeyColumn | "status";
+type IndexedColumn = KeyColumn | "status";
 
 /** How it is looked at. */
 export interface Plan {
@@ -66,7 +66,7 @@ interface Condition {
 /** Rows that one statement looks at: other statements of the reader thread get their turn behind it. */
 export const SLICE_ROWS = 2000;
 /** The same of sums where the entries of an index tell all: they cost what so few rows do. */
-export const SLICE_ENTRIES = 10_000;
+const SLICE_ENTRIES = 10_000;
 /** The same where texts are looked through: so many rows, and none that begins behind so much of their texts. */
 const SEARCHED_ROWS = 500;
 export const SEARCHED_BYTES = 4 * MiB;

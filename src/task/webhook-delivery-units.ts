@@ -1,7 +1,7 @@
 // Deliveries of webhooks: queued beside the change they tell of, given up with their hook, sent again on request.
 
 import type { Kysely } from "kysely";
-import { enqueueJob, jobTables } from "../jobs/job-units.ts";
+import { enqueueJob, jobTables } from "../jobs/job-base-units.ts";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";

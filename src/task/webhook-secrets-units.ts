@@ -16,7 +16,7 @@ export function webhookContext(id: string): string {
 }
 
 /** A secret that was replaced, and until when it signs as well. */
-export interface FormerSecret {
+interface FormerSecret {
   readonly sealed: string;
   readonly untilMs: number;
 }

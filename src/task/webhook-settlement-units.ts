@@ -1,8 +1,8 @@
 // What the end of an attempt changes: its delivery, and how its hook fares; and what is taken back of that when the job
 // is to run again.
 
+import { JOB_PRIORITY, jobTables } from "../jobs/job-base-units.ts";
 import type { JobOutcome, Requeued, Settlement } from "../jobs/job-kinds.ts";
-import { JOB_PRIORITY, jobTables } from "../jobs/job-units.ts";
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";

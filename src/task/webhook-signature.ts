@@ -11,7 +11,7 @@ export function createWebhookSecret(): string {
 }
 
 /** What is signed: exactly these bytes arrive. */
-export interface SignedMessage {
+interface SignedMessage {
   /** The same for each attempt of a delivery: receivers know repetitions by it. */
   readonly id: string;
   /** Of this attempt, seconds since 1970: receivers refuse what is old. */

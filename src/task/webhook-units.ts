@@ -1,7 +1,7 @@
 // The write units of webhooks: what their owners change in them, and which of them hear of an event.
 
 import { kidOf } from "../auth/secret-seal.ts";
-import { JOB_PRIORITY } from "../jobs/job-units.ts";
+import { JOB_PRIORITY } from "../jobs/job-base-units.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import type { EventType } from "./feed-units.ts";
@@ -19,8 +19,6 @@ import {
 import { type Announced, messagesOf, type WebhookMessage } from "./webhook-messages.ts";
 import { formerColumns, formerSecrets } from "./webhook-secrets-units.ts";
 import { requireRoom, requireWebhook, type WebhookRow } from "./webhook-store.ts";
-
-export { WEBHOOK_REQUEUES, WEBHOOK_SETTLEMENTS } from "./webhook-settlement-units.ts";
 
 interface Named {
   readonly id: string;

@@ -6,7 +6,7 @@ const PREFIX = "kvt_";
 const RANDOM_BYTES = 32;
 const HINT_LENGTH = 4;
 
-export interface NewToken {
+interface NewToken {
   /** `kvt_` and 43 base64url characters. */
   readonly token: string;
   readonly tokenHash: Uint8Array<ArrayBuffer>;

@@ -6,16 +6,16 @@ import type { KvPut } from "../storage/kv-engine.ts";
 import { canWrite, type Permissions } from "./permissions.ts";
 import { requireWritableKey } from "./token-keys.ts";
 
-export const JSON_TYPE = "application/json";
+const JSON_TYPE = "application/json";
 
-export interface RefusedMember {
+interface RefusedMember {
   /** Cut to KEY_SHOWN_MAX characters; half a one is shown as U+FFFD. */
   readonly key: string;
   readonly error: string;
   readonly code: string;
 }
 
-export interface Batch {
+interface Batch {
   readonly total: number;
   readonly puts: readonly KvPut[];
   readonly errors: readonly RefusedMember[];

@@ -29,7 +29,7 @@ import { iso } from "./iso-time.ts";
 import type { RowQuery, Rows, TokenStore } from "./token-store.ts";
 import type { App, Device, Installation } from "./token-tables.ts";
 
-export interface TokenAdminServices extends OperatorSurface {
+interface TokenAdminServices extends OperatorSurface {
   readonly tokens: TokenStore;
   readonly budget: ByteBudget;
   readonly reservedBuckets: ReadonlySet<string>;

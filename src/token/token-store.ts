@@ -35,7 +35,7 @@ export interface RowQuery {
 }
 
 /** Which devices may be seen: their uuids, or prefixes of them when they end in `*`; null = all. */
-export type DeviceNames = readonly string[] | null;
+type DeviceNames = readonly string[] | null;
 
 export class TokenStore {
   readonly #store: TableStore<TokenUnits>;

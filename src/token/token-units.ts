@@ -17,14 +17,14 @@ import {
 /** Fields that a change may leave alone by leaving them out. */
 type Changes<T> = { readonly [Name in keyof T]?: T[Name] | undefined };
 
-export type NewApp = Omit<App, "createdAtMs" | "updatedAtMs">;
-export type AppChanges = Changes<Omit<NewApp, "id">>;
-export type InstallationFields = Pick<
+type NewApp = Omit<App, "createdAtMs" | "updatedAtMs">;
+type AppChanges = Changes<Omit<NewApp, "id">>;
+type InstallationFields = Pick<
   Installation,
   "note" | "deviceType" | "permissionPrefix" | "permissionKey" | "isReadOnly" | "expiresAtMs"
 >;
 /** What is not given is taken from the app. */
-export type NewInstallation = Changes<InstallationFields> & {
+type NewInstallation = Changes<InstallationFields> & {
   readonly id: string;
   readonly deviceUuid: string;
   readonly appId: string;

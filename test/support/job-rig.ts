@@ -1,9 +1,9 @@
 // A real store with jobs in it, and pools of workers over it, for tests of the queue.
 
+import type { NewJob } from "../../src/jobs/job-base-units.ts";
 import { byKind, type JobHandler, type JobKind } from "../../src/jobs/job-kinds.ts";
 import { JobStore } from "../../src/jobs/job-store.ts";
 import type { JobRow, JobTables } from "../../src/jobs/job-tables.ts";
-import type { NewJob } from "../../src/jobs/job-units.ts";
 import { type PoolParts, WorkerPool } from "../../src/jobs/worker-pool.ts";
 import type { Log } from "../../src/shared/log.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";

@@ -2,8 +2,9 @@
 
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { sql } from "kysely";
+import { enqueueJob, jobTables, type NewJob } from "../../src/jobs/job-base-units.ts";
 import { byKind, type Requeued, type Settlement } from "../../src/jobs/job-kinds.ts";
-import { createJobUnits, enqueueJob, jobTables, type NewJob } from "../../src/jobs/job-units.ts";
+import { createJobUnits } from "../../src/jobs/job-units.ts";
 import { AppError } from "../../src/shared/errors.ts";
 import { runReaderThread } from "../../src/storage/reader-thread.ts";
 import { runStorageThread } from "../../src/storage/storage-thread.ts";

@@ -1,10 +1,10 @@
 // What a node has room for, by what it runs.
 
 import { expect, test } from "bun:test";
+import { JOB_PRIORITY } from "../../src/jobs/job-base-units.ts";
 import type { ClaimedJob } from "../../src/jobs/job-claim-units.ts";
 import { JobRun } from "../../src/jobs/job-run.ts";
 import { JobRuns } from "../../src/jobs/job-runs.ts";
-import { JOB_PRIORITY } from "../../src/jobs/job-units.ts";
 import { QUIET } from "../support/job-rig.ts";
 
 const SLOTS = { default: 5, webhook: 8, export: 1, system: 2 };

@@ -1,7 +1,7 @@
 // What becomes of deliveries in time: tries, failures in a row, rotation, and addresses that change.
 
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { JOB_PRIORITY } from "../../src/jobs/job-units.ts";
+import { JOB_PRIORITY } from "../../src/jobs/job-base-units.ts";
 import { refusalFrom } from "../support/refusal-of.ts";
 import { isAccepted } from "../support/webhook-receiver.ts";
 import { WebhookRig } from "../support/webhook-rig.ts";
