@@ -150,6 +150,21 @@ describe("the shape of the source", () => {
     expect(SOURCES.filter(({ text }) => /^export (?:type )?[{*]/m.test(text)).map(({ path }) => path)).toEqual([]);
   });
 
+  test("no files import each other in a circle, not even for their types", () => {
+    const files = new Map(SOURCES.map((file) => [file.path, file]));
+    const done = new Set<string>();
+    const circles: string[] = [];
+    const visit = (path: string, way: readonly string[]) => {
+      if (way.includes(path)) circles.push([...way.slice(way.indexOf(path)), path].join(" → "));
+      const file = files.get(path);
+      if (file === undefined || done.has(path) || way.includes(path)) return;
+      for (const specifier of file.imports) visit(resolveImport(file, specifier), [...way, path]);
+      done.add(path);
+    };
+    for (const path of files.keys()) visit(path, []);
+    expect(circles).toEqual([]);
+  });
+
   test("no two files share a name", () => {
     const names = ALL.map(({ path }) => basename(path));
     expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([]);

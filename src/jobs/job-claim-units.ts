@@ -5,7 +5,6 @@ import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { JOB_PRIORITY, jobTables } from "./job-base-units.ts";
 import { type Bound, type Bounds, JobPick, Running } from "./job-pick-units.ts";
 import type { JobTables } from "./job-tables.ts";
-import type { Turns } from "./owner-turns.ts";
 
 /** So that one slow receiver does not take all slots of a node. */
 const GROUP_RUNNING_MAX = 2;
@@ -21,6 +20,9 @@ export interface Claim {
   /** Jobs of each group that run on this node already. */
   readonly busyGroups: Readonly<Record<string, number>>;
 }
+
+/** By priority: owners who had a turn since everybody who waited had one. */
+export type Turns = Readonly<Record<number, readonly number[]>>;
 
 export interface QueueClaim {
   readonly queue: string;

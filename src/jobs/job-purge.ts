@@ -3,9 +3,8 @@
 import type { Clock } from "../shared/clock.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import type { JobHandler, JobKind } from "./job-kinds.ts";
-import { JOB_SLICE_ROWS } from "./job-management-units.ts";
+import { JOB_SLICE_ROWS, type purgeJobs } from "./job-management-units.ts";
 import type { Schedule } from "./job-schedules.ts";
-import type { JobUnits } from "./job-units.ts";
 
 export const PURGE_KIND: JobKind = {
   kind: "job.purge",
@@ -19,7 +18,7 @@ export const PURGE_SCHEDULE: Schedule = { name: "job.purge", expression: "37 * *
 
 /** Slices of bounded size, each a commit of its own; other writes come between them. */
 export function createPurge(
-  store: UnitRunner<JobUnits>,
+  store: UnitRunner<{ "jobs.purge": typeof purgeJobs }>,
   clock: Clock,
   { keepDoneMs, keepDeadMs }: { readonly keepDoneMs: number; readonly keepDeadMs: number },
 ): JobHandler {

@@ -1,12 +1,9 @@
 // Whose turn it was: of owners with as many jobs running those come first whose turn it has not been.
 
-import type { ClaimedJob } from "./job-claim-units.ts";
+import type { ClaimedJob, Turns } from "./job-claim-units.ts";
 
 /** Of each priority of a queue; those that had their turn first are forgotten first, and may have another. */
 const OWNERS_MAX = 100;
-
-/** By priority: owners who had a turn since everybody who waited had one. */
-export type Turns = Readonly<Record<number, readonly number[]>>;
 
 export class OwnerTurns {
   readonly #queues = new Map<string, Map<number, Set<number>>>();

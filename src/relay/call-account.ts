@@ -2,12 +2,11 @@
 
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
-import type { NewLogRow } from "./ledger-units.ts";
 import type { Endpoint } from "./relay-endpoints.ts";
 import { RelayError } from "./relay-errors.ts";
 import type { Hold, RelayLimits } from "./relay-limits.ts";
 import type { RelayRequest } from "./relay-request.ts";
-import type { RelayToken } from "./relay-tables.ts";
+import type { NewLogRow, RelayToken } from "./relay-tables.ts";
 import { ANSWER_TOKENS, estimatePrompt, estimateTokens, reservationFor, type TokenUsage } from "./token-usage.ts";
 import type { UsageLog } from "./usage-log.ts";
 

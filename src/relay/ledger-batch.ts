@@ -1,6 +1,6 @@
 // The reservations and settlements that share a commit: read at once, reckoned here, written at once.
 
-import type { NewLogRow, Reservation } from "./ledger-units.ts";
+import type { NewLogRow, Reservation } from "./relay-tables.ts";
 
 /** What a token has, in the transaction. */
 interface TokenQuota {

@@ -4,21 +4,7 @@ import type { CompiledQuery, Kysely } from "kysely";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
 import { LedgerBatch, type StoredLedger } from "./ledger-batch.ts";
 import { relayTables } from "./relay-base-units.ts";
-import type { LogRow, RelayTables } from "./relay-tables.ts";
-
-/** A log row as its request knows it; `quota` is what it used, before that is held against the token. */
-export type NewLogRow = Omit<LogRow, "id">;
-
-/** Quota to be set aside for a request. */
-export interface Reservation {
-  readonly requestId: string;
-  readonly tokenId: number;
-  readonly amount: number;
-  /** When another node may take it for lost. */
-  readonly expiresAtMs: number;
-  /** Whose request it is. */
-  readonly node: string;
-}
+import type { LogRow, NewLogRow, RelayTables, Reservation } from "./relay-tables.ts";
 
 /** The row of a request that is over; `reserved` is what was set aside for it, of which less may be left to return. */
 export interface Settlement {

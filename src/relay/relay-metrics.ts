@@ -4,8 +4,8 @@ import { Counter, Gauge, type Registry } from "prom-client";
 import { HotCounter, HotHistogram } from "../http/hot-figures.ts";
 import type { ChannelState } from "./channel-monitor.ts";
 import type { PoolChannel } from "./channel-pool.ts";
-import type { NewLogRow } from "./ledger-units.ts";
 import { stateOf } from "./live-channels.ts";
+import type { NewLogRow } from "./relay-tables.ts";
 import type { AttemptResult } from "./upstream-attempt.ts";
 
 const SHORT_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1];

@@ -88,6 +88,20 @@ export type RelayTables = {
 
 export type LogRow = RelayTables["relay_log"];
 
+/** A log row as its request knows it; `quota` is what it used, before that is held against the token. */
+export type NewLogRow = Omit<LogRow, "id">;
+
+/** Quota to be set aside for a request. */
+export interface Reservation {
+  readonly requestId: string;
+  readonly tokenId: number;
+  readonly amount: number;
+  /** When another node may take it for lost. */
+  readonly expiresAtMs: number;
+  /** Whose request it is. */
+  readonly node: string;
+}
+
 /** 0 disabled by an operator, 1 enabled, 3 disabled by itself after a failure of its key. */
 export type ChannelStatus = 0 | 1 | 3;
 type TokenStatus = 0 | 1;

@@ -4,7 +4,8 @@ import { AppError, messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { UnitRunner } from "../storage/unit-of-work.ts";
 import { LedgerQueue } from "./ledger-queue.ts";
-import type { NewLogRow, Reservation, Settlement, TokenTouch } from "./ledger-units.ts";
+import type { Settlement, TokenTouch } from "./ledger-units.ts";
+import type { NewLogRow, Reservation } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
 const FLUSH_MS = 100;

@@ -5,10 +5,10 @@ import type { MessagePort } from "node:worker_threads";
 import { systemClock } from "../shared/clock.ts";
 import { messageOf } from "../shared/errors.ts";
 import { KvReader } from "./kv-reader.ts";
-import { type Started, tellStarted } from "./spare-descriptors.ts";
+import { tellStarted } from "./spare-descriptors.ts";
 import { openForReading } from "./sqlite-connection.ts";
 import { readFailure } from "./sqlite-errors.ts";
-import type { ReaderReply, ReaderRequest } from "./thread-messages.ts";
+import type { ReaderReply, ReaderRequest, Started } from "./thread-messages.ts";
 
 interface ReaderData {
   readonly path: string;

@@ -3,13 +3,11 @@
 import { closeSync, openSync } from "node:fs";
 import { devNull } from "node:os";
 import type { StartThread } from "./start-thread.ts";
+import type { Started } from "./thread-messages.ts";
 
 /** A thread takes two for itself, its connection to the store two more, a backup some for its files. */
 const SPARE = 16;
 const STARTED_MS_MAX = 1000;
-
-/** Given to a thread that was lent descriptors: it puts a 1 there, and wakes the lender, when it has what it needs. */
-export type Started = SharedArrayBuffer;
 
 /** Given up while a thread starts, and taken again behind it: those that it has left. */
 export class SpareDescriptors implements Disposable {

@@ -4,11 +4,13 @@ import type { ErrorCode, ErrorDetails, ExitCode } from "../shared/errors.ts";
 import type { BackupReport } from "./backup-store.ts";
 import type { FullCause } from "./full-cause.ts";
 import type { BucketPageQuery, KeyPageQuery, KeyRange, NamePage, OffsetPage, OffsetPageQuery } from "./kv-engine.ts";
-import type { Started } from "./spare-descriptors.ts";
 import type { QueuedUnit } from "./unit-queue.ts";
 import type { PackedBatch } from "./write-batch.ts";
 
 export type ThreadRole = "storage" | "reader" | "backup";
+
+/** Given to a thread that was lent descriptors: it puts a 1 there, and wakes the lender, when it has what it needs. */
+export type Started = SharedArrayBuffer;
 
 export interface StoreOptions {
   readonly path: string;

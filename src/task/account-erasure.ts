@@ -4,12 +4,17 @@
 import { jobTables } from "../jobs/job-base-units.ts";
 import type { JobHandler } from "../jobs/job-kinds.ts";
 import { AppError, messageOf } from "../shared/errors.ts";
+import type { Log } from "../shared/log.ts";
+import type { TableStore } from "../storage/unit-of-work.ts";
 import { TASK_JOBS } from "./task-jobs.ts";
-import type { TaskServices } from "./task-services.ts";
+import type { TaskUnits } from "./task-units.ts";
 import type { TaskWriter } from "./task-writer.ts";
 import { ERASED_WITHIN_MS } from "./user-deletion-units.ts";
 
-type Tools = Pick<TaskServices, "writer" | "log">;
+interface Tools {
+  readonly writer: TaskWriter;
+  readonly log: Log;
+}
 
 /** The account is deleted already, and a job does what is not done here. Never throws. */
 export async function eraseRest({ writer, log }: Tools, userId: number): Promise<void> {
@@ -21,7 +26,11 @@ export async function eraseRest({ writer, log }: Tools, userId: number): Promise
 }
 
 /** What the process before this one did not come to, whether jobs are run or not. To be called once; never throws. */
-export async function resumeErasures({ store, writer, log }: Tools & Pick<TaskServices, "store">): Promise<void> {
+export async function resumeErasures({
+  store,
+  writer,
+  log,
+}: Tools & { readonly store: TableStore<TaskUnits> }): Promise<void> {
   try {
     const { kind, queue } = TASK_JOBS.erase;
     const jobs = jobTables(store).selectFrom("job").select("payload").where("queue", "=", queue);

@@ -1,11 +1,11 @@
 // Accounts and sessions, as they are read: points and short pages.
 
 import type { Kysely } from "kysely";
+import type { AccessClaims } from "../auth/user-token.ts";
 import { AppError } from "../shared/errors.ts";
 import { SCANS_OF, type TableStore } from "../storage/unit-of-work.ts";
 import { emailKeyOf, usernameKeyOf } from "./account-rules.ts";
 import { taskTables } from "./task-base-units.ts";
-import type { SignedIn } from "./task-request.ts";
 import { type TaskTables, toUser, type User } from "./task-tables.ts";
 
 const SESSIONS_SHOWN_MAX = 200;
@@ -40,7 +40,7 @@ export class AccountStore {
   }
 
   /** See UserGate. */
-  async isLive({ userId, sessionId, tokenVersion }: SignedIn): Promise<boolean> {
+  async isLive({ userId, sessionId, tokenVersion }: AccessClaims): Promise<boolean> {
     const row = await this.#db
       .selectFrom("task_session")
       .innerJoin("task_user", "task_user.id", "task_session.user_id")

@@ -2,7 +2,7 @@
 
 import type { Passwords } from "../auth/passwords.ts";
 import type { RefreshToken, RefreshTokens } from "../auth/refresh-token.ts";
-import type { UserTokens } from "../auth/user-token.ts";
+import type { AccessClaims, UserTokens } from "../auth/user-token.ts";
 import type { RequestScope } from "../http/request-scope.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
@@ -15,7 +15,6 @@ import type { AccountStore, Credentials } from "./account-store.ts";
 import type { LoginThrottle } from "./login-throttle.ts";
 import { orUnavailable, PasswordChecks } from "./password-checks.ts";
 import type { OpenedSession } from "./session-units.ts";
-import type { SignedIn } from "./task-request.ts";
 import type { User } from "./task-tables.ts";
 import type { TaskUnits } from "./task-units.ts";
 import type { TaskWriter } from "./task-writer.ts";
@@ -110,7 +109,7 @@ export class Accounts {
 
   /** As asked before what only its owner may do. @throws AppError wrong_password, rate_limited, busy */
   async requirePassword(
-    { scope, who: { sessionId } }: { readonly scope: RequestScope; readonly who: SignedIn },
+    { scope, who: { sessionId } }: { readonly scope: RequestScope; readonly who: AccessClaims },
     { user, passwordHash: hash }: Credentials,
     password: string,
   ): Promise<void> {

@@ -1,11 +1,11 @@
 // One client of a live stream: it is sent what its user's feed holds after the rev it has, no faster than it reads.
 
+import type { AccessClaims } from "../auth/user-token.ts";
 import { BudgetShare, type ByteBudget } from "../http/byte-budget.ts";
 import { KiB, UNREAD_SECONDS_MAX } from "../shared/bounds.ts";
 import type { LoopTurns } from "../shared/loop-turns.ts";
 import { FEED_KEPT_MS, type FeedEntry, type FeedStore } from "./feed-store.ts";
 import { entryText, greeting, PING, resetText } from "./feed-text.ts";
-import type { SignedIn } from "./task-request.ts";
 
 /** Of one read, unless the first event alone is longer. */
 const BATCH_ROWS = 32;
@@ -22,7 +22,7 @@ type Controller = ReadableStreamDefaultController<Uint8Array>;
 
 interface StreamParts {
   readonly feed: FeedStore;
-  readonly who: SignedIn;
+  readonly who: AccessClaims;
   /** For texts that are longer than a batch, from before they are read until the client has taken them. */
   readonly budget: ByteBudget;
   /** A batch is read in a turn of its own: clients that are far behind would take the event loop for themselves. */
@@ -32,7 +32,7 @@ interface StreamParts {
 }
 
 export class EventStream {
-  readonly who: SignedIn;
+  readonly who: AccessClaims;
   readonly body: ReadableStream<Uint8Array>;
   readonly #parts: StreamParts;
   #controller: Controller | null = null;

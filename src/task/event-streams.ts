@@ -1,5 +1,6 @@
 // All live streams of this node: who may open one, what wakes them, what ends them.
 
+import type { AccessClaims } from "../auth/user-token.ts";
 import type { ByteBudget } from "../http/byte-budget.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
@@ -8,7 +9,6 @@ import type { Log } from "../shared/log.ts";
 import { LoopTurns } from "../shared/loop-turns.ts";
 import { EventStream } from "./event-stream.ts";
 import type { FeedStore } from "./feed-store.ts";
-import type { SignedIn } from "./task-request.ts";
 
 const STREAMS_PER_USER_MAX = 5;
 /** For wake-ups that were lost, tokens that end, pings, clients that do not read. */
@@ -40,7 +40,7 @@ export class EventStreams {
    * `gone` aborts when the client has left, also before it has read anything.
    * @throws AppError too_many_streams, draining
    */
-  async open(who: SignedIn, lastRev: number | null, gone: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  async open(who: AccessClaims, lastRev: number | null, gone: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const stream = this.#admit(who);
     try {
       await stream.begin(lastRev, this.#clock());
@@ -71,7 +71,7 @@ export class EventStreams {
     for (const stream of this.#all()) stream.end();
   }
 
-  #admit(who: SignedIn): EventStream {
+  #admit(who: AccessClaims): EventStream {
     if (this.#isClosed) throw new AppError("draining", "The server is shutting down.");
     const own = this.#byUser.get(who.userId) ?? new Set();
     if (own.size >= STREAMS_PER_USER_MAX) {

@@ -5,22 +5,8 @@ import type { Changes } from "./item-rules.ts";
 import { labelsOf } from "./item-store.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { Effects } from "./task-effects.ts";
-import type { ItemRow } from "./task-tables.ts";
+import type { EventType, ItemRow } from "./task-tables.ts";
 import { countWebhooks, queueDeliveries } from "./webhook-units.ts";
-
-export const EVENT_TYPES = [
-  "task.created",
-  "task.updated",
-  "task.assigned",
-  "task.deleted",
-  "task.restored",
-  "task.reminder",
-  "task.overdue",
-  "task.gone",
-  "comment.created",
-  "comment.deleted",
-] as const;
-export type EventType = (typeof EVENT_TYPES)[number];
 
 interface Announcement {
   /** `task.gone` is how others hear of it, never what happened. */

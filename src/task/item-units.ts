@@ -2,7 +2,7 @@
 
 import { AppError } from "../shared/errors.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import { announce, type EventType } from "./feed-units.ts";
+import { announce } from "./feed-units.ts";
 import { type Answered, answerOnce, type KeyedRequest } from "./idempotency-units.ts";
 import {
   insertLabels,
@@ -32,6 +32,7 @@ import {
 import { findItem, type LabelledItem, labelsOf, requireVisibleItem, taskNotFound } from "./item-store.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
+import type { EventType } from "./task-tables.ts";
 import { NO_DUE_MS } from "./task-tables.ts";
 import { type TaskView, taskView } from "./task-view.ts";
 

@@ -9,14 +9,11 @@ import { isUuidV7 } from "../shared/uuids.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { UserGate } from "./user-gate.ts";
 
-/** Whose access token it is; verified, and its session is live. */
-export type SignedIn = AccessClaims;
-
 export interface TaskRequest {
   readonly services: TaskServices;
   readonly scope: RequestScope;
-  /** Null on the few routes that anybody may ask. */
-  readonly who: SignedIn | null;
+  /** Of a verified access token whose session is live; null on the few routes that anybody may ask. */
+  readonly who: AccessClaims | null;
   /** Of a route that users may ask, but others as well: why the access token does not count. */
   readonly refusal?: AppError;
   /** Segments of the path, as they were sent. */
@@ -25,7 +22,7 @@ export interface TaskRequest {
 
 /** Of a route that needs a user. */
 export interface UserRequest extends TaskRequest {
-  readonly who: SignedIn;
+  readonly who: AccessClaims;
 }
 
 export type UserAct = (request: UserRequest) => Eventually<Response>;
@@ -78,7 +75,7 @@ const JSON_TYPES: ReadonlySet<string> = new Set([
 interface BodySource {
   readonly services: Pick<TaskServices, "budget" | "strangers"> & { readonly gate: Pick<UserGate, "isLive"> };
   readonly scope: RequestScope;
-  readonly who: SignedIn | null;
+  readonly who: AccessClaims | null;
 }
 
 /**

@@ -1,5 +1,6 @@
 // The task service on the wire: which path and method lead where, and what surrounds each request.
 
+import type { AccessClaims } from "../auth/user-token.ts";
 import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
 import { methodNotAllowed } from "../http/methods.ts";
 import type { RequestScope } from "../http/request-scope.ts";
@@ -15,7 +16,7 @@ import { JOB_ROUTES } from "./job-routes.ts";
 import { STREAM_ROUTES } from "./stream-routes.ts";
 import { respondTaskError } from "./task-errors.ts";
 import { LIST_ROUTES } from "./task-list-routes.ts";
-import type { SignedIn, TaskMethods, TaskRoute, UserAct } from "./task-request.ts";
+import type { TaskMethods, TaskRoute, UserAct } from "./task-request.ts";
 import type { TaskServices } from "./task-services.ts";
 import { WEBHOOK_ROUTES } from "./webhook-routes.ts";
 
@@ -92,7 +93,7 @@ function handle(services: TaskServices, scope: RequestScope, path: string, cors:
 
 /** What is not served counts as any other request of whoever asks. */
 async function refuse(services: TaskServices, scope: RequestScope, refusal: AppError): Promise<never> {
-  let who: SignedIn | null = null;
+  let who: AccessClaims | null = null;
   try {
     who = await admit(services, scope);
   } catch (error) {
@@ -111,7 +112,7 @@ async function actAsEither(
   route: TaskRoute & { auth: "none" | "either" },
   params: Readonly<Record<string, string>>,
 ): Promise<Response> {
-  let who: SignedIn;
+  let who: AccessClaims;
   try {
     who = await admit(services, scope);
   } catch (error) {
@@ -124,7 +125,7 @@ async function actAsEither(
 function actAs(
   services: TaskServices,
   scope: RequestScope,
-  who: SignedIn,
+  who: AccessClaims,
   route: { readonly cost: number; readonly act: UserAct },
   params: Readonly<Record<string, string>>,
 ): Eventually<Response> {
@@ -134,7 +135,7 @@ function actAs(
 }
 
 /** Whoever has no valid token is counted by address: guessing is not free. */
-function admit({ gate, rates }: TaskServices, scope: RequestScope): Eventually<SignedIn> {
+function admit({ gate, rates }: TaskServices, scope: RequestScope): Eventually<AccessClaims> {
   const refuse = (error: unknown): never => {
     if (error instanceof AppError && error.status === 401) rates.takeAddress(scope);
     throw error;

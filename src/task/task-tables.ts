@@ -8,6 +8,20 @@ export type TaskStatus = (typeof STATUSES)[number];
 export const PRIORITIES = ["low", "medium", "high"] as const;
 export type TaskPriority = (typeof PRIORITIES)[number];
 
+export const EVENT_TYPES = [
+  "task.created",
+  "task.updated",
+  "task.assigned",
+  "task.deleted",
+  "task.restored",
+  "task.reminder",
+  "task.overdue",
+  "task.gone",
+  "comment.created",
+  "comment.deleted",
+] as const;
+export type EventType = (typeof EVENT_TYPES)[number];
+
 /** `due_at_ms` of a task without a due date: the farthest future. */
 export const NO_DUE_MS = 9e15;
 

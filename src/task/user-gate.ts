@@ -1,12 +1,11 @@
 // Who is let in to the task service: users with an access token in force whose session is live.
 
-import type { UserTokens } from "../auth/user-token.ts";
+import type { AccessClaims, UserTokens } from "../auth/user-token.ts";
 import { createBoundedCache } from "../limits/bounded-cache.ts";
 import { Holds } from "../limits/holds.ts";
 import { MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
-import type { SignedIn } from "./task-request.ts";
 
 const CACHE_BYTES = 4 * MiB;
 const USER_BYTES = 300;
@@ -23,7 +22,7 @@ interface KnownUser {
 interface UserGateParts {
   readonly tokens: UserTokens;
   /** Looks it up: the session has not ended, the user is neither disabled nor deleted, the token version is today's. */
-  readonly findLive: (who: SignedIn) => Promise<boolean>;
+  readonly findLive: (who: AccessClaims) => Promise<boolean>;
   readonly onFailure: (reason: "missing" | "invalid") => void;
 }
 
@@ -38,14 +37,14 @@ export class UserGate {
   }
 
   /** Without a promise for a token and a session that are known. @throws AppError unauthorized, invalid_token */
-  admit(authorization: string | null): Eventually<SignedIn> {
+  admit(authorization: string | null): Eventually<AccessClaims> {
     if (!authorization) throw this.#refuse("missing");
     const claims = this.#parts.tokens.verify(authorization);
     return claims instanceof Promise ? claims.then((found) => this.#admitted(found)) : this.#admitted(claims);
   }
 
   /** Whether who was let in would be let in now, but for the end of the token. */
-  isLive(who: SignedIn): Eventually<boolean> {
+  isLive(who: AccessClaims): Eventually<boolean> {
     const { userId, sessionId, tokenVersion } = who;
     if (!this.#changing.isHeld(userId)) {
       const known = this.#known.get(`${userId}`);
@@ -63,7 +62,7 @@ export class UserGate {
     return this.#changing.hold(userId);
   }
 
-  #admitted(who: SignedIn | null): Eventually<SignedIn> {
+  #admitted(who: AccessClaims | null): Eventually<AccessClaims> {
     if (who === null) throw this.#refuse("invalid");
     const isLive = this.isLive(who);
     if (isLive === true) return who;
@@ -73,14 +72,14 @@ export class UserGate {
     });
   }
 
-  async #look(who: SignedIn): Promise<boolean> {
+  async #look(who: AccessClaims): Promise<boolean> {
     const { turns } = this.#changing;
     const isLive = await this.#parts.findLive(who);
     if (isLive && turns === this.#changing.turns && !this.#changing.isHeld(who.userId)) this.#remember(who);
     return isLive;
   }
 
-  #remember({ userId, sessionId, tokenVersion }: SignedIn): void {
+  #remember({ userId, sessionId, tokenVersion }: AccessClaims): void {
     const known = this.#known.get(`${userId}`);
     const isFit = known?.tokenVersion === tokenVersion && known.sessionIds.size < SESSIONS_KNOWN_MAX;
     const sessionIds = isFit ? known.sessionIds.add(sessionId) : new Set([sessionId]);

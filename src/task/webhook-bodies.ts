@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { urlProblem } from "../http/outbound-url.ts";
-import { EVENT_TYPES, type EventType } from "./feed-units.ts";
+import { EVENT_TYPES, type EventType } from "./task-tables.ts";
 
 /** Parsing stops here: longer lists are not judged element by element. */
 const SENT_EVENTS_MAX = 100;

@@ -1,7 +1,6 @@
 // What webhooks are told of an event: a body that is frozen when the event is stored.
 
-import type { EventType } from "./feed-units.ts";
-import type { ItemRow } from "./task-tables.ts";
+import type { EventType, ItemRow } from "./task-tables.ts";
 import { formatTime } from "./task-time.ts";
 import { taskView } from "./task-view.ts";
 

@@ -1,13 +1,12 @@
 // Webhooks and their deliveries as they are read, and their secrets, which are opened here for whoever signs.
 
 import type { Kysely } from "kysely";
-import { openRing } from "../auth/seal-units.ts";
+import { openRing, type SEAL_UNITS } from "../auth/seal-units.ts";
 import { SecretSeal } from "../auth/secret-seal.ts";
 import { AppError } from "../shared/errors.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { taskTables } from "./task-base-units.ts";
 import type { TaskTables } from "./task-tables.ts";
-import type { TaskUnits } from "./task-units.ts";
 import { formerSecrets, WEBHOOK_KEY_INFO, webhookContext } from "./webhook-secrets-units.ts";
 
 export type WebhookRow = TaskTables["task_webhook"];
@@ -21,13 +20,13 @@ export class WebhookStore {
   readonly #db: Kysely<TaskTables>;
   readonly #seal: SecretSeal;
 
-  private constructor(store: TableStore<TaskUnits>, seal: SecretSeal) {
+  private constructor(store: TableStore<typeof SEAL_UNITS>, seal: SecretSeal) {
     this.#db = taskTables(store);
     this.#seal = seal;
   }
 
   /** `secrets` open what is sealed, the first one seals. Throws what the store throws. */
-  static async open(store: TableStore<TaskUnits>, secrets: readonly Uint8Array[]): Promise<WebhookStore> {
+  static async open(store: TableStore<typeof SEAL_UNITS>, secrets: readonly Uint8Array[]): Promise<WebhookStore> {
     return new WebhookStore(store, new SecretSeal(await openRing(store, secrets, WEBHOOK_KEY_INFO)));
   }
 

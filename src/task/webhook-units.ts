@@ -4,10 +4,10 @@ import { kidOf } from "../auth/secret-seal.ts";
 import { JOB_PRIORITY } from "../jobs/job-base-units.ts";
 import { given } from "../shared/given.ts";
 import type { UnitOfWork } from "../storage/unit-of-work.ts";
-import type { EventType } from "./feed-units.ts";
 import { requireActive } from "./item-base-units.ts";
 import { taskTables } from "./task-base-units.ts";
 import { type Changed, changed } from "./task-effects.ts";
+import type { EventType } from "./task-tables.ts";
 import {
   endPending,
   queueDelivery,

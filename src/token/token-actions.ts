@@ -18,7 +18,7 @@ import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
 import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
-import { type AppRequest, LARGE_BODY_BYTES, type TokenServices } from "./token-routes.ts";
+import { type AppRequest, LARGE_BODY_BYTES, type TokenServices } from "./token-request.ts";
 import type { Installation } from "./token-tables.ts";
 import { refuseConditions, refuseExpiry, requireJsonType } from "./write-headers.ts";
 

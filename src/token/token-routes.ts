@@ -1,21 +1,16 @@
 // The token API on the wire: a namespace of JSON values for an installed app.
 
-import type { ByteBudget } from "../http/byte-budget.ts";
 import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
 import { methodNotAllowed } from "../http/methods.ts";
-import { type HeldBody, readBody } from "../http/read-body.ts";
+import { readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import type { Admission, Handler } from "../http/surface.ts";
+import type { Handler } from "../http/surface.ts";
 import { decodePath } from "../kv/kv-path.ts";
-import type { ValueServices } from "../kv/read-value.ts";
-import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { isValid, requireShallowText } from "../shared/json-text.ts";
-import type { LoopTurns } from "../shared/loop-turns.ts";
-import type { Settings } from "../shared/settings.ts";
-import type { Admitted, AppGate, RateKind } from "./app-gate.ts";
+import type { RateKind } from "./app-gate.ts";
 import { missingToken } from "./credential.ts";
 import {
   deleteKey,
@@ -30,28 +25,7 @@ import {
   showToken,
   writeKey,
 } from "./token-actions.ts";
-import type { TokenStore } from "./token-store.ts";
-
-export interface TokenServices extends ValueServices {
-  readonly tokens: TokenStore;
-  readonly appGate: AppGate;
-  readonly admission: Admission;
-  readonly settings: Settings;
-  /** Of those of whom only a body may say who they are: a part of the memory, so that they cannot take all of it. */
-  readonly strangers: ByteBudget;
-  readonly searchTurns: LoopTurns;
-}
-
-export const LARGE_BODY_BYTES = 64 * KiB;
-
-/** What an action is given: who asks, for which key, with which body, if it was read for its token already. */
-export interface AppRequest extends Admitted {
-  readonly scope: RequestScope;
-  /** Where this API is mounted, for links. */
-  readonly mount: string;
-  readonly key: string;
-  readonly body: HeldBody | null;
-}
+import { type AppRequest, LARGE_BODY_BYTES, type TokenServices } from "./token-request.ts";
 
 type Act = (services: TokenServices, request: AppRequest) => Eventually<Response>;
 interface Action {

@@ -1,7 +1,6 @@
 // A real store for tests of what the relay keeps in it, with its own storage thread.
 
-import type { NewLogRow } from "../../src/relay/ledger-units.ts";
-import type { ChannelFields, RelayTables, RelayTokenFields } from "../../src/relay/relay-tables.ts";
+import type { ChannelFields, NewLogRow, RelayTables, RelayTokenFields } from "../../src/relay/relay-tables.ts";
 import type { RelayUnits } from "../../src/relay/relay-units.ts";
 import type { TableStore } from "../../src/storage/unit-of-work.ts";
 import { openOwnStore } from "./own-store.ts";

@@ -1,19 +1,19 @@
 // Live streams: what a client that pauses is held to, and what becomes of a feed that cannot be read.
 
 import { expect, test } from "bun:test";
+import type { AccessClaims } from "../../src/auth/user-token.ts";
 import { ByteBudget } from "../../src/http/byte-budget.ts";
 import { KiB } from "../../src/shared/bounds.ts";
 import { LoopTurns } from "../../src/shared/loop-turns.ts";
 import { EventStream } from "../../src/task/event-stream.ts";
 import { EventStreams } from "../../src/task/event-streams.ts";
 import type { FeedEntry, FeedStore } from "../../src/task/feed-store.ts";
-import type { SignedIn } from "../../src/task/task-request.ts";
 import { eventually } from "../support/eventually.ts";
 import { QUIET } from "../support/job-rig.ts";
 
 const MISSED = 300;
 const UNSENT_MAX = 256;
-const WHO: SignedIn = { userId: 1, sessionId: "s", tokenVersion: 0, expiresAtMs: 1e15 };
+const WHO: AccessClaims = { userId: 1, sessionId: "s", tokenVersion: 0, expiresAtMs: 1e15 };
 
 /** Resumed by a client that has missed everything so far, and was told where it stands. */
 async function resumed() {

@@ -12,7 +12,7 @@ import type { KvEngine } from "../../src/storage/kv-engine.ts";
 import { AppGate } from "../../src/token/app-gate.ts";
 import { createToken } from "../../src/token/app-token.ts";
 import { listKeys, listValues } from "../../src/token/token-actions.ts";
-import type { TokenServices } from "../../src/token/token-routes.ts";
+import type { TokenServices } from "../../src/token/token-request.ts";
 import { TokenStore } from "../../src/token/token-store.ts";
 import { openOwnStore } from "../support/own-store.ts";
 

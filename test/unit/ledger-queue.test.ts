@@ -2,8 +2,8 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { LedgerQueue } from "../../src/relay/ledger-queue.ts";
-import type { NewLogRow, Reservation } from "../../src/relay/ledger-units.ts";
 import { hashRelayKey } from "../../src/relay/relay-key.ts";
+import type { NewLogRow, Reservation } from "../../src/relay/relay-tables.ts";
 import type { RelayUnits } from "../../src/relay/relay-units.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
 import { logRow, openRelayStore, type RelayStore, TOKEN_FIELDS } from "../support/relay-store.ts";

@@ -1,9 +1,9 @@
 // The gate of users by itself: what it looks up, what it remembers, and when it stops believing that.
 
 import { describe, expect, test } from "bun:test";
+import type { AccessClaims } from "../../src/auth/user-token.ts";
 import { UserTokens } from "../../src/auth/user-token.ts";
 import { AppError } from "../../src/shared/errors.ts";
-import type { SignedIn } from "../../src/task/task-request.ts";
 import { UserGate } from "../../src/task/user-gate.ts";
 
 const NOW_MS = 1_800_000_000_000;
@@ -25,7 +25,7 @@ async function openRig(userId = 1): Promise<Rig> {
   const rig = { failures: [] as string[], live: new Set([sessionId]), lookups: 0, pause: Promise.resolve() };
   const gate = new UserGate({
     tokens,
-    async findLive({ sessionId: id }: SignedIn) {
+    async findLive({ sessionId: id }: AccessClaims) {
       rig.lookups++;
       const found = rig.live.has(id);
       await rig.pause;
