@@ -1,10 +1,10 @@
 // Which path leads where: the mounts of every service, and how each is opened.
 
+import { getRoute } from "../http/methods.ts";
 import {
   createBackupRoute,
   createDocumentRoute,
   createMetricsRoute,
-  getRoute,
   showLiveness,
   showName,
   showReadiness,

@@ -2,9 +2,9 @@
 
 import type { Principal } from "../auth/principal.ts";
 import { AppError } from "../shared/errors.ts";
-import { methodNotAllowed, respondOptions } from "./methods.ts";
+import { allowOf, methodNotAllowed, respondOptions } from "./methods.ts";
 import type { RequestScope } from "./request-scope.ts";
-import { allowOf, RouteTree } from "./route-tree.ts";
+import { RouteTree } from "./route-tree.ts";
 import { asOperator, type Handler, type OperatorSurface } from "./surface.ts";
 
 export interface OperatorRequest<Services> {

@@ -5,26 +5,11 @@ import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { VERSION } from "../shared/version.ts";
 import type { BackupReport } from "../storage/backup-store.ts";
-import { methodNotAllowed, respondOptions } from "./methods.ts";
+import { postRoute } from "./methods.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RequestScope } from "./request-scope.ts";
 import { respond, respondJson } from "./respond.ts";
 import { asOperator, type Handler, type OperatorSurface } from "./surface.ts";
-
-const GET_ALLOW = "GET, HEAD, OPTIONS";
-const BACKUP_ALLOW = "POST, OPTIONS";
-
-/** A route for GET and HEAD that takes its pattern from the place where it is mounted. */
-export function getRoute(route: string, answer: (scope: RequestScope) => Eventually<Response>): Handler {
-  return function get(context) {
-    const { scope } = context.env;
-    scope.route = route;
-    const { method } = scope.request;
-    if (method === "OPTIONS") return respondOptions(scope, GET_ALLOW);
-    if (method !== "GET" && method !== "HEAD") throw methodNotAllowed(GET_ALLOW);
-    return answer(scope);
-  };
-}
 
 export function showName(scope: RequestScope): Response {
   return respondJson(scope, 200, { name: "gokv", version: VERSION, docs: "/openapi.json" });
@@ -46,18 +31,13 @@ export function showReadiness(scope: RequestScope): Response {
 
 /** POST /_admin/backup: answers when the copy was proven. */
 export function createBackupRoute(surface: OperatorSurface, run: () => Promise<BackupReport>): Handler {
-  return function backup(context) {
-    const { scope } = context.env;
-    scope.route = "/_admin/backup";
-    const { method } = scope.request;
-    if (method === "OPTIONS") return respondOptions(scope, BACKUP_ALLOW);
-    if (method !== "POST") throw methodNotAllowed(BACKUP_ALLOW);
-    return asOperator(surface, scope, async (principal) => {
+  return postRoute("/_admin/backup", (scope) =>
+    asOperator(surface, scope, async (principal) => {
       requireAdmin(principal);
       const { file, bytes, revision, entries, ms } = await scope.whileSilent(run);
       return respondJson(scope, 200, { file, bytes, revision, entries, ms });
-    });
-  };
+    }),
+  );
 }
 
 export function createMetricsRoute(

@@ -59,8 +59,3 @@ export class RouteTree<T> {
 function emptyBranch<T>(): Branch<T> {
   return { literals: new Map(), wild: null, leaf: null };
 }
-
-/** The Allow list of a route that takes these methods. */
-export function allowOf(methods: Readonly<Partial<Record<string, unknown>>>): string {
-  return [...Object.keys(methods), ...("GET" in methods ? ["HEAD"] : []), "OPTIONS"].join(", ");
-}

@@ -1,7 +1,7 @@
 // The KV surface on the wire: POST, PUT, GET, HEAD, DELETE of /:bucket/:key, and /_meta of it.
 
 import { type Principal, type Right, requireKeyRight } from "../auth/principal.ts";
-import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import { getRoute, methodNotAllowed, respondOptions } from "../http/methods.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
 import { requireNoFragment } from "../http/request-path.ts";
@@ -29,7 +29,6 @@ interface KvServices extends OperatorSurface, ValueServices {
 
 const ALLOW = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 const META_PREFIX = "/_meta";
-const META_ALLOW = "GET, HEAD, OPTIONS";
 
 type Act = (scope: RequestScope, target: KvTarget) => Eventually<Response>;
 
@@ -62,18 +61,13 @@ export function createKvHandler(services: KvServices): Handler {
 
 /** GET /_meta/:bucket/:key */
 export function createMetaHandler(services: KvServices): Handler {
-  return function meta(context) {
-    const { scope } = context.env;
-    scope.route = "/_meta/:bucket/:key";
-    const { method } = scope.request;
-    if (method === "OPTIONS") return respondOptions(scope, META_ALLOW);
-    if (method !== "GET" && method !== "HEAD") throw methodNotAllowed(META_ALLOW);
-    return asOperator(services, scope, (principal) => {
+  return getRoute("/_meta/:bucket/:key", (scope, context) =>
+    asOperator(services, scope, (principal) => {
       requireNoFragment(scope.request.url);
       const target = parseKvPath(context.req.path.slice(META_PREFIX.length), services.reservedBuckets);
       return showMeta(services, scope, principal, target);
-    });
-  };
+    }),
+  );
 }
 
 async function showMeta(

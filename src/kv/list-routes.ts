@@ -1,7 +1,7 @@
 // GET /_list: buckets or keys as a bare JSON array, page by page, with details, or only counted.
 
 import { type Principal, requireRight } from "../auth/principal.ts";
-import { methodNotAllowed, respondOptions } from "../http/methods.ts";
+import { getRoute } from "../http/methods.ts";
 import { nextPageHeaders } from "../http/pagination.ts";
 import { requireNoFragment } from "../http/request-path.ts";
 import type { RequestScope } from "../http/request-scope.ts";
@@ -20,19 +20,11 @@ interface ListServices extends OperatorSurface {
   readonly listTurns: LoopTurns;
 }
 
-const ALLOW = "GET, HEAD, OPTIONS";
 /** A long list may keep the connection silent for as long as one page takes, not for ever. */
 const LIST_IDLE_SECONDS = 60;
 
 export function createListHandler(services: ListServices): Handler {
-  return function list(context) {
-    const { scope } = context.env;
-    scope.route = "/_list";
-    const { method } = scope.request;
-    if (method === "OPTIONS") return respondOptions(scope, ALLOW);
-    if (method !== "GET" && method !== "HEAD") throw methodNotAllowed(ALLOW);
-    return asOperator(services, scope, (principal) => answer(services, scope, principal));
-  };
+  return getRoute("/_list", (scope) => asOperator(services, scope, (principal) => answer(services, scope, principal)));
 }
 
 async function answer(services: ListServices, scope: RequestScope, principal: Principal): Promise<Response> {

@@ -1,7 +1,7 @@
 // The relay on the wire: what clients of OpenAI's API ask for, in its paths and shapes.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
-import { respondOptions } from "../http/methods.ts";
+import { allowOf, respondOptions } from "../http/methods.ts";
 import { KEPT_BODY_BYTES_MAX } from "../http/outbound-body.ts";
 import { readBody, reserveParsed } from "../http/read-body.ts";
 import type { RequestScope } from "../http/request-scope.ts";
@@ -101,7 +101,7 @@ function isTaken(methods: Methods, method: string): boolean {
 function actionOf(methods: Methods, method: string): Act {
   const act = methods[method === "HEAD" ? "GET" : method];
   if (act !== undefined) return act;
-  const allow = [...Object.keys(methods), ...("GET" in methods ? ["HEAD"] : []), "OPTIONS"].join(", ");
+  const allow = allowOf(methods);
   if (method === "OPTIONS") {
     return async ({ scope }) => {
       describeAttempts(scope, 0, performance.now() - scope.startedMs);

@@ -2,9 +2,9 @@
 
 import type { AccessClaims } from "../auth/user-token.ts";
 import { type CorsPolicy, corsHeaders, respondPreflight } from "../http/cors.ts";
-import { methodNotAllowed } from "../http/methods.ts";
+import { allowOf, methodNotAllowed } from "../http/methods.ts";
 import type { RequestScope } from "../http/request-scope.ts";
-import { allowOf, RouteTree } from "../http/route-tree.ts";
+import { RouteTree } from "../http/route-tree.ts";
 import type { Handler } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
