@@ -1,6 +1,7 @@
 // Management of channels: what is stored, how each one fares, and a try right now.
 
 import type { z } from "zod";
+import type { OperatorRoutes } from "../http/operator-routes.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
@@ -16,11 +17,19 @@ import type { ChannelHealth, TestReport } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import { CHANNELS_MAX, UNREADABLE_ADVICE } from "./channel-units.ts";
 import { parseBody } from "./management-bodies.ts";
-import { type Act, type ManagementRequest, numberOf, pageOf, readBytes, secondsOf } from "./management-request.ts";
+import {
+  idOf,
+  type ManagementRequest,
+  numberOf,
+  pageOf,
+  type RelayAdminServices,
+  readBytes,
+  secondsOf,
+} from "./management-request.ts";
 import type { Channel } from "./relay-tables.ts";
 
 /** Paths below `/api/channel`, by method. */
-export const CHANNEL_ROUTES: Readonly<Record<string, Readonly<Record<string, Act>>>> = {
+export const CHANNEL_ROUTES: OperatorRoutes<RelayAdminServices> = {
   "": { GET: listChannels, POST: createChannel },
   "/:id": { GET: showChannel, PUT: updateChannel, PATCH: updateChannel, DELETE: deleteChannel },
   "/:id/test": { POST: testChannel },
@@ -59,12 +68,15 @@ async function createChannel(request: ManagementRequest): Promise<Response> {
   return respondJson(request.scope, 201, channelBody(channels, channel!), { Location: `/api/channel/${channel!.id}` });
 }
 
-async function showChannel({ services, scope, id }: ManagementRequest): Promise<Response> {
-  return respondJson(scope, 200, channelBody(services.channels, await services.channels.require(id)));
+async function showChannel(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  const channel = await services.channels.require(idOf(request));
+  return respondJson(scope, 200, channelBody(services.channels, channel));
 }
 
 async function updateChannel(request: ManagementRequest): Promise<Response> {
-  const { services, scope, id } = request;
+  const { services, scope } = request;
+  const id = idOf(request);
   const { channels, monitor } = services;
   const body = await readBytes(request, (bytes) => parseBody(bytes, ChannelChangesBody));
   const stored = await channels.require(id);
@@ -76,19 +88,23 @@ async function updateChannel(request: ManagementRequest): Promise<Response> {
   return respondJson(scope, 200, channelBody(channels, channel));
 }
 
-async function deleteChannel({ services, scope, id }: ManagementRequest): Promise<Response> {
-  await services.channels.change("relay.deleteChannel", { id });
+async function deleteChannel(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  await services.channels.change("relay.deleteChannel", { id: idOf(request) });
   await services.monitor.changed();
   return respond(scope, 204, {});
 }
 
-async function setStatus({ services, scope, id }: ManagementRequest, status: 0 | 1): Promise<Response> {
-  const channel = await services.channels.change("relay.setChannelStatus", { id, status });
+async function setStatus(request: ManagementRequest, status: 0 | 1): Promise<Response> {
+  const { services, scope } = request;
+  const channel = await services.channels.change("relay.setChannelStatus", { id: idOf(request), status });
   await services.monitor.changed();
   return respondJson(scope, 200, channelBody(services.channels, channel));
 }
 
-async function resetChannel({ services, scope, id }: ManagementRequest): Promise<Response> {
+async function resetChannel(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  const id = idOf(request);
   await services.channels.require(id);
   services.monitor.reset(id);
   const status = await services.channels.change("relay.liftBan", { id });
@@ -97,15 +113,20 @@ async function resetChannel({ services, scope, id }: ManagementRequest): Promise
 }
 
 async function testChannel(request: ManagementRequest): Promise<Response> {
-  return runTest(request, await readBytes(request, (bytes) => parseBody(bytes, ChannelTestBody)));
+  const id = idOf(request);
+  return runTest(request, id, await readBytes(request, (bytes) => parseBody(bytes, ChannelTestBody)));
 }
 
 async function testChannelByQuery(request: ManagementRequest): Promise<Response> {
-  return runTest(request, { model: parseQuery(request.scope.request.url, ["model"]).model || undefined });
+  const id = idOf(request);
+  return runTest(request, id, { model: parseQuery(request.scope.request.url, ["model"]).model || undefined });
 }
 
-async function runTest(request: ManagementRequest, asked: z.infer<typeof ChannelTestBody>): Promise<Response> {
-  const { services, scope, id } = request;
+async function runTest(
+  { services, scope }: ManagementRequest,
+  id: number,
+  asked: z.infer<typeof ChannelTestBody>,
+): Promise<Response> {
   const { channels, monitor } = services;
   const channel = await channels.require(id);
   const model = asked.model ?? channel.models[0] ?? channel.discoveredModels[0];
@@ -122,14 +143,18 @@ async function runTest(request: ManagementRequest, asked: z.infer<typeof Channel
   return respondJson(scope, 200, testBody(report));
 }
 
-async function showHealth({ services, scope, id }: ManagementRequest): Promise<Response> {
+async function showHealth(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  const id = idOf(request);
   const channel = await services.channels.require(id);
   const isLocked = services.channels.keyOf(channel) === null;
   const health = services.monitor.health(id) ?? unknownHealth(isLocked);
   return respondJson(scope, 200, healthBody(channel, health));
 }
 
-async function showModels({ services, scope, id }: ManagementRequest): Promise<Response> {
+async function showModels(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  const id = idOf(request);
   const { channels, monitor } = services;
   const channel = await channels.require(id);
   if (channels.keyOf(channel) === null) throw new AppError("upstream_failed", LOCKED);

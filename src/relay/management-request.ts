@@ -1,13 +1,14 @@
 // A request to the management routes of the relay, and the small readings that all of them share.
 
 import type { ByteBudget } from "../http/byte-budget.ts";
+import type { OperatorRequest } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/pagination.ts";
 import { wholeNumber } from "../http/query-parameters.ts";
 import { readBody } from "../http/read-body.ts";
-import type { RequestScope } from "../http/request-scope.ts";
 import type { OperatorSurface } from "../http/surface.ts";
 import { KiB } from "../shared/bounds.ts";
 import type { Clock } from "../shared/clock.ts";
+import { AppError } from "../shared/errors.ts";
 import type { ChannelMonitor } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
@@ -22,19 +23,17 @@ export interface RelayAdminServices extends OperatorSurface {
   readonly clock: Clock;
 }
 
-export interface ManagementRequest {
-  readonly services: RelayAdminServices;
-  readonly scope: RequestScope;
-  /** The `:id` of the path; 0 without one. */
-  readonly id: number;
-}
+export type ManagementRequest = OperatorRequest<RelayAdminServices>;
 
-export type Act = (request: ManagementRequest) => Promise<Response>;
-
-/** What `:id` may be: anything else is not there. */
-export const ID = /^[1-9]\d{0,14}$/;
+const ID = /^[1-9]\d{0,14}$/;
 
 const BODY_BYTES_MAX = 512 * KiB;
+
+/** The `:id` of the path. @throws AppError route_not_found: nothing else can be there */
+export function idOf({ params: { id = "" } }: ManagementRequest): number {
+  if (!ID.test(id)) throw new AppError("route_not_found", "There is nothing at this path.");
+  return Number(id);
+}
 
 /** @throws AppError body_too_large, overloaded, body_incomplete, and what `parse` throws */
 export async function readBytes<T>(

@@ -1,11 +1,20 @@
 // Management of relay tokens. A key is shown once, when its token is made.
 
+import type { OperatorRoutes } from "../http/operator-routes.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
 import { maskKey } from "./key-mask.ts";
 import { parseBody } from "./management-bodies.ts";
-import { type Act, type ManagementRequest, numberOf, pageOf, readBytes, secondsOf } from "./management-request.ts";
+import {
+  idOf,
+  type ManagementRequest,
+  numberOf,
+  pageOf,
+  type RelayAdminServices,
+  readBytes,
+  secondsOf,
+} from "./management-request.ts";
 import { createRelayKey, hashRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
 import type { RelayToken } from "./relay-tables.ts";
 import {
@@ -16,7 +25,7 @@ import {
 } from "./relay-token-bodies.ts";
 
 /** Paths below `/api/token`, by method. */
-export const RELAY_TOKEN_ROUTES: Readonly<Record<string, Readonly<Record<string, Act>>>> = {
+export const RELAY_TOKEN_ROUTES: OperatorRoutes<RelayAdminServices> = {
   "": { GET: listTokens, POST: createToken },
   "/:id": { GET: showToken, PUT: updateToken, PATCH: updateToken, DELETE: deleteToken },
 };
@@ -44,12 +53,14 @@ async function createToken(request: ManagementRequest): Promise<Response> {
   return respondJson(request.scope, 201, shown, { Location: `/api/token/${token!.id}` });
 }
 
-async function showToken({ services, scope, id }: ManagementRequest): Promise<Response> {
-  return respondJson(scope, 200, tokenBody(await services.tokens.require(id)));
+async function showToken(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  return respondJson(scope, 200, tokenBody(await services.tokens.require(idOf(request))));
 }
 
 async function updateToken(request: ManagementRequest): Promise<Response> {
-  const { services, scope, id } = request;
+  const { services, scope } = request;
+  const id = idOf(request);
   const body = await readBytes(request, (bytes) => parseBody(bytes, RelayTokenChangesBody));
   const { keyMask } = await services.tokens.require(id);
   if (body.key !== undefined && body.key !== keyMask) {
@@ -64,8 +75,9 @@ async function updateToken(request: ManagementRequest): Promise<Response> {
   return respondJson(scope, 200, tokenBody(token));
 }
 
-async function deleteToken({ services, scope, id }: ManagementRequest): Promise<Response> {
-  await services.tokens.change("relay.deleteToken", { id });
+async function deleteToken(request: ManagementRequest): Promise<Response> {
+  const { services, scope } = request;
+  await services.tokens.change("relay.deleteToken", { id: idOf(request) });
   return respond(scope, 204, {});
 }
 

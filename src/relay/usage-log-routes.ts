@@ -1,10 +1,11 @@
 // What was used: single requests, newest first, and sums of them.
 
+import type { OperatorRoutes } from "../http/operator-routes.ts";
 import { pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
-import { type Act, type ManagementRequest, numberOf } from "./management-request.ts";
+import { type ManagementRequest, numberOf, type RelayAdminServices } from "./management-request.ts";
 import type { LogPlace, LogStat, StatGroup } from "./usage-log-store.ts";
 
 const STAT_SPAN_MS = 86_400_000;
@@ -15,7 +16,7 @@ const TIME_MAX = 8.64e15;
 const GROUPS: readonly StatGroup[] = ["token", "channel", "model", "day"];
 
 /** Paths below `/api/log`, by method. */
-export const USAGE_LOG_ROUTES: Readonly<Record<string, Readonly<Record<string, Act>>>> = {
+export const USAGE_LOG_ROUTES: OperatorRoutes<RelayAdminServices> = {
   "": { GET: listLog },
   "/stat": { GET: showStat },
 };
