@@ -3,6 +3,7 @@
 import type { ArgsDef } from "citty";
 import { ExitError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import type { AdminClient, Answer } from "./admin-client.ts";
 import type { FlagValues, StrictCommand } from "./run-cli.ts";
 import {
@@ -221,6 +222,6 @@ function installationFields(flags: FlagValues): Record<string, unknown> {
     permissionKey: grant,
     deviceType: flags["device-type"],
     isReadOnly: oneOrOther(flags, "read-only", "read-write"),
-    expiresAt: typeof expiresAtMs === "number" ? new Date(expiresAtMs).toISOString() : expiresAtMs,
+    expiresAt: typeof expiresAtMs === "number" ? formatTime(expiresAtMs) : expiresAtMs,
   };
 }

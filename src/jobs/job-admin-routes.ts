@@ -7,9 +7,10 @@ import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTimeOrNull } from "../shared/iso-time.ts";
 import type { QueueName } from "../shared/setting-parsers.ts";
 import { isUuidV7 } from "../shared/uuids.ts";
-import { operatorJobBody, timeText } from "./job-body.ts";
+import { operatorJobBody } from "./job-body.ts";
 import type { JobService } from "./job-service.ts";
 import { JOB_STATES, type JobState } from "./job-tables.ts";
 
@@ -82,7 +83,7 @@ async function listQueues({ services, scope }: AdminRequest): Promise<Response> 
   const bodies = [...figures].map(([name, { depth, oldestMs, running, isPaused }]) => ({
     name,
     depth,
-    oldest: timeText(oldestMs),
+    oldest: formatTimeOrNull(oldestMs),
     running,
     paused: isPaused,
   }));
@@ -102,8 +103,8 @@ async function listSchedules({ services, scope }: AdminRequest): Promise<Respons
   const bodies = schedules.map(({ name, expression, lastFireMs, nextFireMs }) => ({
     name,
     expression,
-    last_fire: timeText(lastFireMs),
-    next_fire: timeText(nextFireMs),
+    last_fire: formatTimeOrNull(lastFireMs),
+    next_fire: formatTimeOrNull(nextFireMs),
   }));
   return respondJson(scope, 200, bodies);
 }

@@ -9,6 +9,7 @@ import type { RequestScope } from "../http/request-scope.ts";
 import { respond, respondJson } from "../http/respond.ts";
 import { asOperator, type Handler, type OperatorSurface } from "../http/surface.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import type { KvEntry } from "../storage/kv-engine.ts";
 import { formatEtag, parseWriteCondition } from "./conditions.ts";
 import { parseContentType, parseMetadata, parseTtlMs, refuseContentRange } from "./entry-headers.ts";
@@ -89,9 +90,9 @@ export function describeEntry(entry: KvEntry): Record<string, unknown> {
     size: entry.sizeBytes,
     revision: entry.revision,
     content_type: entry.contentType ?? DEFAULT_CONTENT_TYPE,
-    created_at: new Date(entry.createdAtMs).toISOString(),
-    updated_at: new Date(entry.updatedAtMs).toISOString(),
-    expires_at: entry.expiresAtMs === null ? null : new Date(entry.expiresAtMs).toISOString(),
+    created_at: formatTime(entry.createdAtMs),
+    updated_at: formatTime(entry.updatedAtMs),
+    expires_at: formatTimeOrNull(entry.expiresAtMs),
     metadata: entry.metadata === null ? {} : JSON.parse(entry.metadata),
   };
 }

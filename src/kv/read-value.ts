@@ -8,6 +8,7 @@ import { INLINE_VALUE_BYTES_MAX } from "../shared/bounds.ts";
 import { systemClock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import type { KvEngine, KvEntry, KvFound } from "../storage/kv-engine.ts";
 import { matchesRevision } from "../storage/write-condition.ts";
 import { type ByteRange, parseRange } from "./byte-range.ts";
@@ -217,7 +218,7 @@ function entryHeaders(entry: KvEntry): ResponseHeaders {
   };
   if (entry.expiresAtMs !== null) {
     headers["X-TTL"] = `${Math.max(0, Math.ceil((entry.expiresAtMs - systemClock()) / 1000))}`;
-    headers["X-Expires-At"] = new Date(entry.expiresAtMs).toISOString();
+    headers["X-Expires-At"] = formatTime(entry.expiresAtMs);
   }
   return entry.metadata === null ? headers : { ...headers, ...metadataHeaders(entry.metadata) };
 }

@@ -1,5 +1,6 @@
 // A first channel and a first token out of the settings, so that a new server can relay without being administered.
 
+import { hashOpaque } from "../auth/opaque-token.ts";
 import { messageOf } from "../shared/errors.ts";
 import type { Log } from "../shared/log.ts";
 import type { Settings } from "../shared/settings.ts";
@@ -7,7 +8,7 @@ import type { ChannelMonitor } from "./channel-monitor.ts";
 import type { ChannelStore } from "./channel-store.ts";
 import { lacksStreamOptions, PROVIDER_ADDRESSES } from "./channel-types.ts";
 import { maskKey } from "./key-mask.ts";
-import { hashRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
+import { STRONG_KEY_MIN } from "./relay-key.ts";
 import type { RelayTokenStore } from "./relay-token-store.ts";
 
 const NAME = "bootstrap";
@@ -76,7 +77,7 @@ async function bootstrapToken({ settings, tokens, log }: BootstrapParts): Promis
     cacheTtlSeconds: 0,
   };
   const made = await tokens.change("relay.createToken", {
-    keyHash: hashRelayKey(key),
+    keyHash: hashOpaque(key),
     keyMask: maskKey(key),
     fields,
     isFirst: true,

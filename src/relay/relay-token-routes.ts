@@ -1,5 +1,6 @@
 // Management of relay tokens. A key is shown once, when its token is made.
 
+import { hashOpaque } from "../auth/opaque-token.ts";
 import type { OperatorRoutes } from "../http/operator-routes.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respond, respondJson } from "../http/respond.ts";
@@ -15,7 +16,7 @@ import {
   readBytes,
   secondsOf,
 } from "./management-request.ts";
-import { createRelayKey, hashRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
+import { createRelayKey, STRONG_KEY_MIN } from "./relay-key.ts";
 import type { RelayToken } from "./relay-tables.ts";
 import {
   NewRelayTokenBody,
@@ -43,7 +44,7 @@ async function createToken(request: ManagementRequest): Promise<Response> {
   const body = await readBytes(request, (bytes) => parseBody(bytes, NewRelayTokenBody, ["name"]));
   const key = body.key ?? createRelayKey();
   const token = await request.services.tokens.change("relay.createToken", {
-    keyHash: hashRelayKey(key),
+    keyHash: hashOpaque(key),
     keyMask: maskKey(key),
     fields: relayTokenFieldsOf(body),
     isFirst: false,

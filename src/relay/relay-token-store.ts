@@ -1,6 +1,7 @@
 // Relay tokens: read here, changed by write units, those in use kept in memory.
 
 import type { Kysely } from "kysely";
+import { hashOpaque } from "../auth/opaque-token.ts";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
@@ -8,7 +9,6 @@ import type { Eventually } from "../shared/eventual.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import type { TokenTouch } from "./ledger-units.ts";
 import { relayTables } from "./relay-base-units.ts";
-import { hashRelayKey } from "./relay-key.ts";
 import { type RelayTables, type RelayToken, toRelayToken } from "./relay-tables.ts";
 import type { RelayUnits } from "./relay-units.ts";
 
@@ -108,7 +108,7 @@ export class RelayTokenStore {
 
   async #read(key: string): Promise<RelayToken | null> {
     const drops = this.#drops;
-    const hashed = this.#db.selectFrom("relay_token").where("key_hash", "=", hashRelayKey(key));
+    const hashed = this.#db.selectFrom("relay_token").where("key_hash", "=", hashOpaque(key));
     const row = await hashed.selectAll().executeTakeFirst();
     if (row === undefined) return null;
     const found = { token: toRelayToken(row), touchedMs: row.accessed_time };

@@ -2,6 +2,7 @@
 
 import type { Database } from "bun:sqlite";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import { boundAfterPrefix } from "./key-bounds.ts";
 import { readLastRevision, readWipes } from "./kv-rows.ts";
 import { checksumRow } from "./row-checksum.ts";
@@ -111,9 +112,9 @@ function toExported(row: Row): ExportedEntry {
     value: Buffer.from(row.value.buffer, row.value.byteOffset, row.value.length).toString("base64"),
     content_type: row.contentType,
     metadata: row.metadata === null ? {} : JSON.parse(row.metadata),
-    created_at: new Date(row.createdAtMs).toISOString(),
-    updated_at: new Date(row.updatedAtMs).toISOString(),
-    expires_at: row.expiresAtMs === null ? null : new Date(row.expiresAtMs).toISOString(),
+    created_at: formatTime(row.createdAtMs),
+    updated_at: formatTime(row.updatedAtMs),
+    expires_at: formatTimeOrNull(row.expiresAtMs),
     creator_ip: row.creatorIp,
   };
 }

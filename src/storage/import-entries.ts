@@ -3,6 +3,7 @@
 import type { Database } from "bun:sqlite";
 import { createReadStream, existsSync } from "node:fs";
 import { EXIT, ExitError } from "../shared/errors.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { parseJson } from "../shared/json-text.ts";
 import { fileReason } from "../shared/system-reasons.ts";
 import { accessFailure, isOutOfSpace } from "./access-failure.ts";
@@ -16,7 +17,7 @@ import { isReserveHeld, reserveBytesOf } from "./space-reserve.ts";
 import { PAGE_BYTES } from "./sqlite-connection.ts";
 import { classifySqliteError } from "./sqlite-errors.ts";
 import type { StoreFiles } from "./store-files.ts";
-import { pagesOf, roomBytes, uncopiedBytesMax } from "./volume-room.ts";
+import { pagesOf, roomBytes, uncopiedBytesMax, VOLUME_REST_BYTES_MAX } from "./volume-room.ts";
 import { WalCheckpointer } from "./wal-checkpointer.ts";
 
 export type ImportMode = "fail" | "skip" | "overwrite";
@@ -47,8 +48,6 @@ export interface ImportReport {
 
 /** Pages that a row changes in the log besides those of its value: its own in the table and in each index. */
 const PAGES_PER_ROW_BYTES = 8192;
-/** With more free than this it was not the volume that refused a page. */
-const VOLUME_REST_BYTES_MAX = 65_536;
 /** Another one may be a misspelt one. */
 const MEMBERS: Readonly<Record<keyof ExportedEntry, true>> = {
   bucket: true,
@@ -397,7 +396,7 @@ function parseMetadataObject(value: unknown): string | null {
 function parseTime(value: unknown): number {
   const ms = typeof value === "string" && TIME.test(value) ? Date.parse(value) : Number.NaN;
   // Date.parse takes 30 February for 2 March.
-  if (Number.isNaN(ms) || new Date(ms).toISOString() !== value) {
+  if (Number.isNaN(ms) || formatTime(ms) !== value) {
     throw new Error("a time must be RFC 3339 in UTC with milliseconds");
   }
   return ms;

@@ -7,7 +7,7 @@ import { refuseInterruptedRestore } from "./kept-store.ts";
 import { latestSchemaVersion } from "./migrations.ts" with { type: "macro" };
 import { type StoreFiles, utcStamp } from "./store-files.ts";
 import { sync } from "./sync-path.ts";
-import { scanWal, type WalScan } from "./wal-scan.ts";
+import { type ReadAt, scanWal, type WalScan } from "./wal-scan.ts";
 
 /** "gokv" in ASCII; stands in the header of every store (PRAGMA application_id). */
 export const APPLICATION_ID = 0x676f6b76;
@@ -115,8 +115,6 @@ export function requireKnownSchema(path: string, version: number): void {
     `${path} has schema ${version}, written by a newer gokv; this one knows ${latestSchemaVersion()}. Use the newer.`,
   );
 }
-
-type ReadAt = (offset: number, length: number) => Uint8Array;
 
 /** Large steps, because a 64 MiB log read frame by frame would cost 16 000 system calls. */
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;

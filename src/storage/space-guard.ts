@@ -16,13 +16,12 @@ import {
   pagesOf,
   roomBytes,
   uncopiedBytesMax,
+  VOLUME_REST_BYTES_MAX,
 } from "./volume-room.ts";
 
 const RETRY_MS = 1000;
 /** Even where a limit of the operator's is reached: else nothing could be deleted that leaves a trace. */
 const FREEING_PAGES_MIN = 64;
-/** With more free than this it was not the volume that refused a page. */
-const VOLUME_REST_BYTES_MAX = 65_536;
 /** A value lies in pages and frames, each with a header. */
 const STORED_PER_VALUE_BYTE = 1.02;
 

@@ -15,6 +15,8 @@ export const KEPT_BYTES_MIN = 256 * KiB;
  * and then to the file, may take all of it.
  */
 export const LITTLE_ROOM_BYTES = 64 * MiB;
+/** With more free than this it was not the volume that refused a page. */
+export const VOLUME_REST_BYTES_MAX = 64 * KiB;
 /** Of the reserve: once the volume is full it has to take what was not copied yet, and then deletes. */
 const UNCOPIED_RESERVE_SHARE = 4;
 

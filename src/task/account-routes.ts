@@ -3,6 +3,7 @@
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { DeleteAccountBody, newPasswordBody, newUserBody, ProfileBody } from "./account-bodies.ts";
 import { readFields } from "./account-request.ts";
 import { fieldsError } from "./request-bodies.ts";
@@ -10,7 +11,6 @@ import { SESSION_ROUTES } from "./session-routes.ts";
 import { forAnybody, forUsers, type TaskRequest, type TaskRoutes, type UserRequest } from "./task-request.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { User } from "./task-tables.ts";
-import { formatTime } from "./task-time.ts";
 
 export const ACCOUNT_ROUTES: TaskRoutes = {
   ...SESSION_ROUTES,

@@ -8,6 +8,7 @@ import { type ResponseHeaders, respond, respondJson } from "../http/respond.ts";
 import { ACCOUNT_BODY_BYTES_MAX } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { NewExportBody } from "./export-bodies.ts";
 import { PART_BYTES } from "./export-build.ts";
 import { type ExportRow, ExportStore } from "./export-store.ts";
@@ -15,7 +16,6 @@ import { readIdempotencyKey } from "./idempotency-key.ts";
 import { parseFields, within } from "./request-bodies.ts";
 import { parseListQuery } from "./task-query.ts";
 import { forUsers, readJsonBody, requireUuid, type TaskRoutes, type UserRequest } from "./task-request.ts";
-import { formatTime } from "./task-time.ts";
 
 /** A file takes as long as some pages of a list. */
 const COST = 10;

@@ -1,5 +1,6 @@
 // The words of a live stream (WHATWG HTML, server-sent events): what a client reads, line by line.
 
+import { formatTime } from "../shared/iso-time.ts";
 import type { FeedEntry } from "./feed-store.ts";
 
 /** Keeps proxies and clients patient. */
@@ -23,7 +24,7 @@ export function entryText({ rev, atMs, event }: FeedEntry): string {
   if (event === null) return `id: ${rev}\n\n`;
   if (event.isLost) return `id: ${rev}\nevent: task.gone\ndata: {"id":${event.taskId}}\n\n`;
   const { id, taskId, type, actorId, version, changes } = event;
-  const at = new Date(atMs).toISOString();
+  const at = formatTime(atMs);
   const head = `"id":${taskId},"event_id":${id},"type":"${type}","actor_id":${actorId},"version":${version}`;
   return `id: ${rev}\nevent: ${type}\ndata: {${head},"changes":${changes},"at":"${at}"}\n\n`;
 }

@@ -4,10 +4,10 @@ import { parseTagList } from "../http/entity-tags.ts";
 import type { Clock } from "../shared/clock.ts";
 import { AppError } from "../shared/errors.ts";
 import { given } from "../shared/given.ts";
+import { formatTimeOrNull } from "../shared/iso-time.ts";
 import type { Settings } from "../shared/settings.ts";
 import { searchTextOf } from "./search-text.ts";
 import { type ItemRow, NO_DUE_MS, type TaskPriority, type TaskStatus } from "./task-tables.ts";
-import { formatTimeOrNull } from "./task-time.ts";
 import { dueOrNull, etagOf, priorityName, priorityNumber } from "./task-view.ts";
 
 /** What people say of a task; everything else about it follows. */

@@ -3,9 +3,9 @@
 import type { Kysely, Selectable } from "kysely";
 import { MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { type Changes, roleOf, sortLabels } from "./item-rules.ts";
 import type { ItemRow, TaskTables } from "./task-tables.ts";
-import { formatTime } from "./task-time.ts";
 
 type Db = Kysely<TaskTables>;
 

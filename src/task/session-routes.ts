@@ -2,6 +2,7 @@
 
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import { LoginBody, LogoutBody, RefreshBody } from "./account-bodies.ts";
 import { readFields } from "./account-request.ts";
 import type { SessionRow } from "./account-store.ts";
@@ -14,7 +15,6 @@ import {
   type TaskRoutes,
   type UserRequest,
 } from "./task-request.ts";
-import { formatTime, formatTimeOrNull } from "./task-time.ts";
 
 const SHOWN_AFTER_END_MS = 30 * 86_400_000;
 

@@ -8,6 +8,7 @@ import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import { newUserBody, userChangesBody } from "./account-bodies.ts";
 import { readOperatorFields } from "./account-request.ts";
 import { createUser } from "./account-routes.ts";
@@ -17,7 +18,6 @@ import { taskTables } from "./task-base-units.ts";
 import { parseId } from "./task-request.ts";
 import type { TaskServices } from "./task-services.ts";
 import type { User } from "./task-tables.ts";
-import { formatTime, formatTimeOrNull } from "./task-time.ts";
 import { taskView } from "./task-view.ts";
 
 interface TaskAdminServices extends OperatorSurface {

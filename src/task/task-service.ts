@@ -5,9 +5,9 @@ import type { Metrics } from "../http/metrics.ts";
 import type { Admission, Handler } from "../http/surface.ts";
 import { JobService } from "../jobs/job-service.ts";
 import type { JobUnits } from "../jobs/job-units.ts";
+import { perMinute } from "../limits/gcra-limiter.ts";
 import type { Clock } from "../shared/clock.ts";
 import type { Log } from "../shared/log.ts";
-import type { Rate } from "../shared/setting-parsers.ts";
 import type { Settings } from "../shared/settings.ts";
 import type { TableStore } from "../storage/unit-of-work.ts";
 import { resumeErasures } from "./account-erasure.ts";
@@ -31,7 +31,6 @@ import { TaskWriter } from "./task-writer.ts";
 import { openWebhookTransport } from "./webhook-outbound.ts";
 import { WebhookStore } from "./webhook-store.ts";
 
-const MINUTE_MS = 60_000;
 /** Of the memory for bodies. */
 const UNREAD_SHARE = 1 / 8;
 
@@ -144,10 +143,10 @@ function openJobs({ settings, store, metrics, clock, log }: TaskParts, tools: Ha
 }
 
 function ratesOf(settings: Settings) {
-  const perMinute: Rate = { limit: settings.taskRatePerMinute, windowMs: MINUTE_MS };
+  const usual = perMinute(settings.taskRatePerMinute);
   return {
-    ip: settings.taskRateIp ?? perMinute,
-    user: settings.taskRateUser ?? perMinute,
+    ip: settings.taskRateIp ?? usual,
+    user: settings.taskRateUser ?? usual,
     login: settings.taskRateLogin,
     register: settings.taskRateRegister,
   };

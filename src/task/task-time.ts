@@ -1,4 +1,4 @@
-// Times as clients write and read them: RFC 3339 in, UTC with milliseconds out.
+// Times as clients of the task service write them: RFC 3339.
 
 const DATE = /(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])/;
 const TIME = /((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.(\d{1,9}))?/;
@@ -22,13 +22,4 @@ export function parseTime(text: string): number | null {
   const offsetMs = sign === undefined ? 0 : Number(`${sign}1`) * (Number(hours) * 60 + Number(minutes)) * MINUTE_MS;
   const ms = local - offsetMs;
   return ms >= YEARS_MS.min && ms <= YEARS_MS.max ? ms : null;
-}
-
-/** `2026-02-01T00:00:00.000Z`. */
-export function formatTime(ms: number): string {
-  return new Date(ms).toISOString();
-}
-
-export function formatTimeOrNull(ms: number | null): string | null {
-  return ms === null ? null : formatTime(ms);
 }

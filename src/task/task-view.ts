@@ -1,7 +1,7 @@
 // A task as clients see it, wherever they meet it: in answers, lists, streams and webhooks.
 
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import { type ItemRow, NO_DUE_MS, PRIORITIES, type TaskPriority, type TaskStatus } from "./task-tables.ts";
-import { formatTime, formatTimeOrNull } from "./task-time.ts";
 
 /** In the order in which its members are shown. */
 export interface TaskView {

@@ -4,9 +4,9 @@ import { nextPageHeaders, pageLimit } from "../http/pagination.ts";
 import { parseQuery } from "../http/query-parameters.ts";
 import { respondJson } from "../http/respond.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTime, formatTimeOrNull } from "../shared/iso-time.ts";
 import { DELIVERIES_DEFAULT, DELIVERIES_MAX } from "./page-sizes.ts";
 import { requireUuid, type UserRequest } from "./task-request.ts";
-import { formatTime, formatTimeOrNull } from "./task-time.ts";
 import type { WebhookStore } from "./webhook-store.ts";
 
 type Row = Awaited<ReturnType<WebhookStore["deliveries"]>>[number];

@@ -1,7 +1,7 @@
 // What webhooks are told of an event: a body that is frozen when the event is stored.
 
+import { formatTime } from "../shared/iso-time.ts";
 import type { EventType, ItemRow } from "./task-tables.ts";
-import { formatTime } from "./task-time.ts";
 import { taskView } from "./task-view.ts";
 
 /** One event, as the webhooks of its recipients are told of it. */

@@ -10,11 +10,11 @@ import { DEFAULT_CONTENT_TYPE, describeValue, keyNotFound, preconditionFailed, r
 import { INLINE_VALUE_BYTES_MAX, MiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { cutMember, hasMoreMembers, requireShallowText, requireValid } from "../shared/json-text.ts";
 import type { OffsetEntry, OffsetPage } from "../storage/kv-engine.ts";
 import { type Author, jsonPut, planBatch, tooLarge, tooManyKeys } from "./batch-import.ts";
 import { credentialMembers } from "./credential.ts";
-import { iso } from "./iso-time.ts";
 import { type ListParameters, nextPageQuery, parseListParameters } from "./list-parameters.ts";
 import { canRead, canWrite, isFull, readableRanges } from "./permissions.ts";
 import { isReservedKey, RESERVED_KEYS, requireReadableKey, requireWritableKey } from "./token-keys.ts";
@@ -51,7 +51,12 @@ export async function readMetadata(
   const entry = isReservedKey(key) ? null : await engine.describe(installation.deviceUuid, key);
   if (entry === null) throw keyNotFound();
   const { createdAtMs, updatedAtMs, creatorIp } = entry;
-  return respondJson(scope, 200, { key, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs), creatorIp });
+  return respondJson(scope, 200, {
+    key,
+    createdAt: formatTime(createdAtMs),
+    updatedAt: formatTime(updatedAtMs),
+    creatorIp,
+  });
 }
 
 /** POST /:key */
@@ -72,7 +77,12 @@ export async function writeKey(services: TokenServices, request: AppRequest): Pr
     const outcome = await services.engine.write({ ...jsonPut(author, key, value), condition });
     if (outcome.kind === "unmet") throw preconditionFailed(outcome.revision);
     if (outcome.kind !== "created" && outcome.kind !== "replaced") throw new Error("a put creates or replaces");
-    const body = { namespace: bucket, key, created: outcome.kind === "created", updatedAt: iso(outcome.updatedAtMs) };
+    const body = {
+      namespace: bucket,
+      key,
+      created: outcome.kind === "created",
+      updatedAt: formatTime(outcome.updatedAtMs),
+    };
     return respondJson(scope, 200, body, { ETag: formatEtag(outcome.revision) });
   });
 }
@@ -175,7 +185,7 @@ export async function listValues(services: TokenServices, request: AppRequest): 
 /** GET /_info */
 export async function showInfo({ tokens }: TokenServices, { scope, installation }: AppRequest): Promise<Response> {
   const { uuid, name, createdAtMs, updatedAtMs } = await tokens.requireDevice(installation.deviceUuid);
-  const device = { id: uuid, uuid, name, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+  const device = { id: uuid, uuid, name, createdAt: formatTime(createdAtMs), updatedAt: formatTime(updatedAtMs) };
   return respondJson(scope, 200, { device, hasAccount: false });
 }
 
@@ -193,9 +203,9 @@ export async function showToken({ tokens }: TokenServices, { scope, installation
     tokenHint,
     permissionPrefix,
     permissionKey,
-    expiresAt: installation.expiresAtMs === null ? null : iso(installation.expiresAtMs),
-    installedAt: iso(installation.installedAtMs),
-    updatedAt: iso(installation.updatedAtMs),
+    expiresAt: installation.expiresAtMs === null ? null : formatTime(installation.expiresAtMs),
+    installedAt: formatTime(installation.installedAtMs),
+    updatedAt: formatTime(installation.updatedAtMs),
     device: { id: uuid, uuid, name, namespace: uuid },
   });
 }
@@ -338,7 +348,7 @@ function valuesBody(entries: readonly OffsetEntry[], rest: object): Uint8Array<A
   let text = '{"items":[';
   for (const [index, { key, json, contentType, sizeBytes, createdAtMs, updatedAtMs }] of entries.entries()) {
     if (index > 0) text += ",";
-    const times = { createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+    const times = { createdAt: formatTime(createdAtMs), updatedAt: formatTime(updatedAtMs) };
     if (json === null) {
       const type = contentType ?? DEFAULT_CONTENT_TYPE;
       text += JSON.stringify({ key, value: null, contentType: type, size: sizeBytes, ...times });

@@ -15,6 +15,7 @@ import type { Handler, OperatorSurface } from "../http/surface.ts";
 import { decodePath, isReserved, requireBucketName } from "../kv/kv-path.ts";
 import { KiB } from "../shared/bounds.ts";
 import { AppError } from "../shared/errors.ts";
+import { formatTime } from "../shared/iso-time.ts";
 import { requireJson } from "../shared/json-text.ts";
 import {
   AppChangesBody,
@@ -25,7 +26,6 @@ import {
   NewInstallationBody,
 } from "./admin-bodies.ts";
 import { createToken } from "./app-token.ts";
-import { iso } from "./iso-time.ts";
 import type { RowQuery, Rows, TokenStore } from "./token-store.ts";
 import type { App, Device, Installation } from "./token-tables.ts";
 
@@ -255,11 +255,11 @@ function respondRows<T>(
 }
 
 function deviceBody({ uuid, name, createdAtMs, updatedAtMs }: Device): Record<string, unknown> {
-  return { uuid, name, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+  return { uuid, name, createdAt: formatTime(createdAtMs), updatedAt: formatTime(updatedAtMs) };
 }
 
 function appBody({ createdAtMs, updatedAtMs, ...app }: App): Record<string, unknown> {
-  return { ...app, createdAt: iso(createdAtMs), updatedAt: iso(updatedAtMs) };
+  return { ...app, createdAt: formatTime(createdAtMs), updatedAt: formatTime(updatedAtMs) };
 }
 
 function installationBody({
@@ -270,8 +270,8 @@ function installationBody({
 }: Installation): Record<string, unknown> {
   return {
     ...installation,
-    expiresAt: expiresAtMs === null ? null : iso(expiresAtMs),
-    installedAt: iso(installedAtMs),
-    updatedAt: iso(updatedAtMs),
+    expiresAt: expiresAtMs === null ? null : formatTime(expiresAtMs),
+    installedAt: formatTime(installedAtMs),
+    updatedAt: formatTime(updatedAtMs),
   };
 }

@@ -1,12 +1,12 @@
 // Devices, apps and installations: read here, changed by write units, installations in use kept in memory.
 
 import { expressionBuilder, type Kysely, sql } from "kysely";
+import { hashOpaque } from "../auth/opaque-token.ts";
 import { type BoundedCache, createBoundedCache } from "../limits/bounded-cache.ts";
 import { AppError } from "../shared/errors.ts";
 import type { Eventually } from "../shared/eventual.ts";
 import { boundAfterPrefix } from "../storage/key-bounds.ts";
 import { type TableStore, tablesOf } from "../storage/unit-of-work.ts";
-import { hashToken } from "./app-token.ts";
 import {
   type App,
   type Device,
@@ -132,7 +132,7 @@ export class TokenStore {
     const row = await this.#db
       .selectFrom("token_installation")
       .selectAll()
-      .where("token_hash", "=", hashToken(token))
+      .where("token_hash", "=", hashOpaque(token))
       .executeTakeFirst();
     if (row === undefined) return null;
     const installation = toInstallation(row);

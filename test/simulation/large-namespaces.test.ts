@@ -2,9 +2,9 @@
 // nothing foreign shows, nobody waits, and memory stays flat.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { hashOpaque } from "../../src/auth/opaque-token.ts";
 import { openStore } from "../../src/storage/open-store.ts";
 import { storeFiles } from "../../src/storage/store-files.ts";
-import { hashToken } from "../../src/token/app-token.ts";
 import { type Environment, type ServerProcess, startServer } from "../support/executable.ts";
 import { expectFigure, expectTime } from "../support/figures-in-bounds.ts";
 import { fillLargeStore, plainEntry } from "../support/large-store.ts";
@@ -407,7 +407,7 @@ describe("a hundred thousand installations", () => {
     );
     for (let index = 0; index < MANY; index++) {
       const id = `i${String(index).padStart(6, "0")}`;
-      installation.run(id, `device-${index % 100}`, hashToken(tokenOf(index)));
+      installation.run(id, `device-${index % 100}`, hashOpaque(tokenOf(index)));
     }
     database.run("COMMIT");
     database.close(true);

@@ -1,8 +1,8 @@
 // Reservations and settlements that come at once, against a real store: few commits, each judged as if it were alone.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { hashOpaque } from "../../src/auth/opaque-token.ts";
 import { LedgerQueue } from "../../src/relay/ledger-queue.ts";
-import { hashRelayKey } from "../../src/relay/relay-key.ts";
 import type { NewLogRow, Reservation } from "../../src/relay/relay-tables.ts";
 import type { RelayUnits } from "../../src/relay/relay-units.ts";
 import type { UnitRunner } from "../../src/storage/unit-of-work.ts";
@@ -23,7 +23,7 @@ beforeEach(async () => {
   queue = new LedgerQueue(units, () => []);
   for (const [key, remainQuota] of Object.entries({ "sk-nexus-one": 1_000, "sk-nexus-two": 50 })) {
     const fields = { ...TOKEN_FIELDS, remainQuota };
-    await relay.store.run("relay.createToken", { keyHash: hashRelayKey(key), keyMask: "", fields, isFirst: false });
+    await relay.store.run("relay.createToken", { keyHash: hashOpaque(key), keyMask: "", fields, isFirst: false });
   }
 });
 afterEach(() => relay[Symbol.asyncDispose]());

@@ -1,7 +1,7 @@
 // Tokens and what they pay, against a real store: nothing is granted twice, nothing is charged twice.
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { hashRelayKey } from "../../src/relay/relay-key.ts";
+import { hashOpaque } from "../../src/auth/opaque-token.ts";
 import type { RelayToken, RelayTokenFields } from "../../src/relay/relay-tables.ts";
 import { RelayTokenStore } from "../../src/relay/relay-token-store.ts";
 import { refusalFrom } from "../support/refusal-of.ts";
@@ -19,7 +19,7 @@ afterEach(() => relay[Symbol.asyncDispose]());
 
 async function create(fields: Partial<RelayTokenFields> = {}, key = "sk-nexus-abc", isFirst = false) {
   const all = { ...TOKEN_FIELDS, ...fields };
-  const made = { keyHash: hashRelayKey(key), keyMask: "sk-...", fields: all, isFirst };
+  const made = { keyHash: hashOpaque(key), keyMask: "sk-...", fields: all, isFirst };
   return (await tokens.change("relay.createToken", made)) as RelayToken;
 }
 

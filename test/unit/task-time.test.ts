@@ -2,7 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { formatTime, formatTimeOrNull, parseTime } from "../../src/task/task-time.ts";
+import { formatTime, formatTimeOrNull } from "../../src/shared/iso-time.ts";
+import { parseTime } from "../../src/task/task-time.ts";
 
 const TWO_DIGITS = (value: number) => `${value}`.padStart(2, "0");
 
