@@ -23,7 +23,15 @@ export const USAGE_LOG_ROUTES: OperatorRoutes<RelayAdminServices> = {
 
 async function listLog({ services, scope }: ManagementRequest): Promise<Response> {
   const query = parseQuery(scope.request.url, [
-    ...(["token_id", "channel_id", "model", "status", "request_id", "from", "to", "limit", "before"] as const),
+    "token_id",
+    "channel_id",
+    "model",
+    "status",
+    "request_id",
+    "from",
+    "to",
+    "limit",
+    "before",
   ]);
   const filter = {
     tokenId: numberOf(query.token_id, { name: "token_id", min: 0, max: Number.MAX_SAFE_INTEGER }, null),

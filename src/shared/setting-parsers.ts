@@ -96,9 +96,17 @@ function originsOf(text: string): ReadonlySet<string> | null {
 }
 
 const PROVIDERS = [
-  ...(["OpenAI", "SiliconFlow", "DeepSeek", "OpenRouter", "Moonshot", "Groq", "Mistral", "Together"] as const),
-  ...(["Ollama", "Custom"] as const),
-];
+  "OpenAI",
+  "SiliconFlow",
+  "DeepSeek",
+  "OpenRouter",
+  "Moonshot",
+  "Groq",
+  "Mistral",
+  "Together",
+  "Ollama",
+  "Custom",
+] as const;
 type ProviderName = (typeof PROVIDERS)[number];
 
 export function provider(text: string): ProviderName {

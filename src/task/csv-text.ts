@@ -3,8 +3,20 @@
 import type { TaskView } from "./task-view.ts";
 
 const FIELDS = [
-  ...(["id", "title", "description", "status", "priority", "user_id", "assignee_id", "labels", "due_date"] as const),
-  ...(["remind_at", "completed_at", "created_at", "updated_at", "version"] as const),
+  "id",
+  "title",
+  "description",
+  "status",
+  "priority",
+  "user_id",
+  "assignee_id",
+  "labels",
+  "due_date",
+  "remind_at",
+  "completed_at",
+  "created_at",
+  "updated_at",
+  "version",
 ] satisfies readonly (keyof TaskView)[];
 
 /** For programs that would take UTF-8 for something else without it. */

@@ -64,8 +64,19 @@ const ROWS_AT_ONCE = 100;
 const TEXT_AT_ONCE_BYTES = 64 * KiB;
 
 const SHOWN = [
-  ...(["id", "user_id", "assignee_id", "title", "description", "status", "priority", "due_at_ms"] as const),
-  ...(["remind_at_ms", "completed_at_ms", "created_at_ms", "updated_at_ms", "version"] as const),
+  "id",
+  "user_id",
+  "assignee_id",
+  "title",
+  "description",
+  "status",
+  "priority",
+  "due_at_ms",
+  "remind_at_ms",
+  "completed_at_ms",
+  "created_at_ms",
+  "updated_at_ms",
+  "version",
 ] satisfies readonly (keyof TaskTables["task_item"])[];
 
 export class TaskListStore {

@@ -10,8 +10,17 @@ import { PRIORITIES, STATUSES, type TaskStatus } from "./task-tables.ts";
 import { parseTime } from "./task-time.ts";
 
 export const FILTER_PARAMETERS = [
-  ...(["status", "priority", "label", "scope", "assignee", "due_after", "due_before", "updated_after"] as const),
-  ...(["overdue", "q", "deleted"] as const),
+  "status",
+  "priority",
+  "label",
+  "scope",
+  "assignee",
+  "due_after",
+  "due_before",
+  "updated_after",
+  "overdue",
+  "q",
+  "deleted",
 ] as const;
 export const LIST_PARAMETERS = [...FILTER_PARAMETERS, "sort", "limit", "cursor", "count", "expand"] as const;
 

@@ -31,9 +31,7 @@ interface LabelCount {
 
 type LabelPlace = { readonly label_key: string; readonly task_id: number };
 
-const SUMS = [
-  ...(["total", "pending", "in_progress", "low", "medium", "overdue", "dueSoon", "lately"] as const),
-] satisfies readonly string[];
+const SUMS = ["total", "pending", "in_progress", "low", "medium", "overdue", "dueSoon", "lately"] as const;
 /** What they do not tell is the rest of the total. */
 type Sums = Record<(typeof SUMS)[number], number>;
 

@@ -31,6 +31,25 @@ export const TASK_UNITS = {
   ...WARMING_UNITS,
 } as const;
 
+/** Those that only add to the store: refused while it is full. */
+export const TASK_GROWING: readonly (keyof typeof TASK_UNITS)[] = [
+  "task.createUser",
+  "task.openSession",
+  "task.refreshSession",
+  "task.updateUser",
+  "task.createItem",
+  "task.patchItem",
+  "task.restoreItem",
+  "task.createComment",
+  "task.createWebhook",
+  "task.pingWebhook",
+  "task.redeliver",
+  "task.createExport",
+  "task.beginExport",
+  "task.writeExportPart",
+  "task.requestWarming",
+];
+
 export type TaskUnits = typeof TASK_UNITS;
 
 /** By kind of job. */

@@ -181,6 +181,13 @@ export const TOKEN_UNITS = {
   },
 } as const;
 
+/** Those that only add to the store: refused while it is full. */
+export const TOKEN_GROWING: readonly (keyof typeof TOKEN_UNITS)[] = [
+  "token.createDevice",
+  "token.createApp",
+  "token.createInstallation",
+];
+
 export type TokenUnits = typeof TOKEN_UNITS;
 
 async function findDevice(db: Kysely<TokenTables>, uuid: string): Promise<TokenTables["token_device"] | null> {
