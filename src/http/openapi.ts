@@ -27,6 +27,8 @@ export interface RouteDoc {
   readonly parameters?: readonly ParameterDoc[];
   /** A schema, or "bytes" for a raw body. */
   readonly body?: JsonSchema | "bytes";
+  /** The body says who asks, where no credential does: either will do. */
+  readonly isBodyCredential?: boolean;
   /** Successful answers, and others with a shape of their own: a schema, "bytes", or null for no body. */
   readonly answers: Readonly<Record<number, JsonSchema | "bytes" | null>>;
   /** Statuses of refusals, besides those that every route can have. */
@@ -136,8 +138,15 @@ export function openApiDocument(routes: readonly RouteDoc[]): JsonSchema {
   };
 }
 
+/** What generators of clients call it: `getApiV1TasksById` for GET /api/v1/tasks/{id}. */
+function operationId({ method, path }: RouteDoc): string {
+  const words = path.split("/").map((segment) => segment.replace(/^\{(.*)\}$/, "by-$1"));
+  const names = path === "/" ? ["root"] : words.flatMap((word) => word.split(/[^A-Za-z0-9]+/)).filter(Boolean);
+  return method + names.map((name) => name[0]!.toUpperCase() + name.slice(1)).join("");
+}
+
 function operation(route: RouteDoc): JsonSchema {
-  const { summary, tag, security, parameters = [], body, answers, refusals } = route;
+  const { summary, tag, security, parameters = [], body, isBodyCredential = false, answers, refusals } = route;
   const always = security === "none" ? [503] : [401, 403, 503];
   const errorName = ERROR_NAMES[route.errors ?? (security === "relay" ? "relay" : "operator")];
   const statuses = [...new Set([...refusals, ...always])].filter((status) => !(status in answers)).sort();
@@ -155,13 +164,16 @@ function operation(route: RouteDoc): JsonSchema {
       : { description: REASONS[Number(status)] ?? "The answer", content: content(schema) },
   ]);
   return {
+    operationId: operationId(route),
     summary,
     tags: [tag],
-    security: security === "none" ? [] : [{ [security]: [] }],
+    security: security === "none" ? [] : [{ [security]: [] }, ...(isBodyCredential ? [{}] : [])],
     ...(parameters.length === 0
       ? {}
       : { parameters: parameters.map((item) => ({ ...item, required: item.required ?? item.in === "path" })) }),
-    ...(body === undefined ? {} : { requestBody: { required: body !== "bytes", content: content(body) } }),
+    ...(body === undefined
+      ? {}
+      : { requestBody: { required: body !== "bytes" && !isBodyCredential, content: content(body) } }),
     responses: Object.fromEntries([...answered, ...refused]),
   };
 }

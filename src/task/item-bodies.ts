@@ -16,7 +16,10 @@ const FORBIDDEN_IN_LABELS = /[,\p{Cc}]/u;
 
 /** `max` counts code points, not UTF-16 units: an emoji is one. */
 export function textUpTo(max: number) {
-  return z.string().refine((text) => isAtMost(text, max), `must have at most ${max} characters`);
+  return z
+    .string()
+    .refine((text) => isAtMost(text, max), `must have at most ${max} characters`)
+    .meta({ maxLength: max });
 }
 
 function isAtMost(text: string, max: number): boolean {
@@ -31,7 +34,8 @@ const description = textUpTo(DESCRIPTION_MAX).nullable();
 const label = z
   .string()
   .refine((text) => text !== "" && isAtMost(text, LABEL_MAX), `must have 1 to ${LABEL_MAX} characters`)
-  .refine((text) => !FORBIDDEN_IN_LABELS.test(text), "must have neither commas nor control characters");
+  .refine((text) => !FORBIDDEN_IN_LABELS.test(text), "must have neither commas nor control characters")
+  .meta({ minLength: 1, maxLength: LABEL_MAX });
 const labels = z
   .array(label)
   .max(SENT_LABELS_MAX)

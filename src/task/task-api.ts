@@ -78,6 +78,7 @@ const ACCOUNT_ROUTES: readonly TaskRouteDoc[] = [
     method: "post",
     summary: "Ends this session; a refresh token will do, too",
     body: schemaOf(LogoutBody),
+    isBodyCredential: true,
     answers: { 200: shape.message },
     refusals: [401],
   },

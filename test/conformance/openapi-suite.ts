@@ -72,6 +72,29 @@ function documentTests(target: () => Target): void {
     }
   });
 
+  test("gives each operation a name of its own, which programs can call it by", async () => {
+    const { paths } = await documentOf(target());
+    const names = Object.values(paths).flatMap((methods) => Object.values(methods).map((each) => each.operationId));
+    expect(names.filter((each) => !/^[a-z]+[A-Z][A-Za-z0-9]*$/.test(each ?? ""))).toEqual([]);
+    expect(new Set(names).size).toBe(names.length);
+    expect(names).toContain("getApiV1TasksById");
+  });
+
+  test("shows that a logout takes the refresh token in its body, the access token, or both", async () => {
+    const { paths } = await documentOf(target());
+    const { security, requestBody } = paths["/api/v1/auth/logout"]!.post!;
+    expect(security).toEqual([{ user: [] }, {}]);
+    expect(requestBody).toMatchObject({ required: false });
+  });
+
+  test("shows how long texts of a task may be", async () => {
+    const { paths } = await documentOf(target());
+    const { schema } = paths["/api/v1/tasks"]!.post!.requestBody!.content["application/json"]!;
+    const { description, labels } = (schema as { properties: Record<string, unknown> }).properties;
+    expect(JSON.stringify(description)).toContain('"maxLength":20000');
+    expect(JSON.stringify(labels)).toContain('"maxLength":40');
+  });
+
   test("names for each path the methods that the server takes, neither more nor fewer", async () => {
     const { paths } = await documentOf(target());
     const { key } = await makeToken(target());

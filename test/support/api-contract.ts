@@ -5,6 +5,7 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 
 export type Schema = Readonly<Record<string, unknown>>;
 export interface Operation {
+  readonly operationId?: string;
   readonly security: readonly Readonly<Record<string, unknown>>[];
   readonly parameters?: readonly { readonly name: string; readonly in: string; readonly required: boolean }[];
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema?: Schema }>> };
