@@ -106,7 +106,8 @@ if (has("root, to mount a small volume", isRoot())) {
     expect(await metricOf(relay, "gokv_relay_log_dropped_total")).toBe(REQUESTS - waiting);
     expect(readBooks(relay.dbPath, unlimited.id)).toMatchObject({ rows: 0, used: 0 });
     expect(readBooks(relay.dbPath, finite.id)).toEqual(granted);
-    expect(granted.reservations).toBe(1);
+    // The call that is held, and maybe the last one that was answered before: its row found no room.
+    expect(granted.reservations).toBeWithin(1, 3);
 
     const freedMs = performance.now();
     ballast[Symbol.dispose]();
@@ -119,8 +120,8 @@ if (has("root, to mount a small volume", isRoot())) {
       `full disk: ${waiting} rows were written ${Math.round(performance.now() - freedMs)} ms after there was room`,
     );
     expect((await manage(relay, "POST", "/api/token", { name: "new" })).status).toBe(201);
-    // What was answered before the volume was full, the one that was held, the one just now.
-    const books = await settledBooks(relay, finite.id, granted.rows + 2);
+    // What was answered before the volume was full, what was set aside for then, the one just now.
+    const books = await settledBooks(relay, finite.id, granted.rows + granted.reservations + 1);
     expect(mistakesIn(books, GRANTED)).toEqual([]);
     expect(books.used).toBe(7 * books.rows);
     await eventually("no row waits", AGAIN_MS_MAX, async () => (await metricOf(relay, "gokv_relay_log_queue")) === 0);
